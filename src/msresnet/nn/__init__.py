@@ -1,0 +1,1 @@
+"""Parts of networks: operators, blocks, shortcuts, stems, fusion, heads, folding."""

@@ -1,0 +1,199 @@
+"""Residual blocks. Each takes any operator for its spatial convolutions; parameter names are timm's.
+
+B batch, C channels, H and W pixels. All map (B, C_in, H, W) to (B, C_out, ceil(H/s), ceil(W/s)).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from msresnet.nn.operators import CascadeConv2d, Geometry, Operator, build_operator
+from msresnet.nn.shortcuts import DropPath, Projection, projection
+
+BlockForm = Literal["basic", "bottleneck", "preact_basic", "preact_bottleneck"]
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """Everything that shapes one block.
+
+    Args:
+        in_chs, out_chs: channels at its ends.
+        width: channels of its spatial convolutions.
+        stride: of the block; the first spatial convolution carries it.
+        first: whether the block begins a stage (Res2Net adds nothing between groups there).
+        drop_path: probability of dropping the residual branch of a sample.
+    """
+
+    in_chs: int
+    out_chs: int
+    width: int
+    operator: Operator
+    stride: int = 1
+    first: bool = False
+    projection: Projection = "conv1x1"
+    drop_path: float = 0.0
+
+
+class ResidualBlock(nn.Module, ABC):
+    """x -> act(residual(x) + shortcut(x)); subclasses say what the residual is."""
+
+    expansion: ClassVar[int]
+    """Channels at the block's end for each planned channel of the stage."""
+
+    def __init__(self, spec: BlockSpec, norm_projection: bool = True) -> None:
+        super().__init__()
+        self.spec = spec
+        self.downsample = projection(spec.projection, spec.in_chs, spec.out_chs, spec.stride, norm_projection)
+        self.drop_path = DropPath(spec.drop_path) if spec.drop_path else nn.Identity()
+
+    def add_operator(self, index: int, in_chs: int, out_chs: int, stride: int) -> None:
+        """Register an operator as conv<index>, with bn<index> and act<index> unless it holds its own."""
+        conv = build_operator(self.spec.operator, Geometry(in_chs, out_chs, stride, self.spec.first))
+        has_norm, has_act = getattr(conv, "has_norm", False), getattr(conv, "has_act", False)
+        self.add_module(f"conv{index}", conv)
+        self.add_module(f"bn{index}", nn.Identity() if has_norm else nn.BatchNorm2d(out_chs))
+        self.add_module(f"act{index}", nn.Identity() if has_act else nn.ReLU(inplace=True))
+        if isinstance(conv, CascadeConv2d):
+            hoist(self, f"conv{index}")
+
+    @abstractmethod
+    def zero_init_last(self) -> None:
+        """Start the residual at zero, so that a deep network begins as a shallow one (arXiv 1706.02677)."""
+
+
+class BasicBlock(ResidualBlock):
+    """Two spatial convolutions (arXiv 1512.03385, figure 5 left)."""
+
+    expansion = 1
+    fold_pairs = (("conv1", "bn1"), ("conv2", "bn2"))
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__(spec)
+        self.add_operator(1, spec.in_chs, spec.width, spec.stride)
+        self.add_operator(2, spec.width, spec.out_chs, 1)
+        self.act2 = nn.ReLU(inplace=True)
+
+    def zero_init_last(self) -> None:
+        """Zero the last BN's scale, where the block holds it."""
+        if isinstance(self.bn2, nn.BatchNorm2d):
+            nn.init.zeros_(self.bn2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
+        residual = self.act1(self.bn1(self.conv1(x)))
+        residual = self.bn2(self.conv2(residual))
+        return self.act2(self.drop_path(residual) + self.downsample(x))  # type: ignore[no-any-return]
+
+
+class Bottleneck(ResidualBlock):
+    """1x1 down, an operator, 1x1 up (arXiv 1512.03385, figure 5 right); the operator carries the stride."""
+
+    expansion = 4
+    fold_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__(spec)
+        self.conv1 = nn.Conv2d(spec.in_chs, spec.width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(spec.width)
+        self.act1 = nn.ReLU(inplace=True)
+        self.add_operator(2, spec.width, spec.width, spec.stride)
+        self.conv3 = nn.Conv2d(spec.width, spec.out_chs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(spec.out_chs)
+        self.act3 = nn.ReLU(inplace=True)
+
+    def zero_init_last(self) -> None:
+        """Zero the last BN's scale."""
+        nn.init.zeros_(self.bn3.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
+        residual = self.act1(self.bn1(self.conv1(x)))
+        residual = self.act2(self.bn2(self.conv2(residual)))
+        residual = self.bn3(self.conv3(residual))
+        return self.act3(self.drop_path(residual) + self.downsample(x))  # type: ignore[no-any-return]
+
+
+class PreActBasicBlock(ResidualBlock):
+    """BN and ReLU before each of two operators; the shortcut stays clean (arXiv 1603.05027)."""
+
+    expansion = 1
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__(spec, norm_projection=False)
+        self.bn1, self.act1 = nn.BatchNorm2d(spec.in_chs), nn.ReLU(inplace=False)
+        self.conv1 = build_operator(spec.operator, Geometry(spec.in_chs, spec.width, spec.stride, spec.first))
+        self.bn2, self.act2 = nn.BatchNorm2d(spec.width), nn.ReLU(inplace=True)
+        self.conv2 = build_operator(spec.operator, Geometry(spec.width, spec.out_chs, 1, spec.first))
+
+    def zero_init_last(self) -> None:
+        """Nothing to zero: the residual ends in a convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
+        active = self.act1(self.bn1(x))
+        shortcut = x if isinstance(self.downsample, nn.Identity) else self.downsample(active)
+        residual = self.conv2(self.act2(self.bn2(self.conv1(active))))
+        return self.drop_path(residual) + shortcut  # type: ignore[no-any-return]
+
+
+class PreActBottleneck(ResidualBlock):
+    """The bottleneck with BN and ReLU before each convolution (arXiv 1603.05027)."""
+
+    expansion = 4
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__(spec, norm_projection=False)
+        self.bn1, self.act1 = nn.BatchNorm2d(spec.in_chs), nn.ReLU(inplace=False)
+        self.conv1 = nn.Conv2d(spec.in_chs, spec.width, 1, bias=False)
+        self.bn2, self.act2 = nn.BatchNorm2d(spec.width), nn.ReLU(inplace=True)
+        self.conv2 = build_operator(spec.operator, Geometry(spec.width, spec.width, spec.stride, spec.first))
+        self.bn3, self.act3 = nn.BatchNorm2d(spec.width), nn.ReLU(inplace=True)
+        self.conv3 = nn.Conv2d(spec.width, spec.out_chs, 1, bias=False)
+
+    def zero_init_last(self) -> None:
+        """Nothing to zero: the residual ends in a convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
+        active = self.act1(self.bn1(x))
+        shortcut = x if isinstance(self.downsample, nn.Identity) else self.downsample(active)
+        residual = self.conv2(self.act2(self.bn2(self.conv1(active))))
+        residual = self.conv3(self.act3(self.bn3(residual)))
+        return self.drop_path(residual) + shortcut  # type: ignore[no-any-return]
+
+
+BLOCKS: dict[BlockForm, type[ResidualBlock]] = {
+    "basic": BasicBlock,
+    "bottleneck": Bottleneck,
+    "preact_basic": PreActBasicBlock,
+    "preact_bottleneck": PreActBottleneck,
+}
+
+
+def hoist(block: nn.Module, child: str) -> None:
+    """Let a child's entries stand one level higher in the state dict: 'conv2.convs.0' is written as 'convs.0'.
+
+    Published Res2Net weights name the cascade's parts directly in the block; ours live in an operator like any other.
+    """
+    parts = [name for name, _ in block.get_submodule(child).named_children()]
+
+    def rename(state: dict[str, Any], prefix: str, old: Callable[[str], str], new: Callable[[str], str]) -> None:
+        for part in parts:
+            start = prefix + old(part)
+            for key in [k for k in state if k.startswith(start)]:
+                state[prefix + new(part) + key[len(start) :]] = state.pop(key)
+
+    def inner(part: str) -> str:
+        return f"{child}.{part}."
+
+    def outer(part: str) -> str:
+        return f"{part}."
+
+    block.register_state_dict_post_hook(lambda _m, state, prefix, _meta: rename(state, prefix, inner, outer))
+    block.register_load_state_dict_pre_hook(lambda _m, state, prefix, *_rest: rename(state, prefix, outer, inner))

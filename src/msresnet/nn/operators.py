@@ -1,0 +1,361 @@
+"""Multi-scale operators: the spatial mixing inside a residual block, described as data.
+
+An operator is four choices (branches, split, connection, merge), held by `Operator`; `build_operator` makes the
+module. Most of the literature is a row of that data:
+
+    plain, ResNeXt      one 3x3
+    Res2Net             channels split, cascade with adds, concatenation         arXiv 1904.01169
+    PyConv              parallel kernels with growing groups, concatenation      arXiv 2006.11538
+    MixConv             channels split, depthwise kernels, concatenation         arXiv 1907.09595
+    SKNet               parallel receptive fields, softmax-weighted sum          arXiv 1903.06586
+    ResNeSt             radix groups, softmax-weighted sum                       arXiv 2004.08955
+    ScaleNet, Elastic   branches at lower resolution, concatenation or sum       arXiv 1904.09460, 1812.05262
+    re-parameterised    linear branches, each with BN, summed: one convolution   arXiv 2101.03697, 2103.13425
+
+Shapes: B batch, C channels, H and W pixels. Every operator maps (B, C_in, H, W) to (B, C_out, ceil(H/s), ceil(W/s)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msresnet.errors import UsageError
+from msresnet.nn.fusion import SoftmaxFusion, make_divisible, resize_to
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One receptive field: a convolution, an identity, or a 1x1 convolution that is then averaged."""
+
+    kernel: int | tuple[int, int] = 3
+    dilation: int = 1
+    groups: int | Literal["depthwise"] = 1
+    share: int = 1
+    """Share of the channels, relative to the other branches (only where channels are split or joined)."""
+    down: int = 1
+    """The branch works at 1/down of the resolution."""
+    kind: Literal["conv", "identity", "avg_pool"] = "conv"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Kernel height and width in pixels, before dilation."""
+        return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Height and width in pixels that the branch looks at."""
+        if self.kind == "identity":
+            return (1, 1)
+        return tuple(((k - 1) * self.dilation + 1) * self.down for k in self.size)  # type: ignore[return-value]
+
+    @property
+    def label(self) -> str:
+        """Name for pictures and tables, such as '3x3' or '3x3 at 1/2'."""
+        if self.kind == "identity":
+            return "identity"
+        text = f"{self.size[0]}x{self.size[1]}"
+        text += " average" if self.kind == "avg_pool" else ""
+        text += f" dilated {self.dilation}" if self.dilation > 1 else ""
+        return text + (f" at 1/{self.down}" if self.down > 1 else "")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What to look at and how to join it."""
+
+    branches: tuple[Branch, ...] = (Branch(),)
+    split: Literal["none", "channels", "radix"] = "none"
+    connect: Literal["parallel", "cascade"] = "parallel"
+    merge: Literal["concat", "sum", "softmax"] = "concat"
+    norm: Literal["after", "branch"] = "after"
+    """One BN after the merge (the block's own), or one inside each branch."""
+    act: bool = False
+    """A ReLU inside each branch (after its BN)."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether the whole operator is one convolution in disguise."""
+        return (
+            (self.split, self.connect, self.merge, self.act) == ("none", "parallel", "sum", False)
+            and all(b.down == 1 for b in self.branches)
+        )
+
+    def with_groups(self, groups: int) -> Operator:
+        """The same operator with every full branch split into `groups` (ResNeXt's cardinality)."""
+        if groups == 1:
+            return self
+        return replace(self, branches=tuple(replace(b, groups=groups) if b.groups == 1 else b for b in self.branches))
+
+
+PLAIN = Operator()
+PYRAMID = Operator((Branch(3), Branch(5, groups=4), Branch(7, groups=8), Branch(9, groups=16)))
+MIXED_DEPTHWISE = Operator(tuple(Branch(k, groups="depthwise") for k in (3, 5, 7)), split="channels")
+SELECTIVE = Operator((Branch(3), Branch(3, dilation=2)), merge="softmax", norm="branch", act=True)
+RADIX = Operator((Branch(3), Branch(3)), split="radix", merge="softmax", norm="branch", act=True)
+LOW_RESOLUTION = Operator((Branch(3, share=2), Branch(3, down=2), Branch(3, down=4)))
+REPARAMETERISED = Operator(
+    (Branch(3), Branch(1), Branch((1, 3)), Branch((3, 1)), Branch(3, kind="avg_pool"), Branch(kind="identity")),
+    merge="sum",
+    norm="branch",
+)
+
+
+def res2net(scale: int = 4) -> Operator:
+    """Res2Net's cascade: `scale` groups of channels, the last of which passes through."""
+    branches = (*(Branch(3) for _ in range(max(1, scale - 1))), Branch(kind="identity"))
+    return Operator(branches if scale > 1 else branches[:1], "channels", "cascade", "concat", "branch", act=True)
+
+
+OPERATORS: dict[str, Operator] = {
+    "plain": PLAIN,
+    "res2net": res2net(),
+    "pyramid": PYRAMID,
+    "mixed_depthwise": MIXED_DEPTHWISE,
+    "selective": SELECTIVE,
+    "radix": RADIX,
+    "low_resolution": LOW_RESOLUTION,
+    "reparameterised": REPARAMETERISED,
+}
+
+
+class Geometry(NamedTuple):
+    """Where an operator sits: its channels, its stride, and whether the stage begins here."""
+
+    in_chs: int
+    out_chs: int
+    stride: int = 1
+    first: bool = False
+
+
+def allocate(channels: int, branches: tuple[Branch, ...]) -> list[int]:
+    """Channels of each branch, in proportion to their shares; the first takes what is left over.
+
+    Raises UsageError when a branch would get none.
+    """
+    total = sum(b.share for b in branches)
+    widths = [channels * b.share // total for b in branches]
+    widths[0] += channels - sum(widths)
+    if min(widths) < 1:
+        raise UsageError(
+            f"{channels} channels cannot be shared among {len(branches)} branches", hint="a wider model"
+        )
+    return widths
+
+
+def branch_convolution(branch: Branch, geometry: Geometry) -> nn.Module:
+    """A branch's convolution, padded to keep the size. Raises UsageError for groups that do not divide the channels."""
+    in_chs, out_chs, stride, _ = geometry
+    if branch.kind == "identity":
+        if in_chs != out_chs or stride != 1:
+            raise UsageError(f"an identity branch cannot turn {in_chs} channels into {out_chs} at stride {stride}")
+        return nn.Identity()
+    groups = in_chs if branch.groups == "depthwise" else branch.groups
+    if in_chs % groups or out_chs % groups:
+        raise UsageError(
+            f"a branch of {groups} groups cannot map {in_chs} channels to {out_chs}",
+            why="the groups must divide both",
+            hint="a wider model, or fewer groups",
+        )
+    if branch.kind == "avg_pool":
+        return nn.Conv2d(in_chs, out_chs, 1, groups=groups, bias=False)
+    padding = tuple((k - 1) // 2 * branch.dilation for k in branch.size)
+    return nn.Conv2d(
+        in_chs, out_chs, branch.size, stride, padding, dilation=branch.dilation, groups=groups, bias=False
+    )  # fmt: skip
+
+
+class BranchConv(nn.Module):
+    """One branch: [pool] -> convolution -> [BN] -> [ReLU] -> [back to the full size]."""
+
+    fold_pairs = (("conv", "bn"),)
+
+    def __init__(self, branch: Branch, geometry: Geometry, norm: bool, act: bool) -> None:
+        super().__init__()
+        in_chs, out_chs, stride, _ = geometry
+        self.branch, self.stride = branch, stride
+        self.conv = branch_convolution(branch, geometry)
+        self.bn = nn.BatchNorm2d(out_chs) if norm else nn.Identity()
+        self.act = nn.ReLU(inplace=True) if act else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
+        size = ((x.shape[-2] - 1) // self.stride + 1, (x.shape[-1] - 1) // self.stride + 1)
+        if self.branch.down > 1:
+            x = F.avg_pool2d(x, self.branch.down, ceil_mode=True, count_include_pad=False)
+        x = self.conv(x)
+        if self.branch.kind == "avg_pool":
+            # Averaging zeros at the border is what lets the branch fold into a zero-padded convolution.
+            height, width = self.branch.size
+            x = F.avg_pool2d(x, (height, width), self.stride, (height // 2, width // 2))
+        return resize_to(self.act(self.bn(x)), size)
+
+
+class MultiScaleConv2d(nn.Module):
+    """The operator of the grammar: parallel or cascaded branches, joined by concatenation, sum or softmax.
+
+    Attributes:
+        spec: the operator as data.
+        has_norm, has_act: whether BN and activation are inside, so that the block adds none.
+    """
+
+    def __init__(self, spec: Operator, geometry: Geometry) -> None:
+        super().__init__()
+        self.spec, self.geometry = spec, geometry
+        self.has_norm = spec.norm == "branch"
+        self.has_act = spec.act
+        self.in_widths = self._widths(geometry.in_chs, spec.split == "channels")
+        self.out_widths = self._widths(geometry.out_chs, spec.split == "channels" or spec.merge == "concat")
+        self.paths = nn.ModuleList(
+            BranchConv(branch, Geometry(i, o, geometry.stride), self.has_norm, spec.act)
+            for branch, i, o in zip(spec.branches, self.in_widths, self.out_widths, strict=True)
+        )
+        self.attn = SoftmaxFusion(geometry.out_chs, len(spec.branches)) if spec.merge == "softmax" else nn.Identity()
+
+    def _widths(self, channels: int, shared: bool) -> list[int]:
+        return allocate(channels, self.spec.branches) if shared else [channels] * len(self.spec.branches)
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The branches as data, in the order of `paths`."""
+        return self.spec.branches
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
+        inputs = x.split(self.in_widths, 1) if self.spec.split == "channels" else [x] * len(self.paths)
+        outputs = [path(part) for path, part in zip(self.paths, inputs, strict=True)]
+        if self.spec.merge == "softmax":
+            return self.attn(torch.stack(outputs, 1))  # type: ignore[no-any-return]
+        if self.spec.merge == "concat":
+            return torch.cat(outputs, 1)
+        total = outputs[0]
+        for output in outputs[1:]:
+            total = total + output
+        return total
+
+
+class CascadeConv2d(nn.Module):
+    """Res2Net's hierarchy: each group of channels is convolved after adding the group before it.
+
+    The last group passes through. The first block of a stage adds nothing between groups, and averages the last one
+    down (3x3, zeros counted), as the released weights expect. State-dict names are Res2Net's: `convs.i`, `bns.i`.
+    """
+
+    has_norm = has_act = True
+
+    def __init__(self, spec: Operator, geometry: Geometry) -> None:
+        super().__init__()
+        self.spec, self.geometry = spec, geometry
+        self.convolved = [b for b in spec.branches if b.kind == "conv"]
+        scale = len(spec.branches)
+        if geometry.in_chs % scale or geometry.in_chs != geometry.out_chs:
+            raise UsageError(
+                f"{geometry.in_chs} -> {geometry.out_chs} channels cannot make a cascade of {scale} equal groups",
+                hint="a width that the scale divides",
+            )
+        width = geometry.in_chs // scale
+        self.width, self.passes = width, scale > len(self.convolved)
+        part = Geometry(width, width, geometry.stride)
+        self.convs = nn.ModuleList(branch_convolution(b, part) for b in self.convolved)
+        self.bns = nn.ModuleList(nn.BatchNorm2d(width) for _ in self.convolved)
+        self.act = nn.ReLU(inplace=True)
+        self.pool = nn.AvgPool2d(3, geometry.stride, 1) if geometry.first and self.passes else nn.Identity()
+        self.fold_pairs = tuple((f"convs.{i}", f"bns.{i}") for i in range(len(self.convolved)))
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The branches as data, in the order of the joined channels."""
+        return self.spec.branches
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, ceil(H/s), ceil(W/s))."""
+        groups = x.split(self.width, 1)
+        outputs: list[Tensor] = []
+        for i, (conv, bn) in enumerate(zip(self.convs, self.bns, strict=True)):
+            group = groups[i] if i == 0 or self.geometry.first else groups[i] + outputs[-1]
+            outputs.append(self.act(bn(conv(group))))
+        if self.passes:
+            outputs.append(self.pool(groups[-1]))
+        return torch.cat(outputs, 1)
+
+
+class RadixConv2d(nn.Module):
+    """ResNeSt's split attention: one grouped convolution makes `radix` maps, a softmax over them weighs the sum.
+
+    The convolution's output is radix-major, the logits are group-major. Names are those of timm's `SplitAttn`.
+    """
+
+    has_norm = has_act = True
+    fold_pairs = (("conv", "bn0"),)
+
+    def __init__(self, spec: Operator, geometry: Geometry) -> None:
+        super().__init__()
+        in_chs, out_chs, stride, _ = geometry
+        self.spec, self.geometry = spec, geometry
+        self.radix = len(spec.branches)
+        self.groups = 1 if spec.branches[0].groups == "depthwise" else spec.branches[0].groups
+        if in_chs % (self.groups * self.radix) or out_chs % self.groups:
+            raise UsageError(
+                f"{in_chs} -> {out_chs} channels cannot make {self.radix} radix splits of {self.groups} groups",
+                hint="a width that radix times groups divides",
+            )
+        hidden = make_divisible(in_chs * self.radix / 4, 8, minimum=32)
+        wide = self.groups * self.radix
+        self.conv = nn.Conv2d(in_chs, out_chs * self.radix, 3, stride, 1, groups=wide, bias=False)
+        self.bn0 = nn.BatchNorm2d(out_chs * self.radix)
+        self.act0 = nn.ReLU(inplace=True)
+        self.fc1 = nn.Conv2d(out_chs, hidden, 1, groups=self.groups)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.act1 = nn.ReLU(inplace=True)
+        self.fc2 = nn.Conv2d(hidden, out_chs * self.radix, 1, groups=self.groups)
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The branches as data: one per radix."""
+        return self.spec.branches
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
+        x = self.act0(self.bn0(self.conv(x)))
+        batch, _, height, width = x.shape
+        x = x.reshape(batch, self.radix, -1, height, width)  # (B, R, C, H, W)
+        pooled = x.sum(1).mean((2, 3), keepdim=True)
+        logits = self.fc2(self.act1(self.bn1(self.fc1(pooled))))
+        logits = logits.view(batch, self.groups, self.radix, -1).transpose(1, 2)  # (B, R, G, C/G)
+        weights = logits.sigmoid() if self.radix == 1 else logits.softmax(1)
+        return (x * weights.reshape(batch, self.radix, -1, 1, 1)).sum(1)
+
+
+AnyOperator = MultiScaleConv2d | CascadeConv2d | RadixConv2d
+
+
+def build_operator(spec: Operator, geometry: Geometry) -> nn.Module:
+    """The module for an operator: a bare convolution where it is one, else one of the three classes above.
+
+    Raises UsageError for a combination of operator and width that cannot be built.
+    """
+    if len(spec.branches) == 1 and spec.norm == "after" and spec.branches[0].kind == "conv":
+        return branch_convolution(spec.branches[0], geometry)
+    if spec.connect == "cascade":
+        return CascadeConv2d(spec, geometry)
+    if spec.split == "radix":
+        return RadixConv2d(spec, geometry)
+    if spec.linear and (geometry.in_chs != geometry.out_chs or geometry.stride != 1):
+        # An identity exists only where the shape stays (RepVGG, arXiv 2101.03697, figure 2).
+        spec = replace(spec, branches=tuple(b for b in spec.branches if b.kind != "identity"))
+    return MultiScaleConv2d(spec, geometry)
+
+
+def receptive_fields(spec: Operator) -> list[tuple[int, int]]:
+    """(height, width) in pixels that each branch of an operator sees; a cascade sees more with each step."""
+    if spec.connect == "parallel":
+        return [b.extent for b in spec.branches]
+    seen = [(1, 1)]
+    for branch in spec.branches:
+        height, width = branch.extent
+        seen.append((seen[-1][0] + height - 1, seen[-1][1] + width - 1) if branch.kind == "conv" else (1, 1))
+    return seen[1:]
