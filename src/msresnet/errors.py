@@ -8,6 +8,7 @@ Each says what is wrong, where, why, and what to type; each knows the exit code 
     ├── ModelError     4  a bundle, a checkpoint, weights
     ├── ResourceError  5  memory, disk, a port, a missing extra, a lock
     ├── DivergedError  6  the loss is not finite
+    ├── QualityGateError  8  a figure is under the bound that was set
     └── Interrupted  130  asked to stop (143 for SIGTERM); everything was saved
 """
 
@@ -71,6 +72,12 @@ class DivergedError(MsresnetError):
     """Training produced a loss or a gradient that is not finite."""
 
     exit_code = 6
+
+
+class QualityGateError(MsresnetError):
+    """A figure is under the bound that the user set."""
+
+    exit_code = 8
 
 
 class Interrupted(MsresnetError):

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msresnet.errors import UsageError
-from msresnet.nn.operators import BranchConv, MultiScaleConv2d
+from msresnet.nn.operators import BranchConv, MultiScaleConv2d, sum_kernels
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -59,6 +58,7 @@ def _replace(model: nn.Module, path: str, new: nn.Module) -> None:
     setattr(model.get_submodule(parent), name, new)
 
 
+@torch.no_grad()
 def fold_conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
     """One convolution with a bias that does what a convolution and its BatchNorm do in evaluation."""
     scale, shift = _affine(bn)
@@ -72,6 +72,7 @@ def fold_conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
     return folded.train(conv.training)
 
 
+@torch.no_grad()
 def fold_operator(operator: MultiScaleConv2d) -> nn.Conv2d:
     """The one convolution that a linear operator is: the sum of its branches' kernels, each padded to the largest.
 
@@ -79,24 +80,24 @@ def fold_operator(operator: MultiScaleConv2d) -> nn.Conv2d:
     """
     if not operator.spec.linear:
         raise UsageError("only a linear operator folds into one convolution")
-    paths = [path for path in operator.paths if isinstance(path, BranchConv)]
-    extent = tuple(max(p.branch.extent[axis] for p in paths) for axis in (0, 1))
     in_chs, out_chs, stride, _ = operator.geometry
+    kernels, shifts = [], []
+    for path in operator.paths:
+        assert isinstance(path, BranchConv)
+        kernel = path.kernel(in_chs).double()
+        if isinstance(path.bn, nn.BatchNorm2d):
+            scale, shift = _affine(path.bn)
+            kernel = kernel * scale.view(-1, 1, 1, 1)
+            shifts.append(shift)
+        kernels.append(kernel)
+    kernel = sum_kernels(kernels)
+    height, width = kernel.shape[2:]
     like = next(operator.parameters())
-    conv = nn.Conv2d(in_chs, out_chs, extent, stride, (extent[0] // 2, extent[1] // 2))  # type: ignore[arg-type]
+    conv = nn.Conv2d(in_chs, out_chs, (height, width), stride, (height // 2, width // 2), bias=bool(shifts))
     conv = conv.to(like.device, like.dtype)
-    weight = torch.zeros_like(conv.weight, dtype=torch.float64)
-    bias = torch.zeros(out_chs, dtype=torch.float64, device=like.device)
-    for path in paths:
-        assert isinstance(path.bn, nn.BatchNorm2d)
-        scale, shift = _affine(path.bn)
-        kernel = _dense_kernel(path, in_chs) * scale.view(-1, 1, 1, 1)
-        up, left = (extent[0] - kernel.shape[2]) // 2, (extent[1] - kernel.shape[3]) // 2
-        weight += F.pad(kernel, (left, left, up, up))
-        bias += shift
-    conv.weight.copy_(weight)
-    assert conv.bias is not None
-    conv.bias.copy_(bias)
+    conv.weight.copy_(kernel)
+    if conv.bias is not None:
+        conv.bias.copy_(torch.stack(shifts).sum(0))
     return conv.train(operator.training)
 
 
@@ -105,29 +106,3 @@ def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert bn.running_mean is not None and bn.running_var is not None
     scale = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
     return scale, bn.bias.double() - bn.running_mean.double() * scale
-
-
-def _dense_kernel(path: BranchConv, in_chs: int) -> Tensor:
-    """A branch's kernel (C_out, C_in, h, w) without groups or dilation, in float64."""
-    branch = path.branch
-    if branch.kind == "identity":
-        assert isinstance(path.bn, nn.BatchNorm2d)
-        return torch.eye(in_chs, dtype=torch.float64, device=path.bn.weight.device)[:, :, None, None]
-    assert isinstance(path.conv, nn.Conv2d)
-    kernel = _without_groups(path.conv)
-    if branch.kind == "avg_pool":
-        height, width = branch.size
-        return kernel.expand(-1, -1, height, width) / (height * width)
-    height, width = branch.extent
-    dense = kernel.new_zeros(*kernel.shape[:2], height, width)
-    dense[:, :, :: branch.dilation, :: branch.dilation] = kernel
-    return dense
-
-
-def _without_groups(conv: nn.Conv2d) -> Tensor:
-    out_chs, per_group = conv.weight.shape[:2]
-    dense = conv.weight.new_zeros(out_chs, conv.in_channels, *conv.weight.shape[2:], dtype=torch.float64)
-    rows = out_chs // conv.groups
-    for g in range(conv.groups):
-        dense[g * rows : (g + 1) * rows, g * per_group : (g + 1) * per_group] = conv.weight[g * rows : (g + 1) * rows]
-    return dense

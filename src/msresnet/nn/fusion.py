@@ -37,12 +37,15 @@ class SoftmaxFusion(nn.Module):
         self.act = nn.ReLU(inplace=True)
         self.fc_select = nn.Conv2d(hidden, channels * branches, 1, bias=False)
 
+    def weights(self, x: Tensor) -> Tensor:
+        """(B, K, C, H, W) -> each branch's weight (B, K, C, 1, 1)."""
+        pooled = x.sum(1).mean((2, 3), keepdim=True)  # (B, C, 1, 1)
+        logits = self.fc_select(self.act(self.bn(self.fc_reduce(pooled))))
+        return logits.view(x.shape[0], self.branches, x.shape[2], 1, 1).softmax(1)  # type: ignore[no-any-return]
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, K, C, H, W) -> (B, C, H, W)."""
-        pooled = x.sum(1).mean((2, 3), keepdim=True)  # (B, C, 1, 1)
-        weights = self.fc_select(self.act(self.bn(self.fc_reduce(pooled))))
-        weights = weights.view(x.shape[0], self.branches, x.shape[2], 1, 1).softmax(1)
-        return (x * weights).sum(1)
+        return (x * self.weights(x)).sum(1)
 
 
 class MultiStageFusion(nn.Module):

@@ -73,7 +73,9 @@ class Operator:
     connect: Literal["parallel", "cascade"] = "parallel"
     merge: Literal["concat", "sum", "softmax"] = "concat"
     norm: Literal["after", "branch"] = "after"
-    """One BN after the merge (the block's own), or one inside each branch."""
+    """One BN after the merge (the block's own), or one inside each branch. A linear operator with its BN after the
+    merge runs as one convolution from the first training step on: its kernels are summed before the image is touched
+    (arXiv 2204.00826)."""
     act: bool = False
     """A ReLU inside each branch (after its BN)."""
 
@@ -97,6 +99,7 @@ PYRAMID = Operator((Branch(3), Branch(5, groups=4), Branch(7, groups=8), Branch(
 MIXED_DEPTHWISE = Operator(tuple(Branch(k, groups="depthwise") for k in (3, 5, 7)), split="channels")
 SELECTIVE = Operator((Branch(3), Branch(3, dilation=2)), merge="softmax", norm="branch", act=True)
 RADIX = Operator((Branch(3), Branch(3)), split="radix", merge="softmax", norm="branch", act=True)
+ONLINE = Operator((Branch(3), Branch((1, 3)), Branch((3, 1)), Branch(1)), merge="sum")
 LOW_RESOLUTION = Operator((Branch(3, share=2), Branch(3, down=2), Branch(3, down=4)))
 REPARAMETERISED = Operator(
     (Branch(3), Branch(1), Branch((1, 3)), Branch((3, 1)), Branch(3, kind="avg_pool"), Branch(kind="identity")),
@@ -120,6 +123,7 @@ OPERATORS: dict[str, Operator] = {
     "radix": RADIX,
     "low_resolution": LOW_RESOLUTION,
     "reparameterised": REPARAMETERISED,
+    "online": ONLINE,
 }
 
 
@@ -182,6 +186,22 @@ class BranchConv(nn.Module):
         self.bn = nn.BatchNorm2d(out_chs) if norm else nn.Identity()
         self.act = nn.ReLU(inplace=True) if act else nn.Identity()
 
+    def kernel(self, in_chs: int) -> Tensor:
+        """The branch as a dense kernel (C_out, C_in, height, width) of its extent, without groups or dilation."""
+        branch = self.branch
+        if not isinstance(self.conv, nn.Conv2d):
+            assert isinstance(self.bn, nn.BatchNorm2d)
+            return torch.eye(in_chs, dtype=self.bn.weight.dtype, device=self.bn.weight.device)[:, :, None, None]
+        weight = _without_groups(self.conv)
+        height, width = branch.size
+        if branch.kind == "avg_pool":
+            return weight.expand(-1, -1, height, width) / (height * width)
+        if branch.dilation == 1:
+            return weight
+        dense = weight.new_zeros(*weight.shape[:2], *branch.extent)
+        dense[:, :, :: branch.dilation, :: branch.dilation] = weight
+        return dense
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
         size = ((x.shape[-2] - 1) // self.stride + 1, (x.shape[-1] - 1) // self.stride + 1)
@@ -193,6 +213,31 @@ class BranchConv(nn.Module):
             height, width = self.branch.size
             x = F.avg_pool2d(x, (height, width), self.stride, (height // 2, width // 2))
         return resize_to(self.act(self.bn(x)), size)
+
+
+def _without_groups(conv: nn.Conv2d) -> Tensor:
+    """A grouped convolution's kernel with the zeros between its groups written out."""
+    if conv.groups == 1:
+        return conv.weight
+    rows = conv.out_channels // conv.groups
+    blocks = [conv.weight[g * rows : (g + 1) * rows] for g in range(conv.groups)]  # (C_out/G, C_in/G, h, w) each
+    columns = conv.in_channels // conv.groups
+    padded = [F.pad(b, (0, 0, 0, 0, g * columns, conv.in_channels - (g + 1) * columns)) for g, b in enumerate(blocks)]
+    return torch.cat(padded, 0)
+
+
+def sum_kernels(kernels: list[Tensor]) -> Tensor:
+    """The sum of kernels (C_out, C_in, h_i, w_i) of odd sizes, each padded to the largest."""
+    height, width = (max(k.shape[axis] for k in kernels) for axis in (2, 3))
+    total = kernels[0].new_zeros(*kernels[0].shape[:2], height, width)
+    for kernel in kernels:
+        up, left = (height - kernel.shape[2]) // 2, (width - kernel.shape[3]) // 2
+        total = total + F.pad(kernel, (left, left, up, up))
+    return total
+
+
+Part = tuple[slice, Tensor]
+"""Channels of an operator's output, and what one branch adds to them (B, C, H, W)."""
 
 
 class MultiScaleConv2d(nn.Module):
@@ -224,10 +269,30 @@ class MultiScaleConv2d(nn.Module):
         """The branches as data, in the order of `paths`."""
         return self.spec.branches
 
+    def kernel(self) -> Tensor:
+        """A linear operator's one kernel, before any BN."""
+        return sum_kernels([path.kernel(self.geometry.in_chs) for path in self.paths])  # type: ignore[operator]
+
+    def branch_maps(self, x: Tensor) -> list[Tensor]:
+        """(B, C_in, H, W) -> each branch's own map, before the merge."""
+        inputs = x.split(self.in_widths, 1) if self.spec.split == "channels" else [x] * len(self.paths)
+        return [path(part) for path, part in zip(self.paths, inputs, strict=True)]
+
+    def parts(self, x: Tensor) -> list[Part]:
+        """What each branch adds to which channels of the output; together they are the output."""
+        maps = self.branch_maps(x)
+        if self.spec.merge == "softmax":
+            maps = list((torch.stack(maps, 1) * self.attn.weights(torch.stack(maps, 1))).unbind(1))  # type: ignore[operator]
+        if self.spec.merge == "concat":
+            return _side_by_side(maps)
+        return [(slice(None), m) for m in maps]
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
-        inputs = x.split(self.in_widths, 1) if self.spec.split == "channels" else [x] * len(self.paths)
-        outputs = [path(part) for path, part in zip(self.paths, inputs, strict=True)]
+        if self.spec.linear and not self.has_norm:
+            kernel = self.kernel()
+            return F.conv2d(x, kernel, None, self.geometry.stride, (kernel.shape[2] // 2, kernel.shape[3] // 2))
+        outputs = self.branch_maps(x)
         if self.spec.merge == "softmax":
             return self.attn(torch.stack(outputs, 1))  # type: ignore[no-any-return]
         if self.spec.merge == "concat":
@@ -236,6 +301,13 @@ class MultiScaleConv2d(nn.Module):
         for output in outputs[1:]:
             total = total + output
         return total
+
+
+def _side_by_side(maps: list[Tensor]) -> list[Part]:
+    ends = [0]
+    for m in maps:
+        ends.append(ends[-1] + m.shape[1])
+    return [(slice(a, b), m) for a, b, m in zip(ends, ends[1:], maps, strict=False)]
 
 
 class CascadeConv2d(nn.Module):
@@ -271,8 +343,12 @@ class CascadeConv2d(nn.Module):
         """The branches as data, in the order of the joined channels."""
         return self.spec.branches
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, ceil(H/s), ceil(W/s))."""
+    def parts(self, x: Tensor) -> list[Part]:
+        """What each group adds to which channels of the output; together they are the output."""
+        return _side_by_side(self.branch_maps(x))
+
+    def branch_maps(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> each group's map, finest first, the one that passes through last."""
         groups = x.split(self.width, 1)
         outputs: list[Tensor] = []
         for i, (conv, bn) in enumerate(zip(self.convs, self.bns, strict=True)):
@@ -280,7 +356,11 @@ class CascadeConv2d(nn.Module):
             outputs.append(self.act(bn(conv(group))))
         if self.passes:
             outputs.append(self.pool(groups[-1]))
-        return torch.cat(outputs, 1)
+        return outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, ceil(H/s), ceil(W/s))."""
+        return torch.cat(self.branch_maps(x), 1)
 
 
 class RadixConv2d(nn.Module):
@@ -318,8 +398,16 @@ class RadixConv2d(nn.Module):
         """The branches as data: one per radix."""
         return self.spec.branches
 
+    def parts(self, x: Tensor) -> list[Part]:
+        """What each radix split adds to the output; together they are the output."""
+        return [(slice(None), m) for m in self._weighted(x).unbind(1)]
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
+        return self._weighted(x).sum(1)
+
+    def _weighted(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, R, C_out, h, w)."""
         x = self.act0(self.bn0(self.conv(x)))
         batch, _, height, width = x.shape
         x = x.reshape(batch, self.radix, -1, height, width)  # (B, R, C, H, W)
@@ -327,7 +415,7 @@ class RadixConv2d(nn.Module):
         logits = self.fc2(self.act1(self.bn1(self.fc1(pooled))))
         logits = logits.view(batch, self.groups, self.radix, -1).transpose(1, 2)  # (B, R, G, C/G)
         weights = logits.sigmoid() if self.radix == 1 else logits.softmax(1)
-        return (x * weights.reshape(batch, self.radix, -1, 1, 1)).sum(1)
+        return x * weights.reshape(batch, self.radix, -1, 1, 1)
 
 
 AnyOperator = MultiScaleConv2d | CascadeConv2d | RadixConv2d

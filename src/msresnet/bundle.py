@@ -1,0 +1,169 @@
+"""A trained model that can be used anywhere: a folder with weights, config.json and a card. No pickle.
+
+config.json holds what is needed to build, feed and read the network: format version, architecture and its arguments,
+task and class names, preprocess, scores and how they were measured, licence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msresnet.data.preprocess import Preprocess
+from msresnet.errors import ModelError, MsresnetError, nearest
+from msresnet.files import write_json, write_text
+from msresnet.models.base import ImageModel
+from msresnet.models.factory import create_classifier
+from msresnet.tasks.base import Task
+from msresnet.tasks.classification import ClassificationTask
+from msresnet.tensors import check_finite, check_matches, load_tensors, save_tensors
+
+FORMAT_VERSION = 1
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+TASKS: dict[str, Callable[[Sequence[str]], Task]] = {ClassificationTask.name: ClassificationTask}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A network, what its outputs mean, and how its inputs are made.
+
+    Args:
+        architecture, arguments: what `create_model` takes.
+        scores: figures by split, each with how it was measured.
+        licence: of the weights, as their owner says.
+    """
+
+    model: ImageModel
+    architecture: str
+    arguments: dict[str, Any]
+    task: Task
+    preprocess: Preprocess
+    scores: dict[str, Any] = field(default_factory=dict)
+    licence: str = "not stated"
+
+    def with_scores(self, scores: dict[str, Any]) -> Bundle:
+        """The same bundle with other scores."""
+        return replace(self, scores=scores)
+
+    def save(self, folder: Path) -> Path:
+        """Write the folder; each file appears whole or not at all. Raises ResourceError when that fails."""
+        save_tensors(folder / WEIGHTS, self.model.state_dict(), {"architecture": self.architecture})
+        write_json(folder / CONFIG, self.config())
+        write_text(folder / CARD, card(self))
+        return folder
+
+    def config(self) -> dict[str, Any]:
+        """The contents of config.json."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "architecture": self.architecture,
+            "arguments": self.arguments,
+            "task": self.task.to_dict(),
+            "preprocess": self.preprocess.to_dict(),
+            "scores": self.scores,
+            "licence": self.licence,
+        }
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """The bundle in a folder (or named by its config.json or weights), on the CPU, in evaluation mode.
+
+    Raises ModelError, naming the file, for one that is absent, damaged, of a newer format, or not what it says.
+    """
+    folder = _folder(Path(path))
+    config = _read_config(folder / CONFIG)
+    tensors, _ = load_tensors(folder / WEIGHTS)
+    where = str(folder / CONFIG)
+    try:
+        task = TASKS[config["task"]["name"]](config["task"]["class_names"])
+        preprocess = Preprocess.from_dict(config["preprocess"])
+        arguments = dict(config["arguments"])
+        model = create_classifier(config["architecture"], **arguments)
+    except MsresnetError as error:
+        raise ModelError("the bundle names what cannot be built", where=where, why=error.what, hint=error.hint) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError("the bundle's config is incomplete", where=where, why=f"{type(error).__name__}: {error}") from error
+    if model.num_classes != task.num_outputs:
+        raise ModelError(
+            "the bundle contradicts itself", where=where, why=f"{model.num_classes} outputs, {task.num_outputs} class names"
+        )
+    load_weights(model, tensors, str(folder / WEIGHTS), config["architecture"])
+    scores, licence = config.get("scores", {}), config.get("licence", "not stated")
+    return Bundle(model.eval(), config["architecture"], arguments, task, preprocess, scores, licence)
+
+
+def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], where: str, name: str) -> None:
+    """Load tensors into a network. Raises ModelError when they do not belong to it or are not finite."""
+    check_matches(tensors, model.state_dict(), where, name)
+    check_finite(tensors, where)
+    model.load_state_dict(tensors)
+
+
+def _folder(path: Path) -> Path:
+    if path.name in (CONFIG, WEIGHTS) and path.is_file():
+        return path.parent
+    if path.is_file():
+        load_tensors(path)  # says what is wrong with a file that is no weights at all
+        raise ModelError("weights alone are no model", where=str(path), hint=f"the folder that holds {CONFIG} too")
+    if not path.is_dir():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = nearest(path.name, beside)
+        raise ModelError(
+            "there is no such model", where=str(path), hint=str(path.with_name(close)) if close else "--model runs/NAME"
+        )
+    return path
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError("the folder is no bundle", where=str(path.parent), why=f"it has no {path.name}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError("cannot read the bundle's config", where=str(path), why=str(error)) from error
+    if not isinstance(config, dict) or not isinstance(config.get("format_version"), int):
+        raise ModelError("the config has no format_version", where=str(path))
+    if config["format_version"] > FORMAT_VERSION:
+        raise ModelError(
+            f"the bundle has format {config['format_version']}, this msresnet reads up to {FORMAT_VERSION}",
+            where=str(path),
+            hint="pip install --upgrade msresnet",
+        )
+    return config
+
+
+def card(bundle: Bundle) -> str:
+    """The model card, in Markdown."""
+    names = bundle.task.class_names
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    params = sum(p.numel() for p in bundle.model.parameters())
+    rows = [
+        f"| {split} | {figures['n']:,} | {100 * figures['top1']:.2f} % | "
+        f"{100 * figures['top1_ci95'][0]:.2f} to {100 * figures['top1_ci95'][1]:.2f} % |"
+        for split, figures in bundle.scores.items()
+    ]
+    table = "\n".join(["| split | images | top-1 | 95 % interval |", "|---|---|---|---|", *rows]) if rows else "Not measured."
+    return f"""# {bundle.architecture}, {bundle.task.name} of {len(names)} classes
+
+Classes: {shown}
+
+Input: {bundle.preprocess.describe()}. {params:,} parameters. Licence of the weights: {bundle.licence}.
+
+{table}
+
+```
+msresnet predict --model . image.png
+```
+
+```python
+import msresnet
+
+print(msresnet.load(".").predict("image.png"))
+```
+"""

@@ -1,0 +1,61 @@
+"""`msresnet data show`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from msresnet.cli.layers import parse
+from msresnet.cli.main import Common
+from msresnet.data.options import DataOptions, PreprocessOptions
+from msresnet.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig(DataOptions, PreprocessOptions):
+    """Look at data as the network sees it: classes, counts, and a picture of images before and after preprocessing."""
+
+    data: str = "digits"
+    """What `train` takes."""
+    count: int = 12
+    """Images on the picture."""
+    output: str = "data.png"
+    """The picture."""
+
+
+def main(words: list[str], common: Common) -> int:
+    """Print the classes of each set and write the picture."""
+    if not words or words[0] not in ("show", "-h", "--help"):
+        raise UsageError("data takes a second word", hint="msresnet data show --data FOLDER")
+    parsed = parse("data show", ShowConfig, words[1:] if words[0] == "show" else words, common.config)
+    config = parsed.config
+    if common.print_config:
+        print(parsed.table())
+        return 0
+    from rich.table import Table
+
+    from msresnet.cli.screen import Screen
+    from msresnet.data.preprocess import look, plan
+    from msresnet.data.splits import open_data
+    from msresnet.files import write_atomic
+    from msresnet.report.plots import preprocess_picture
+
+    screen = Screen(common)
+    splits = open_data(config.data, config)
+    sizes, grey = look(splits.train)
+    preprocess, reasons = plan(config, sizes, grey)
+    screen.notes([*splits.notes, *reasons])
+    table = Table()
+    for title in ("class", *splits.named()):
+        table.add_column(title, justify="left" if title == "class" else "right")
+    for index, name in enumerate(splits.classes):
+        table.add_row(name, *(f"{int((s.targets == index).sum()):,}" for s in splits.named().values()))
+    table.add_row("all", *(f"{len(s):,}" for s in splits.named().values()), style="bold")
+    screen.table(table)
+    samples = [splits.train[i] for i in range(0, len(splits.train), max(1, len(splits.train) // config.count))]
+    samples = samples[: config.count]
+    names = [splits.classes[s.target] for s in samples]
+    pairs = [(s.image, preprocess.image(s.image)) for s in samples]
+    write_atomic(Path(config.output), lambda part: preprocess_picture(pairs, names, preprocess.describe(), part))
+    screen.note(f"picture: {config.output}")
+    return 0

@@ -1,0 +1,39 @@
+"""`msresnet demo`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msresnet.cli.layers import parse
+from msresnet.cli.main import Common
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Train on the embedded digits, measure on held-out ones, predict one, explain it, write a report. Offline."""
+
+    output: str = "runs/demo"
+    """The run's folder; an earlier demo there is replaced."""
+    time_limit: str = "30s"
+    """Longest training time."""
+
+
+def main(words: list[str], common: Common) -> int:
+    """Run the whole tour; the last lines are a labelled prediction and the report's path."""
+    config = parse("demo", DemoConfig, words, common.config).config
+    from msresnet.cli.pipeline import headline, reload, train_run
+    from msresnet.cli.screen import Screen
+    from msresnet.infer.predictor import Predictor
+    from msresnet.train.config import TrainConfig
+
+    screen = Screen(common)
+    training = TrainConfig(data="digits", image_size=(24,), epochs=60, time_limit=config.time_limit, output=config.output, exist_ok=True)
+    finished = train_run(training, screen, ["demo", *words])
+    print(headline(finished.evaluation))
+    bundle = reload(finished.folder)
+    answer = Predictor(bundle, "cpu").predict_ready(finished.data.images[:1], finished.data.ids[:1])
+    truth = bundle.task.class_names[int(finished.data.targets[0])]
+    label, probability = answer.top(1)[0][0]
+    print(f"prediction: {answer.ids[0]} is a {label} with probability {probability:.4f} (it is labelled {truth})")
+    print(f"report: {finished.folder / 'report.html'}")
+    return 0

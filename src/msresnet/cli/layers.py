@@ -1,0 +1,145 @@
+"""Where each setting comes from: defaults < config file < environment < flags.
+
+Every layer is written as flags and parsed by tyro, so one set of types and messages serves all. `--epochs 10` and
+`epochs=10` are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import tyro
+import yaml
+
+from msresnet.errors import UsageError, nearest
+
+C = TypeVar("C")
+ENVIRONMENT_PREFIX = "MSRESNET_"
+SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Parsed(Generic[C]):
+    """A verb's configuration, and for each setting that is no default, the layer that set it."""
+
+    config: C
+    origin: dict[str, str]
+
+    def explicit(self) -> dict[str, Any]:
+        """The settings that somebody set."""
+        return {name: getattr(self.config, name) for name in self.origin}
+
+    def table(self) -> str:
+        """All settings with their origin, as YAML with comments."""
+        rows = []
+        for name, value in asdict(self.config).items():  # type: ignore[call-overload]
+            text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True)
+            rows.append(f"{name}: {text.splitlines()[0]}  # {self.origin.get(name, 'default')}")
+        return "\n".join(rows)
+
+
+def parse(verb: str, kind: Callable[..., C], argv: list[str], config_file: str | None = None) -> Parsed[C]:
+    """Read all layers. Raises UsageError, or exits with 2 after tyro's message, which names the nearest flag."""
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    layers: list[tuple[str, list[str]]] = []
+    if config_file is not None:
+        layers.append((config_file, _tokens(_read(config_file, names))))
+    layers.append(("environment", _tokens(_environment(names))))
+    layers.append(("flag", spelled_out(argv, names)))
+    current: C | None = None
+    origin: dict[str, str] = {}
+    for source, tokens in layers:
+        with _named(source):
+            current = tyro.cli(kind, prog=f"msresnet {verb}", args=tokens, default=current)
+        origin |= {name: source for name in _set_by(tokens, names)}
+    assert current is not None
+    return Parsed(current, origin)
+
+
+def spelled_out(argv: list[str], names: set[str]) -> list[str]:
+    """`key=value` words as flags. Raises UsageError, naming the nearest, for a key that is none."""
+    tokens: list[str] = []
+    for word in argv:
+        key, equals, value = word.partition("=")
+        if word.startswith("-") or not equals or not key.isidentifier() or os.path.lexists(word):
+            tokens.append(word)
+        elif key in names:
+            tokens += _flag(key, _scalar(value))
+        else:
+            close = nearest(key, names)
+            raise UsageError(f"unknown setting {key!r}", where=word, hint=f"{close}=…" if close else "msresnet VERB --help")
+    return tokens
+
+
+def _scalar(text: str) -> Any:
+    """What a value on the command line stands for: true and false are switches, commas make lists."""
+    lowered = text.lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    return text.split(",") if "," in text else text
+
+
+def _flag(key: str, value: Any) -> list[str]:
+    name = key.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, (list, tuple)):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}={value}"]
+
+
+def _tokens(values: dict[str, Any]) -> list[str]:
+    return [token for key, value in values.items() if value is not None for token in _flag(key, value)]
+
+
+def _set_by(tokens: list[str], names: set[str]) -> set[str]:
+    found = set()
+    for token in tokens:
+        if token.startswith("--"):
+            name = token[2:].partition("=")[0].replace("-", "_")
+            found.add(name.removeprefix("no_") if name not in names else name)
+    return found & names
+
+
+def _environment(names: set[str]) -> dict[str, Any]:
+    given = {name: os.environ.get(f"{ENVIRONMENT_PREFIX}{name.upper()}") for name in sorted(names)}
+    return {name: _scalar(value) for name, value in given.items() if value is not None}
+
+
+def _read(path: str, names: set[str]) -> dict[str, Any]:
+    """The settings in a YAML file. Raises UsageError, naming file and line or key."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError("cannot read the config file", where=path, why=error.strerror or "") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else path
+        reason = getattr(error, "problem", None) or str(error)
+        raise UsageError("the config file is no plain YAML", where=where, why=reason[:200]) from error
+    if not isinstance(values, dict):
+        raise UsageError("the config file holds no settings", where=path, hint="epochs: 10")
+    for key, value in values.items():
+        if key not in names:
+            close = nearest(str(key), names)
+            raise UsageError(f"unknown setting {str(key)[:SHOWN]!r}", where=f"{path}: {str(key)[:SHOWN]}", hint=close)
+        items = value if isinstance(value, list) else [value]
+        if not all(item is None or isinstance(item, (str, int, float, bool)) for item in items):
+            raise UsageError(f"the setting {key!r} is no plain value", where=f"{path}: {key}")
+    return values
+
+
+@contextlib.contextmanager
+def _named(source: str) -> Any:
+    """Say which layer a wrong value came from, unless it is the command line itself."""
+    try:
+        yield
+    except SystemExit as leaving:
+        if leaving.code in (0, None) or source == "flag":
+            raise
+        raise UsageError("a setting has the wrong type", where=source, why="see above") from None

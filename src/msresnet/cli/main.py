@@ -1,0 +1,121 @@
+"""`msresnet VERB ...`: find the verb, run it, turn errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+
+from msresnet.errors import MsresnetError, UsageError, nearest
+
+VERBS = {
+    "demo": "train, measure, predict and explain on embedded digits, in under a minute",
+    "train": "train a classifier on your images",
+    "evaluate": "measure a trained model on labelled images",
+    "predict": "say what is on images",
+    "explain": "show where, and at which scale, a model finds its answer",
+    "data": "look at data as the network sees it (data show)",
+    "models": "list the networks, with parameters and operations",
+    "doctor": "check this installation and machine",
+}
+ALIASES = {"val": "evaluate", "validate": "evaluate", "eval": "evaluate", "test": "evaluate", "fit": "train", "infer": "predict"}
+INTERRUPTED, OUT_OF_MEMORY, BUG, USAGE = 130, 5, 1, 2
+
+
+@dataclass(frozen=True)
+class Common:
+    """Switches that every verb takes."""
+
+    debug: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    print_config: bool = False
+    config: str | None = None
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    common = Common(debug="--debug" in words)
+    try:
+        common, words = split_common(words)
+        return _dispatch(words, common)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else USAGE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; say nothing more
+        return 0
+    except BaseException as error:
+        if common.debug:
+            raise
+        return _explain(error)
+
+
+def split_common(words: list[str]) -> tuple[Common, list[str]]:
+    """The common switches, wherever they stand, and the other words. Raises UsageError for --config without a file."""
+    switches = {"--debug": "debug", "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
+    switches["--print-config"] = "print_config"
+    found: dict[str, bool] = {}
+    rest: list[str] = []
+    config: str | None = None
+    iterator = iter(words)
+    for word in iterator:
+        if word in switches:
+            found[switches[word]] = True
+        elif word == "--config":
+            config = next(iterator, None)
+            if config is None:
+                raise UsageError("--config needs a file", hint="--config train.yaml")
+        elif word.startswith(("--config=", "config=")):
+            config = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return Common(**found, config=config), rest
+
+
+def _dispatch(words: list[str], common: Common) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if words else USAGE
+    if words[0] in ("--version", "version"):
+        from importlib import metadata
+
+        print(metadata.version("msresnet"))
+        return 0
+    verb = ALIASES.get(words[0], words[0])
+    if verb not in VERBS:
+        raise UsageError(f"unknown verb {words[0]!r}", hint=nearest(verb, [*VERBS, *ALIASES]) or "msresnet --help")
+    module = importlib.import_module(f"msresnet.cli.{verb}")
+    return int(module.main(words[1:], common))
+
+
+def _explain(error: BaseException) -> int:
+    if isinstance(error, MsresnetError):
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
+        print("error: not enough memory\n  try: a smaller --batch-size or --image-size", file=sys.stderr)
+        return OUT_OF_MEMORY
+    print(f"error: a bug in msresnet: {type(error).__name__}: {error}\n  try: --debug shows where", file=sys.stderr)
+    return BUG
+
+
+def _help() -> str:
+    rows = "\n".join(f"  {verb:<10}{text}" for verb, text in VERBS.items())
+    return f"""usage: msresnet VERB [OPTIONS]
+
+Image recognisers built on multi-scale ResNets.
+
+{rows}
+
+Every verb takes --help, --config FILE, --print-config, -q, -v and --debug; --epochs 10 and epochs=10 are the same.
+Begin with: msresnet demo"""

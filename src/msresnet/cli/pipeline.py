@@ -1,0 +1,129 @@
+"""What `train` and `demo` share: train, measure on images that training never saw, write the run's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from msresnet.bundle import Bundle, load_bundle
+from msresnet.cli.screen import Screen
+from msresnet.data.loaders import Decoded
+from msresnet.errors import UsageError
+from msresnet.files import disk_errors, write_json, write_text
+from msresnet.infer.config import LATEST
+from msresnet.infer.evaluate import evaluate, pick, predictions_csv
+from msresnet.infer.predictor import Predictor
+from msresnet.report.html import Story, write_report
+from msresnet.results import Evaluation
+from msresnet.runtime import environment
+from msresnet.train.config import TrainConfig
+from msresnet.train.fit import CONFIG, Fitted, check_unchanged, fit, from_yaml
+
+METRICS, PREDICTIONS, REPORT, LOG = "metrics.json", "predictions.csv", "report.html", "log.txt"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that ended: its folder, its model, and how good it is."""
+
+    folder: Path
+    bundle: Bundle
+    evaluation: Evaluation
+    data: Decoded
+
+
+def train_run(config: TrainConfig, screen: Screen, words: list[str]) -> Finished:
+    """Train, measure, report. `words` is the command, for the report."""
+    folder = run_folder(config)
+    config = replace(config, output=str(folder))
+    with disk_errors(folder):
+        screen.log_to(folder / LOG, fresh=not config.resume)
+        point_latest(folder)
+    screen.note(f"msresnet train → {folder}", "bold")
+    try:
+        fitted = fit(config, None, folder, screen, screen.notes)
+    finally:
+        screen.stop()
+    return measure(fitted, config, screen, words)
+
+
+def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str]) -> Finished:
+    """Evaluate a fitted model once, and write metrics, predictions, the bundle's scores and the report."""
+    folder = fitted.folder
+    assert folder is not None
+    split, source = pick(fitted.splits, "auto")
+    if split != "test":
+        screen.note(f"· there is no test set: the figures are of the {split} set, which also chose the model", "yellow")
+    measured, data = evaluate(Predictor(fitted.bundle, config.device), source, split, config)
+    figures = measured.metrics | fitted.cost
+    measured = Evaluation(measured.predictions, measured.targets, figures)
+    kept = ("n", "top1", "top1_ci95", "loss", "ece")
+    scores = {split: {name: figures[name] for name in kept} | {"measured_by": "msresnet train", "data": config.data}}
+    bundle = fitted.bundle.with_scores(scores)
+    bundle.save(folder)
+    write_json(folder / METRICS, figures)
+    write_text(folder / PREDICTIONS, predictions_csv(measured))
+    command = shlex.join(["msresnet", *words])
+    story = Story(bundle, measured, data, fitted.history, fitted.notes, environment(), command)
+    write_report(folder / REPORT, story)
+    return Finished(folder, bundle, measured, data)
+
+
+def headline(evaluation: Evaluation) -> str:
+    """The result in one line."""
+    m = evaluation.metrics
+    low, high = m["top1_ci95"]
+    return (
+        f"{m['split']} top-1 {100 * m['top1']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}) "
+        f"on {m['n']:,} images"
+    )
+
+
+def run_folder(config: TrainConfig) -> Path:
+    """The folder that a run writes to. Raises UsageError when it is taken, or when there is none to continue."""
+    if config.resume:
+        folder = Path(config.output or Path(LATEST).resolve())
+        if not (folder / CONFIG).is_file():
+            raise UsageError("there is no run to continue", where=str(folder), hint="msresnet train first, or --output RUN")
+        return folder
+    if config.output is not None:
+        folder = Path(config.output)
+        if folder.exists() and not folder.is_dir():
+            raise UsageError("--output is a file", where=str(folder), hint="--output runs/NAME")
+        if (folder / CONFIG).exists() and not config.exist_ok:
+            raise UsageError(
+                "the folder holds a run already", where=str(folder), hint="--resume, --exist-ok, or another --output"
+            )
+        return folder
+    base = Path("runs")
+    name = f"{Path(config.data).stem or 'data'}-{config.model}"
+    numbers = (base / (name if n == 1 else f"{name}-{n}") for n in range(1, 100_000))
+    return next(folder for folder in numbers if not (folder / CONFIG).exists())
+
+
+def resumed(config: TrainConfig, explicit: dict[str, object]) -> TrainConfig:
+    """The settings of the run that is continued. Raises UsageError when others were given now."""
+    folder = run_folder(config)
+    before = from_yaml(folder / CONFIG)
+    now = TrainConfig(**(before | explicit | {"resume": True, "output": str(folder)}))  # type: ignore[arg-type]
+    check_unchanged(before, now, str(folder / CONFIG))
+    return now
+
+
+def point_latest(folder: Path) -> None:
+    """Let runs/latest name a run."""
+    link = Path(LATEST)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    part = link.with_name(f".latest.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        part.unlink()
+    part.symlink_to(os.path.relpath(folder.resolve(), link.parent.resolve()))
+    part.replace(link)
+
+
+def reload(folder: Path) -> Bundle:
+    """The bundle of a run as anybody would load it."""
+    return load_bundle(folder)

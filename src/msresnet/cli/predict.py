@@ -1,0 +1,70 @@
+"""`msresnet predict`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from typing import Any
+
+from msresnet.cli.layers import parse
+from msresnet.cli.main import Common
+from msresnet.errors import DataError
+from msresnet.infer.config import PredictConfig
+
+
+def main(words: list[str], common: Common) -> int:
+    """Print the answer for each image; unreadable ones are named on standard error, and the exit code is then 3."""
+    parsed = parse("predict", PredictConfig, words, common.config)
+    config = parsed.config
+    if common.print_config:
+        print(parsed.table())
+        return 0
+    from msresnet.bundle import load_bundle
+    from msresnet.infer.inputs import expand
+    from msresnet.infer.predictor import Predictor, decode_all
+
+    predictor = Predictor(load_bundle(config.model), config.device, config.batch_size)
+    images = decode_all(expand(config.inputs, sys.stdin.buffer), config.workers)
+    write = _Writer(config.format, max(1, config.top))
+    failures = 0
+    for results, bad in predictor.predict_stream(images):
+        if results is not None:
+            write.rows(results.to_dict(max(1, config.top)))
+        for error in bad:
+            print(f"error: {error}", file=sys.stderr)
+        failures += len(bad)
+    write.end()
+    return DataError.exit_code if failures else 0
+
+
+class _Writer:
+    """Answers on standard output, in one of the formats, as they come."""
+
+    def __init__(self, form: str, top: int) -> None:
+        self.form, self.top = form, top
+        self.kept: list[dict[str, Any]] = []
+        if form == "csv":
+            self.csv = csv.writer(sys.stdout, lineterminator="\n")
+            self.csv.writerow(["id", "label", "probability"])
+
+    def rows(self, items: list[dict[str, Any]]) -> None:
+        """Print what can be printed now."""
+        from msresnet.infer.evaluate import safe_cell
+
+        for item in items:
+            if self.form == "jsonl":
+                print(json.dumps(item, ensure_ascii=True))
+            elif self.form == "csv":
+                self.csv.writerow([safe_cell(item["id"]), safe_cell(item["label"]), f"{item['probability']:.4f}"])
+            elif self.form == "json":
+                self.kept.append(item)
+            else:
+                others = ", ".join(f"{t['label']} {t['probability']:.4f}" for t in item["top"][1 : min(3, self.top)])
+                shown = item["id"].encode("utf-8", "backslashreplace").decode()
+                print(f"{shown}: {item['label']} {item['probability']:.4f}" + (f"  ({others})" if others else ""))
+
+    def end(self) -> None:
+        """Print what had to wait for the end."""
+        if self.form == "json":
+            print(json.dumps(self.kept, indent=2, ensure_ascii=True))

@@ -1,0 +1,88 @@
+"""Everything on standard error: what was inferred, progress, one line an epoch; the same lines go to a log file.
+
+Standard output carries data only, and is written by the verbs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from msresnet.cli.main import Common
+
+
+class Screen:
+    """Notes and progress for a person; an observer of training.
+
+    Args:
+        common: -q shows nothing but errors, -v shows each note.
+    """
+
+    def __init__(self, common: Common) -> None:
+        self.quiet = common.quiet
+        self.console = Console(stderr=True, highlight=False, quiet=common.quiet)
+        self.out = Console(file=sys.stdout, highlight=False)
+        self.log_path: Path | None = None
+        self.bar: Progress | None = None
+        self.task: Any = None
+
+    def log_to(self, path: Path, fresh: bool) -> None:
+        """Copy every line to a file as well, from now on."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            path.write_text("", encoding="utf-8")
+        self.log_path = path
+
+    def note(self, text: str, style: str = "") -> None:
+        """One line."""
+        self.console.print(text, style=style or None, markup=False, soft_wrap=True)
+        if self.log_path is not None:
+            with self.log_path.open("a", encoding="utf-8") as log:
+                log.write(text + "\n")
+
+    def notes(self, texts: list[str]) -> None:
+        """Several lines, less prominent."""
+        for text in texts:
+            self.note(f"· {text}", "dim")
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Move the progress bar, on a terminal."""
+        if not self.console.is_terminal or self.quiet:
+            return
+        if self.bar is None:
+            columns = (
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("loss {task.fields[loss]:.4f}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task("train", total=steps, epoch=epoch + 1, loss=loss)
+        self.bar.update(self.task, completed=step, total=steps, epoch=epoch + 1, loss=loss)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """One line for an epoch."""
+        self.stop()
+        parts = [f"epoch {row['epoch']:>3}", f"{row['seconds']:7.1f} s", f"loss {row['train_loss']:.4f}"]
+        if "val_loss" in row:
+            metric = next(k for k in row if k.startswith("val_") and k != "val_loss")
+            parts += [f"{metric} {100 * row[metric]:.2f} %", f"val_loss {row['val_loss']:.4f}", f"({row['weights']})"]
+        self.note("  ".join(parts))
+
+    def stop(self) -> None:
+        """Take the progress bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def table(self, table: Table) -> None:
+        """A table of data, on standard output."""
+        self.out.print(table)

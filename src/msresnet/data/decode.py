@@ -1,0 +1,123 @@
+"""One image file to uint8 (C, H, W), or a DataError that names the file and the reason.
+
+What is done to unusual files: the EXIF orientation is applied; CMYK and palettes become RGB; 16 bits are reduced to
+the upper 8; transparency is laid over white; of an animation the first frame counts. Formats outside the list
+below are refused before their parser sees a byte, and so are pictures beyond MAX_PIXELS, before they are decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageOps
+
+from msresnet.data.sample import Image
+from msresnet.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO")
+EXTENSIONS = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .jpe .jfif".split())
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 512 * 1024 * 1024
+MIN_SIDE = 2
+"""A side of one pixel holds no picture."""
+_LFS = b"version https://git-lfs"
+_FAILURES = (OSError, ValueError, SyntaxError, NotImplementedError, Pillow.DecompressionBombError, MemoryError)
+"""Everything that Pillow raises on hostile files."""
+
+
+def decode_file(path: str | Path) -> Image:
+    """Read and decode an image file to uint8 (C, H, W), C = 1 for grey and 3 for RGB.
+
+    Raises DataError, naming the file, for whatever is no readable image; never waits on a pipe.
+    """
+    return decode_bytes(read_regular(path), str(path))
+
+
+def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file. Raises DataError for pipes, folders, absent, unreadable or oversized ones."""
+    where = printable(path)
+    try:
+        # Non-blocking, so that opening a pipe without a writer returns at once.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise DataError("cannot open the file", where=where, why=error.strerror or str(error)) from error
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError("not a regular file", where=where, why="it is a folder, a pipe or a device")
+        if status.st_size > limit:
+            raise DataError("the file is too large", where=where, why=f"{status.st_size:,} bytes, the limit is {limit:,}")
+        return file.read(limit)
+
+
+def decode_bytes(data: bytes, where: str) -> Image:
+    """Decode an image from its bytes to uint8 (C, H, W). Raises DataError."""
+    where = printable(where)
+    if not data:
+        raise DataError("the image file is empty", where=where)
+    if data.startswith(_LFS):
+        raise DataError("a Git-LFS pointer stands in place of the image", where=where, hint="git lfs pull")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decode(data, where)
+    except _FAILURES as error:
+        if isinstance(error, DataError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = "no image of a known format" if "cannot identify" in reason else reason
+        raise DataError("cannot decode the image", where=where, why=reason) from error
+
+
+def printable(path: str | Path) -> str:
+    """A path that can be printed: control characters and bytes that are no text are escaped."""
+    text = os.fsdecode(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _decode(data: bytes, where: str) -> Image:
+    with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(
+                "the image is too large", where=where, why=f"{image.width}x{image.height}, the limit is {MAX_PIXELS:,} pixels"
+            )
+        if min(image.size) < MIN_SIDE:
+            raise DataError("the image is too small", where=where, why=f"{image.width}x{image.height} pixels hold no picture")
+        image.load()
+        return to_array(_upright(image))
+
+
+def _upright(image: Pillow.Image) -> Pillow.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except _FAILURES:  # a malformed EXIF block says nothing; the pixels are good
+        return image
+
+
+def to_array(image: Pillow.Image) -> Image:
+    """A Pillow image as uint8 (C, H, W), C = 1 for grey and 3 for RGB."""
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        grey = image.mode in ("LA", "La", "L")
+        layer = image.convert("RGBA")
+        white = Pillow.new("RGBA", layer.size, (255, 255, 255, 255))
+        image = Pillow.alpha_composite(white, layer).convert("L" if grey else "RGB")
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep(np.asarray(image))[None]
+    if image.mode == "1":
+        image = image.convert("L")
+    array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    # (H, W) or (H, W, 3) -> (C, H, W)
+    return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+
+
+def _deep(array: np.ndarray) -> Image:  # type: ignore[type-arg]
+    """16-bit or wider grey (H, W) to its upper 8 bits."""
+    if array.dtype.kind == "f":
+        raise DataError("a floating-point image has no known range of values", hint="save it with 8 or 16 bits")
+    return np.clip(array.astype(np.int64) >> 8, 0, 255).astype(np.uint8)

@@ -1,0 +1,44 @@
+"""What a user can say about data, as flags, YAML keys and keywords. No torch here: `--help` reads this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Where images come from and how they are split."""
+
+    val_data: str | None = None
+    """Validation data in the same forms; without it, some of the training data is held out."""
+    test_data: str | None = None
+    """Test data in the same forms, never seen by training or by the choice of the model."""
+    val_fraction: float = 0.1
+    """Share of the training data held out for validation where there is none (by a stable hash)."""
+    test_fraction: float = 0.2
+    """Share held out for testing where there is neither a validation nor a test set."""
+    image_shape: tuple[int, ...] | None = None
+    """Shape of the images in a .csv: H W, or C H W. Default: square and grey."""
+    label_column: Literal["auto", "first", "last", "none"] = "auto"
+    """Which column of a .csv holds the label."""
+    on_bad: Literal["fail", "skip"] | None = None
+    """What to do with unreadable images. Default: skip up to 1 % of them, fail above."""
+    workers: int = 2
+    """Threads that decode images; 0 decodes in the main one. The outcome is the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessOptions:
+    """How every image is brought to one form, before training and ever after."""
+
+    image_size: tuple[int, ...] | None = None
+    """Side in pixels, or height and width. Default: that of the data if it is all alike, else 224."""
+    channels: Literal[1, 3] | None = None
+    """1 grey, 3 RGB. Default: as the data."""
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    """squash keeps all content, crop and pad keep the proportions."""
+    threshold: str | None = None
+    """Grey level that separates dark from bright: 0 to 255, otsu (per image), or adaptive (per neighbourhood)."""
+    binary: bool = False
+    """With a threshold: black and white. Without: what is under the threshold becomes black, the rest stays grey."""

@@ -1,0 +1,213 @@
+"""The deterministic path from any image to the network's input; one object, saved with the model.
+
+Training, evaluation, prediction, export and serving use the same object, so they answer alike on the same file.
+C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image as Pillow
+from PIL import ImageFilter, ImageOps
+from torch import Tensor
+
+from msresnet.data.options import PreprocessOptions
+from msresnet.data.sample import Image, Source
+from msresnet.errors import DataError, UsageError
+
+Resize = Literal["squash", "crop", "pad"]
+ADAPTIVE_OFFSET = 10
+"""Grey levels that a pixel must be above its neighbourhood's mean, so that flat areas stay dark."""
+DEFAULT_SIDE, SMALLEST_SIDE, LARGEST_LIKE_DATA = 224, 8, 256
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Grey or RGB, then resize, then threshold, then normalise.
+
+    Args:
+        size: (H, W) in pixels.
+        channels: 1 grey, 3 RGB.
+        resize: 'squash' keeps all content, 'crop' the middle, 'pad' adds black borders.
+        threshold: None, a grey level as text, 'otsu' or 'adaptive'.
+        binary: whether what passes the threshold becomes 255, or keeps its grey level.
+        mean, std: per channel, of pixels in 0 to 1.
+        value_range: (lowest, highest) of arrays that are not uint8; mapped to 0 to 255.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    resize: Resize = "squash"
+    threshold: str | None = None
+    binary: bool = False
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    value_range: tuple[float, float] = (0.0, 255.0)
+
+    def __post_init__(self) -> None:
+        if self.binary and self.threshold is None:
+            raise UsageError("binary needs a threshold", hint="--threshold otsu --binary")
+        level = self.threshold
+        if level not in (None, "otsu", "adaptive") and not (str(level).isdecimal() and int(str(level)) <= 255):
+            raise UsageError(f"threshold {level!r}", why="0 to 255, otsu or adaptive", hint="--threshold otsu")
+        if min(self.size) < 1 or self.channels not in (1, 3):
+            raise UsageError(f"images of {self.channels} channels and {self.size} pixels cannot be made")
+
+    def image(self, image: Image) -> Image:
+        """uint8 (1 or 3, any H, any W) -> uint8 (channels, H, W)."""
+        small = self._resized(self._coloured(image))
+        return small if self.threshold is None else self._thresholded(small)
+
+    def tensor(self, images: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) -> normalised float32 (B, C, H, W), on the same device."""
+        return self.normalise(images.float().div_(255))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Pixels in 0 to 1 (B, C, H, W) -> zero mean, unit variance."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        return (images - mean) / std
+
+    def _coloured(self, image: Image) -> Image:
+        if image.shape[0] == self.channels:
+            return image
+        if self.channels == 3:
+            return np.repeat(image, 3, axis=0)
+        picture = Pillow.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+        return np.asarray(picture.convert("L"))[None]  # ITU-R 601 luma
+
+    def _resized(self, image: Image) -> Image:
+        height, width = self.size
+        if image.shape[1:] == self.size:
+            return image
+        picture = _picture(image)
+        if self.resize == "squash":
+            picture = picture.resize((width, height), Pillow.Resampling.BILINEAR)
+        elif self.resize == "crop":
+            picture = ImageOps.fit(picture, (width, height), Pillow.Resampling.BILINEAR)
+        else:
+            picture = ImageOps.pad(picture, (width, height), Pillow.Resampling.BILINEAR)
+        array = np.asarray(picture)
+        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+    def _thresholded(self, image: Image) -> Image:
+        return np.stack([self._channel(channel) for channel in image])
+
+    def _channel(self, grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        if self.threshold == "adaptive":
+            radius = max(2, min(self.size) // 8)
+            mean = np.asarray(Pillow.fromarray(grey).filter(ImageFilter.BoxBlur(radius)))
+            passes = grey.astype(np.int16) > mean.astype(np.int16) + ADAPTIVE_OFFSET
+        else:
+            passes = grey > (otsu(grey) if self.threshold == "otsu" else int(str(self.threshold)))
+        return np.where(passes, np.uint8(255) if self.binary else grey, np.uint8(0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for config.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
+        """The object that `to_dict` wrote."""
+        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**plain)
+
+    def describe(self) -> str:
+        """One line for people."""
+        steps = ["grey" if self.channels == 1 else "RGB", f"{self.resize} to {self.size[0]}x{self.size[1]}"]
+        if self.threshold is not None:
+            name = self.threshold if self.threshold in ("otsu", "adaptive") else f"at {self.threshold}"
+            steps.append(f"threshold {name}" + (" to black and white" if self.binary else ""))
+        numbers = ", ".join(f"{m:.3f}±{s:.3f}" for m, s in zip(self.mean, self.std, strict=True))
+        return " → ".join([*steps, f"normalise ({numbers})"])
+
+
+def otsu(grey: npt.NDArray[np.uint8]) -> int:
+    """The grey level whose split gives the largest variance between dark and bright (Otsu, 1979)."""
+    counts = np.bincount(grey.ravel(), minlength=256).astype(np.float64)
+    levels = np.arange(256)
+    dark = counts.cumsum()
+    bright = dark[-1] - dark
+    dark_sum = (counts * levels).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = dark_sum / dark - (dark_sum[-1] - dark_sum) / bright
+        variance = dark * bright * difference**2
+    best = np.nan_to_num(variance, nan=-1.0)
+    # Between two peaks every level is as good as another: take the middle of the plateau.
+    plateau = np.flatnonzero(best >= best.max() * (1 - 1e-12))
+    return int(plateau.mean())
+
+
+def _picture(image: Image) -> Pillow.Image:
+    """uint8 (C, H, W) as a Pillow image."""
+    return Pillow.fromarray(image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+
+
+def to_uint8(array: npt.ArrayLike, value_range: tuple[float, float]) -> Image:
+    """Any numbers to uint8: `value_range` is mapped to 0 to 255, what lies outside is clipped. Raises DataError."""
+    values = np.asarray(array)
+    if values.dtype == np.uint8:
+        return values
+    low, high = value_range
+    scaled = (values.astype(np.float64) - low) * (255 / (high - low) if high > low else 0.0)
+    if not np.isfinite(scaled).all():
+        raise DataError("the images hold NaN or infinity")
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def plan(options: PreprocessOptions, sizes: set[tuple[int, int]], grey: bool) -> tuple[Preprocess, list[str]]:
+    """The preprocess for images of these (H, W) sizes, before mean and std are known, and the reasons in words."""
+    reasons = []
+    if options.image_size is not None:
+        given = options.image_size
+        if len(given) not in (1, 2) or min(given) < 1:
+            raise UsageError(f"--image-size {' '.join(map(str, given))}", why="one side in pixels, or height and width")
+        size = (given[0], given[-1])
+    elif len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST_LIKE_DATA:
+        size = next(iter(sizes))
+        reasons.append(f"image size {size[0]}x{size[1]}: all images have it")
+    else:
+        size = (DEFAULT_SIDE, DEFAULT_SIDE)
+        reasons.append(f"image size {DEFAULT_SIDE}: the images differ in size or are large (--image-size changes it)")
+    channels = options.channels or (1 if grey else 3)
+    if options.channels is None:
+        reasons.append("grey: no image has colour" if grey else "RGB: the images have colour")
+    return Preprocess(size, channels, options.resize, options.threshold, options.binary), reasons
+
+
+def with_statistics(preprocess: Preprocess, images: Tensor) -> Preprocess:
+    """The same preprocess with mean and std (per channel) of preprocessed images (N, C, H, W) uint8."""
+    # float64 sums of integers are exact, so the figures do not depend on the order.
+    sample = images[:: max(1, len(images) // 10_000)].double() / 255
+    mean = sample.mean((0, 2, 3))
+    std = (sample.square().mean((0, 2, 3)) - mean.square()).clamp_min(0).sqrt().clamp_min(1e-3)
+    return replace(preprocess, mean=_rounded(mean), std=_rounded(std))
+
+
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(float(v), 6) for v in values)
+
+
+def look(source: Source, limit: int = 256) -> tuple[set[tuple[int, int]], bool]:
+    """The sizes (H, W) of up to `limit` evenly spaced images, and whether all are grey; unreadable ones are passed over."""
+    sizes: set[tuple[int, int]] = set()
+    grey = True
+    for index in range(0, len(source), max(1, len(source) // limit)):
+        try:
+            image = source.image(index)
+        except DataError:
+            continue
+        sizes.add((image.shape[1], image.shape[2]))
+        grey = grey and (image.shape[0] == 1 or is_grey(image))
+    return sizes, grey
+
+
+def is_grey(image: Image) -> bool:
+    """Whether the channels of (C, H, W) are equal."""
+    return bool((image == image[:1]).all())
+

@@ -1,0 +1,95 @@
+"""Folders of images: one subfolder a class, perhaps below train/, val/ and test/.
+
+What is no image (hidden files, thumbnails' databases, texts) is left aside and counted. Links that lead nowhere or in
+circles are not followed into.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from msresnet.data.decode import EXTENSIONS, decode_file, printable
+from msresnet.data.sample import Image, Source
+from msresnet.errors import DataError
+
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+
+
+class FolderSource(Source):
+    """Images in class folders; a sample's id is its path below the root."""
+
+    def __init__(self, root: Path, paths: list[Path], targets: list[int], classes: list[str]) -> None:
+        super().__init__(classes, np.array(targets, dtype=np.int64), [str(p.relative_to(root)) for p in paths])
+        self.root, self.paths = root, paths
+
+    def image(self, index: int) -> Image:
+        """Decode one image (C, H, W)."""
+        return decode_file(self.paths[index])
+
+
+def folder(root: Path) -> tuple[FolderSource, list[str]]:
+    """The images below one folder of class folders, and what was left aside. Raises DataError."""
+    names = [entry for entry in _entries(root) if entry.is_dir() and not entry.name.startswith(".")]
+    if not names:
+        raise DataError(
+            "the folder holds no class folders",
+            where=str(root),
+            hint="one subfolder per class, images inside: cat/1.jpg, dog/2.jpg",
+        )
+    paths: list[Path] = []
+    targets: list[int] = []
+    stray = sum(not entry.is_dir() for entry in _entries(root))
+    for index, entry in enumerate(names):
+        found, other = _images(entry)
+        stray += other
+        if not found:
+            raise DataError(
+                f"the class {printable(entry.name)!r} has no images",
+                where=printable(entry),
+                why=f"{other} other files" if other else "the folder is empty",
+                hint="add images or remove the folder",
+            )
+        paths += found
+        targets += [index] * len(found)
+    notes = [f"{stray} files that are no images were left aside"] if stray else []
+    return FolderSource(root, paths, targets, [printable(entry.name) for entry in names]), notes
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The train, val and test folders below a root, by any of their usual names."""
+    below = {entry.name.lower(): entry for entry in _entries(root) if entry.is_dir()}
+    found = {split: next((below[n] for n in names if n in below), None) for split, names in SPLITS.items()}
+    return {split: path for split, path in found.items() if path is not None}
+
+
+def is_image(path: Path) -> bool:
+    """Whether a name looks like an image's."""
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+
+
+def _images(folder: Path) -> tuple[list[Path], int]:
+    """All images below a folder in a fixed order, and the number of other files."""
+    found: list[Path] = []
+    other = 0
+    for base, folders, files in os.walk(folder, followlinks=False):
+        folders.sort()
+        for name in sorted(files):
+            if is_image(Path(name)):
+                found.append(Path(base) / name)
+            else:
+                other += 1
+    return found, other
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError("cannot read the folder", where=printable(folder), why=error.strerror or "") from error

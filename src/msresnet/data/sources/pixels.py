@@ -1,0 +1,147 @@
+"""Text files of pixels, one image a row, as `numpy.loadtxt(path, delimiter=",")` reads them.
+
+A header row, a byte-order mark, CRLF, ';' or tabs, and Latin-1 are taken as they come.
+"""
+
+from __future__ import annotations
+
+import warnings
+from math import isqrt, prod
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from msresnet.data.options import DataOptions
+from msresnet.data.preprocess import to_uint8
+from msresnet.data.sample import UNLABELLED, ArraySource
+from msresnet.errors import DataError, UsageError
+
+EXTENSIONS = (".csv", ".txt", ".tsv")
+Table = npt.NDArray[np.float64]
+
+
+def pixels(path: Path, options: DataOptions) -> tuple[ArraySource, list[str]]:
+    """The images and labels in a text file, and what was inferred. Raises DataError, naming file and row."""
+    table, skipped = read_table(path)
+    shape, label_at, notes = _layout(table.shape[1], options, path)
+    first_row = 1 + skipped
+    if label_at is None:
+        targets, classes = np.full(len(table), UNLABELLED, dtype=np.int64), []
+    else:
+        targets, classes = _labels(table[:, label_at], path, first_row)
+        table = np.delete(table, label_at, axis=1)
+    images = _scaled(table, path, first_row).reshape(len(table), *shape)
+    return ArraySource(images, targets, classes, path.name), notes
+
+
+def read_table(path: Path) -> tuple[Table, int]:
+    """The numbers in a text file (rows, columns) and how many header rows were skipped. Raises DataError."""
+    text = _text(path)
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DataError("the file is empty", where=str(path))
+    delimiter = next((d for d in (";", "\t", ",") if d in lines[-1]), None)
+    header = 0 if _is_numeric(lines[0], delimiter) else 1
+    if len(lines) == header:
+        raise DataError("the file holds a header and no row", where=str(path))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            table = np.loadtxt(lines[header:], delimiter=delimiter, ndmin=2, dtype=np.float64)
+    except (ValueError, UserWarning) as error:
+        raise DataError(
+            "the file is no table of numbers",
+            where=str(path),
+            why=_first_bad_row(lines, header, delimiter) or str(error).split(";")[0],
+            hint="every row needs the same columns: pixels, and the label if there is one",
+        ) from error
+    return table, header
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError("cannot read the file", where=str(path), why=error.strerror or "") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _is_numeric(line: str, delimiter: str | None) -> bool:
+    for cell in line.split(delimiter):
+        try:
+            float(cell)
+        except ValueError:
+            if cell.strip():
+                return False
+    return True
+
+
+def _first_bad_row(lines: list[str], header: int, delimiter: str | None) -> str:
+    """What is wrong with the first row that is no row of numbers, for people."""
+    columns = len(lines[header].split(delimiter))
+    for number, line in enumerate(lines[header:], header + 1):
+        cells = line.split(delimiter)
+        if len(cells) != columns:
+            return f"row {number} has {len(cells)} columns, the first has {columns}"
+        for column, cell in enumerate(cells, 1):
+            try:
+                float(cell)
+            except ValueError:
+                return f"row {number}, column {column} is {'empty' if not cell.strip() else repr(cell.strip()[:30])}"
+    return ""
+
+
+def _layout(columns: int, options: DataOptions, path: Path) -> tuple[tuple[int, ...], int | None, list[str]]:
+    """Shape (C, H, W) of an image, the label's column (None: unlabelled), and what was inferred."""
+    given = options.image_shape
+    if given is not None and (len(given) not in (2, 3) or min(given) < 1):
+        raise UsageError(f"--image-shape {' '.join(map(str, given))}", hint="--image-shape 28 28, or 3 32 32")
+    where = {"first": 0, "last": columns - 1, "none": None}
+    if options.label_column == "auto":
+        fits = (prod(given) if given else isqrt(columns) ** 2) == columns
+        label_at = None if fits else 0
+    else:
+        label_at = where[options.label_column]
+    count = columns - (label_at is not None)
+    side = isqrt(count)
+    shape = tuple(given) if given else (side, side)
+    shape = shape if len(shape) == 3 else (1, *shape)
+    if prod(shape) != count or shape[0] not in (1, 3):
+        text = " x ".join(map(str, given)) if given else "a square"
+        raise DataError(
+            f"{columns} columns do not make {text} image" + (" and a label" if label_at is not None else ""),
+            where=str(path),
+            hint="--image-shape H W (or C H W) and --label-column first|last|none",
+        )
+    label = "no label" if label_at is None else f"label in the {'first' if label_at == 0 else 'last'} column"
+    return shape, label_at, [f"{columns} columns: {label}, images of {' x '.join(map(str, shape))}"]
+
+
+def _labels(column: Table, path: Path, first_row: int) -> tuple[npt.NDArray[np.int64], list[str]]:
+    bad = ~np.isfinite(column) | (column < 0) | (column != np.floor(column)) | (column > 1e6)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise DataError(
+            f"the label {column[row]:g} is no class",
+            where=f"{path}, row {row + first_row}",
+            why="labels are whole numbers from 0",
+            hint="--label-column last, or none",
+        )
+    values, targets = np.unique(column.astype(np.int64), return_inverse=True)
+    return targets.astype(np.int64), [str(v) for v in values]
+
+
+def _scaled(table: Table, path: Path, first_row: int) -> npt.NDArray[np.uint8]:
+    bad = ~np.isfinite(table) | (table < 0) | (table > 255)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise DataError(
+            f"the pixel {table[row, column]:g} is out of range",
+            where=f"{path}, row {row + first_row}, pixel {column + 1}",
+            why="pixels are 0 to 1 or 0 to 255",
+        )
+    return to_uint8(table, (0, 1) if table.size and table.max() <= 1 else (0, 255))

@@ -1,0 +1,190 @@
+"""From `--data` to training, validation and test sets: which form it is, which classes, and who holds what out.
+
+What training learns from, what chooses the model, and what measures it are three sets. A missing validation set is held
+out of the training data; where nothing is given, a test set is too. The choice is by a stable hash of each
+sample, class by class: adding images moves no others across.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from msresnet.data.options import DataOptions
+from msresnet.data.sample import Relabelled, Source, Subset
+from msresnet.data.sources.digits import digits
+from msresnet.data.sources.folder import folder, split_folders
+from msresnet.data.sources.idx import idx_pair, idx_splits, labels_beside
+from msresnet.data.sources.mnist import mnist
+from msresnet.data.sources.pixels import EXTENSIONS as TABLES
+from msresnet.data.sources.pixels import pixels
+from msresnet.errors import DataError, UsageError, nearest
+
+MOST_HELD_OUT = 5_000
+"""More images than this, held out for validation, would only take from training."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The sets, by role. `notes` says in words what was inferred."""
+
+    train: Source
+    val: Source | None = None
+    test: Source | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the class indices."""
+        return self.train.classes
+
+    def named(self) -> dict[str, Source]:
+        """The sets that exist."""
+        sets = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: source for name, source in sets.items() if source is not None}
+
+
+def open_data(spec: str, options: DataOptions) -> Splits:
+    """The sets for training from `--data`. Raises DataError for data that cannot be learnt from, UsageError for contradictions."""
+    found, notes = read_any(spec, options)
+    for split, spec in (("val", options.val_data), ("test", options.test_data)):
+        if spec is not None:
+            if split in found:
+                raise UsageError(f"--{split}-data, but {spec} holds a {split} set", hint="leave one of them out")
+            found[split] = whole(spec, options)
+    if "train" not in found:
+        raise DataError("there is no training set", where=spec, why=f"only {', '.join(found)} was found")
+    splits = arrange(found, options)
+    return Splits(splits.train, splits.val, splits.test, [*notes, *splits.notes])
+
+
+def arrange(found: dict[str, Source], options: DataOptions) -> Splits:
+    """Check the classes, match them by name, and hold out what is missing."""
+    train, notes = found["train"], []
+    _check_labels(train)
+    others = {name: _matched(source, train, name) for name, source in found.items() if name != "train"}
+    if not others and options.test_fraction:
+        train, others["test"] = hold_out(train, options.test_fraction, "test")
+        notes.append(f"test set: {len(others['test']):,} images held out by a stable hash; training never sees them")
+    if "val" not in others and options.val_fraction:
+        fraction = min(options.val_fraction, MOST_HELD_OUT / len(train))
+        train, others["val"] = hold_out(train, fraction, "val")
+        notes.append(f"validation set: {len(others['val']):,} training images held out by a stable hash")
+    for name, source in others.items():
+        absent = [c for i, c in enumerate(train.classes) if not (source.targets == i).any()]
+        if absent:
+            notes.append(f"the {name} set has no image of {', '.join(absent)}")
+    return Splits(train, others.get("val"), others.get("test"), notes)
+
+
+def read_any(spec: str, options: DataOptions) -> tuple[dict[str, Source], list[str]]:
+    """The sets that a specification names, by split ('train' where it names none), and what was inferred."""
+    if spec in _NAMED:
+        return _NAMED[spec]()
+    path = Path(spec).expanduser()
+    if not path.exists():
+        close = nearest(spec, _NAMED)
+        raise DataError(
+            f"there is no data at {spec!r}", hint=f"--data {close}" if close else "digits, mnist, a folder or a file"
+        )
+    if path.is_file():
+        return _file(path, options)
+    if any(path.glob("*images*ubyte*")):
+        return dict(idx_splits(path)), [f"IDX files in {path}"]
+    if tables := _tables(path):
+        read = {split: pixels(table, options) for split, table in tables.items()}
+        return {split: source for split, (source, _) in read.items()}, [n for _, notes in read.values() for n in notes]
+    below = split_folders(path)
+    if "train" in below or "val" in below and "test" in below:
+        read_folders = {split: folder(sub) for split, sub in below.items()}
+        sets: dict[str, Source] = {split: source for split, (source, _) in read_folders.items()}
+        notes = [f"class folders below {', '.join(sub.name + '/' for sub in below.values())} of {path}"]
+        return sets, notes + [n for _, more in read_folders.values() for n in more]
+    source, notes = folder(path)
+    return {"train": source}, [f"class folders in {path}", *notes]
+
+
+def whole(spec: str, options: DataOptions) -> Source:
+    """One set from a specification that names one. Of several, the test set, else the validation set."""
+    found, _ = read_any(spec, options)
+    return next(found[name] for name in ("test", "val", "train") if name in found)
+
+
+def _file(path: Path, options: DataOptions) -> tuple[dict[str, Source], list[str]]:
+    if path.suffix.lower() in TABLES:
+        source, notes = pixels(path, options)
+        return {"train": source}, notes
+    if "ubyte" in path.name:
+        return {"train": idx_pair(path, labels_beside(path))}, [f"IDX file {path.name}"]
+    raise DataError(
+        "this file is no known form of data", where=str(path), hint="a .csv of pixels, an IDX file, or a folder"
+    )
+
+
+def _tables(path: Path) -> dict[str, Path]:
+    names = {"train": "*train*", "val": "*val*", "test": "*test*"}
+    found = {s: sorted(p for p in path.glob(f"{n}.csv") if p.is_file()) for s, n in names.items()}
+    return {split: paths[0] for split, paths in found.items() if paths} if found["train"] else {}
+
+
+_NAMED: dict[str, Callable[[], tuple[dict[str, Source], list[str]]]] = {
+    "digits": lambda: ({"train": digits()}, ["scikit-learn's digits, embedded"]),
+    "mnist": lambda: (dict(mnist()), ["MNIST from the cache"]),
+}
+
+
+def _check_labels(train: Source) -> None:
+    if len(train) == 0:
+        raise DataError("the training set is empty")
+    if (train.targets < 0).any():
+        raise DataError("the training data has no labels", hint="--label-column first, or class folders")
+    present = [name for i, name in enumerate(train.classes) if (train.targets == i).any()]
+    if len(present) < 2:
+        raise DataError(
+            "there is only one class", why=f"all images are {present[0]!r}", hint="add images of something else"
+        )
+
+
+def _matched(source: Source, train: Source, name: str) -> Source:
+    if (source.targets < 0).any():
+        raise DataError(f"the {name} set has no labels", hint="--label-column first")
+    unknown = sorted(set(source.classes) - set(train.classes))
+    if unknown:
+        raise DataError(
+            f"the {name} set has a class that the training set lacks: {', '.join(unknown)}",
+            why=f"the training set knows {', '.join(train.classes)}",
+            hint="rename or remove it; classes are matched by name",
+        )
+    return source if source.classes == train.classes else Relabelled(source, train.classes)
+
+
+def hold_out(source: Source, fraction: float, salt: str) -> tuple[Source, Source]:
+    """(rest, held out): about `fraction` of each class, at least one image of each that has two.
+
+    Raises UsageError for a fraction outside 0 to 1.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"a share of {fraction} cannot be held out", why="it must lie between 0 and 1")
+    keys = np.array([_hash(source.split_key(i), salt) for i in range(len(source))])
+    held = np.zeros(len(source), dtype=bool)
+    for target in np.unique(source.targets):
+        members = np.flatnonzero(source.targets == target)
+        if len(members) < 2:
+            continue
+        order = members[np.argsort(keys[members], kind="stable")]
+        held[order[: min(len(members) - 1, max(1, math.ceil(len(members) * fraction)))]] = True
+    return _subset(source, ~held), _subset(source, held)
+
+
+def _subset(source: Source, chosen: npt.NDArray[np.bool_]) -> Subset:
+    return Subset(source, np.flatnonzero(chosen).astype(np.int64))
+
+
+def _hash(key: bytes, salt: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8, salt=salt.encode()).digest(), "big") >> 1

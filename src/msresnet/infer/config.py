@@ -1,0 +1,70 @@
+"""What a user can say about prediction and evaluation. No torch here: `--help` reads this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import Positional
+
+from msresnet.data.options import DataOptions
+
+LATEST = "runs/latest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(DataOptions):
+    """Measure a trained model on labelled images."""
+
+    model: str = LATEST
+    """A run's folder, or any other bundle."""
+    data: str | None = None
+    """Labelled data in any form that `train` takes. Default: the run's own."""
+    split: Literal["auto", "train", "val", "test"] = "auto"
+    """Which set. auto: test, else val, else all there is."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    batch_size: int = 64
+    """Images at a time."""
+    output: str | None = None
+    """A folder for metrics.json, predictions.csv and report.html. Default: nothing is written."""
+    format: Literal["table", "json"] = "table"
+    """How the figures are printed."""
+    fail_under: str | None = None
+    """Exit with 8 when a figure is lower, such as top1=0.9."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Say what is on images."""
+
+    inputs: Positional[tuple[str, ...]] = ()
+    """Files, folders, patterns such as 'photos/*.jpg', or - for a list of files or one image on standard input."""
+    model: str = LATEST
+    """A run's folder, or any other bundle."""
+    top: int = 5
+    """How many classes to list for each image."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    batch_size: int = 64
+    """Images at a time."""
+    workers: int = 2
+    """Threads that decode images; 0 decodes in the main one."""
+    format: Literal["table", "json", "jsonl", "csv"] = "table"
+    """How the answers are printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Show where on an image, and at which scale, a model finds its answer."""
+
+    inputs: Positional[tuple[str, ...]] = ()
+    """Files, folders or patterns."""
+    model: str = LATEST
+    """A run's folder, or any other bundle."""
+    target: str | None = None
+    """The class to explain. Default: the model's answer."""
+    output: str = "explanation.png"
+    """The picture; the figures stand beside it as .json."""
+    format: Literal["table", "json"] = "table"
+    """How the figures are printed."""

@@ -1,0 +1,82 @@
+"""A model's answers on a labelled set, measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from typing import Any
+
+from msresnet.bundle import Bundle
+from msresnet.data.loaders import Decoded, decode
+from msresnet.data.options import DataOptions
+from msresnet.data.sample import Relabelled, Source
+from msresnet.data.splits import Splits
+from msresnet.errors import DataError, UsageError
+from msresnet.infer.predictor import Predictor
+from msresnet.models.cost import count_macs
+from msresnet.results import DIGITS, Evaluation
+
+
+def evaluate(predictor: Predictor, source: Source, split: str, options: DataOptions) -> tuple[Evaluation, Decoded]:
+    """Measure a model on a set; classes are matched by name. Also gives the preprocessed set.
+
+    Raises DataError for classes that the model does not know, unlabelled samples, and unreadable images.
+    """
+    bundle = predictor.bundle
+    data = decode(_matched(source, bundle), bundle.preprocess, options.workers, options.on_bad)
+    start = time.perf_counter()
+    results = predictor.predict_decoded(data)
+    spent = time.perf_counter() - start
+    measured = bundle.task.evaluate(results, data.targets.numpy())
+    figures: dict[str, Any] = {"task": bundle.task.name, "split": split, **measured.metrics}
+    figures["inference_images_per_second"] = round(len(data) / spent, 1) if spent else 0.0
+    figures["params"] = sum(p.numel() for p in bundle.model.parameters())
+    figures["macs"] = count_macs(bundle.model)
+    if data.bad:
+        figures["unreadable"] = len(data.bad)
+    return Evaluation(results, measured.targets, figures), data
+
+
+def pick(splits: Splits, split: str) -> tuple[str, Source]:
+    """The set that was asked for; 'auto' is the test set, else the validation set. Raises UsageError for an absent one."""
+    sets = splits.named()
+    if split == "auto":
+        split = next(name for name in ("test", "val", "train") if name in sets)
+    if split not in sets:
+        raise UsageError(f"there is no {split} set", hint=f"--split {' or '.join(sets)}")
+    return split, sets[split]
+
+
+def predictions_csv(evaluation: Evaluation) -> str:
+    """id, truth, label, probability, correct, as CSV; cells that a spreadsheet would run are quoted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "truth", "label", "probability", "correct"])
+    names = evaluation.predictions.class_names
+    rows = zip(evaluation.predictions.to_dict(1), evaluation.targets, strict=True)
+    for item, target in rows:
+        truth = names[target]
+        correct = int(item["label"] == truth)
+        probability = f"{item['probability']:.{DIGITS}f}"
+        writer.writerow([*map(safe_cell, (item["id"], truth, item["label"])), probability, correct])
+    return text.getvalue()
+
+
+def safe_cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _matched(source: Source, bundle: Bundle) -> Source:
+    names = bundle.task.class_names
+    if (source.targets < 0).any():
+        raise DataError("the data has no labels", hint="msresnet predict, which needs none")
+    unknown = sorted(set(source.classes) - set(names))
+    if unknown:
+        raise DataError(
+            f"the model does not know the class {', '.join(unknown)}",
+            why=f"it knows {', '.join(names)}",
+            hint="classes are matched by name",
+        )
+    return source if source.classes == names else Relabelled(source, names)

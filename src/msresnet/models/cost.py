@@ -1,0 +1,20 @@
+"""What a network costs: parameters and multiply-accumulates for one image."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from msresnet.models.base import ImageModel
+from msresnet.nn.folding import fold
+
+
+def count_macs(model: ImageModel, size: tuple[int, int] | None = None) -> int:
+    """Multiply-accumulates of the folded network for one image of (H, W) pixels (default: the size it is meant for)."""
+    height, width = size or model.config.img_size
+    reference = next(model.parameters())
+    folded = fold(model.eval())
+    image = torch.zeros(1, model.in_chans, height, width, device=reference.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        folded(image)
+    return int(counter.get_total_flops() // 2)

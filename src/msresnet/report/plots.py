@@ -1,0 +1,211 @@
+"""Pictures, as PNG files and as SVG or PNG text for the report. Colours work on light and on dark paper."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from PIL import Image as Pillow
+
+from msresnet.explain.scales import ScaleResponse, by_field
+from msresnet.results import Classification
+
+BLUE, ORANGE, GREY = "#3f7cc4", "#d9822b", "#808489"
+THUMBNAIL = 160
+"""Longest side, in pixels, of a picture in the report."""
+Image = npt.NDArray[np.uint8]
+Heat = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a model answered as it did on one image.
+
+    Args:
+        picture: what the network saw, uint8 (C, H, W).
+        heat: how much each place speaks for the class, (H, W) in 0 to 1.
+        target: the class that is explained.
+        scales: empty where blocks look at one scale only.
+    """
+
+    id: str
+    picture: Image
+    heat: Heat
+    target: str
+    result: Classification
+    scales: list[ScaleResponse]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: the answer, the class explained, the hottest place, the scales."""
+        row, column = (int(i) for i in np.unravel_index(int(self.heat.argmax()), self.heat.shape))
+        return {
+            **self.result.to_dict()[0],
+            "explained": self.target,
+            "hottest_pixel": {"row": row, "column": column},
+            "scales": [s.to_dict() for s in self.scales],
+        }
+
+    def line(self) -> str:
+        """The explanation in one line of text."""
+        best, probability = self.result.top(1)[0][0]
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in by_field(self.scales)[:4])
+        return f"{self.id}: {best} {probability:.4f}; {self.target} by scale: {shares or 'one scale only'}"
+
+
+def as_rgb(image: Image) -> npt.NDArray[np.uint8]:
+    """uint8 (C, H, W) -> (H, W, 3)."""
+    return np.repeat(image, 3, 0).transpose(1, 2, 0) if image.shape[0] == 1 else image.transpose(1, 2, 0)
+
+
+def overlay(image: Image, heat: Heat) -> npt.NDArray[np.uint8]:
+    """A picture (C, H, W) with its heat map (H, W) laid over it, as (H, W, 3)."""
+    colours = matplotlib.colormaps["inferno"](heat)[..., :3] * 255
+    weight = 0.15 + 0.5 * heat[..., None]
+    return (as_rgb(image) * (1 - weight) + colours * weight).astype(np.uint8)
+
+
+def png_data(array: npt.NDArray[np.uint8]) -> str:
+    """(H, W, 3) as a data: URI; enlarged in whole steps when tiny, reduced when large."""
+    picture = Pillow.fromarray(array)
+    factor = max(1, 64 // max(picture.size))
+    if factor > 1:
+        picture = picture.resize((picture.width * factor, picture.height * factor), Pillow.Resampling.NEAREST)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    text = io.BytesIO()
+    picture.save(text, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(text.getvalue()).decode()
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure((width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    return figure
+
+
+def _axes(figure: Figure, *position: int) -> Any:
+    axes = figure.add_subplot(*position)
+    axes.patch.set_alpha(0)
+    axes.tick_params(colors=GREY, labelsize=9)
+    axes.grid(color=GREY, alpha=0.2, linewidth=0.6)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(GREY)
+    return axes
+
+
+def _label(axes: Any, title: str, x: str, y: str) -> None:
+    axes.set_title(title, color=GREY, fontsize=10, loc="left")
+    axes.set_xlabel(x, color=GREY, fontsize=9)
+    axes.set_ylabel(y, color=GREY, fontsize=9)
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "msresnet", "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def curves(history: Sequence[dict[str, Any]]) -> str:
+    """Loss and validation accuracy over the epochs, as SVG."""
+    figure = _figure(8, 2.9)
+    epochs = [row["epoch"] for row in history]
+    marker = "o" if len(epochs) < 3 else None
+    losses, scores = _axes(figure, 1, 2, 1), _axes(figure, 1, 2, 2)
+    losses.plot(epochs, [row["train_loss"] for row in history], color=BLUE, label="training", marker=marker)
+    metric = next((k for k in history[0] if k.startswith("val_") and k != "val_loss"), None)
+    if metric is not None:
+        losses.plot(epochs, [row["val_loss"] for row in history], color=ORANGE, label="validation", marker=marker)
+        scores.plot(epochs, [100 * row[metric] for row in history], color=ORANGE, marker=marker)
+    losses.legend(frameon=False, labelcolor=GREY, fontsize=9)
+    _label(losses, "Loss", "epoch", "nats")
+    _label(scores, "Validation top-1", "epoch", "%")
+    return _svg(figure)
+
+
+def reliability_plot(rows: Sequence[tuple[float, float, int]]) -> str:
+    """Accuracy against confidence (mean confidence, accuracy, count), as SVG."""
+    figure = _figure(3.6, 3.2)
+    axes = _axes(figure, 1, 1, 1)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+    confidences, accuracies, counts = (np.array(column) for column in zip(*rows, strict=True))
+    sizes = 15 + 120 * counts / counts.max()
+    axes.scatter(confidences, accuracies, s=sizes, color=BLUE, alpha=0.75, clip_on=False)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    _label(axes, "Is it as sure as it should be?", "stated probability", "share correct")
+    return _svg(figure)
+
+
+def scale_bars(rows: Sequence[tuple[str, float]]) -> str:
+    """The mean share of each scale, as SVG."""
+    figure = _figure(4.6, 0.7 + 0.34 * len(rows))
+    axes = _axes(figure, 1, 1, 1)
+    names, shares = [r[0] for r in rows][::-1], [100 * r[1] for r in rows][::-1]
+    axes.barh(names, shares, color=BLUE, height=0.62)
+    for i, share in enumerate(shares):
+        axes.text(share + 0.8, i, f"{share:.0f} %", va="center", color=GREY, fontsize=9)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(0, max(shares) * 1.15)
+    _label(axes, "Response of each scale", "share, %", "")
+    return _svg(figure)
+
+
+def explanation_picture(items: Sequence[Explanation], path: Path) -> None:
+    """One row for each image: the picture, the heat map, the scales, block by block. A PNG file."""
+    figure = Figure((11, 3.1 * len(items)), layout="constrained", facecolor="white")
+    for row, item in enumerate(items):
+        label, probability = item.result.top(1)[0][0]
+        views = ((as_rgb(item.picture), f"{label} {probability:.4f}"), (overlay(item.picture, item.heat), f"where: {item.target}"))
+        for column, (view, title) in enumerate(views):
+            axes = figure.add_subplot(len(items), 4, 4 * row + column + 1)
+            axes.imshow(view, interpolation="nearest" if max(view.shape) < 64 else None)
+            axes.set_title(title, fontsize=10)
+            axes.axis("off")
+        _stacked(figure.add_subplot(len(items), 2, 2 * row + 2), item.scales)
+    figure.savefig(path, format="png", dpi=110)
+
+
+def _stacked(axes: Any, scales: Sequence[ScaleResponse]) -> None:
+    """The shares of each operator's branches as stacked bars, from the image's side to the answer's."""
+    axes.set_title("at which scale", fontsize=10)
+    if not scales:
+        axes.axis("off")
+        axes.text(0.5, 0.5, "each block looks at one scale only", ha="center", color=GREY)
+        return
+    operators = list(dict.fromkeys(s.operator for s in scales))
+    branches = list(dict.fromkeys(s.branch for s in scales))
+    palette = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.9, len(branches)))
+    start = np.zeros(len(operators))
+    for branch, colour in zip(branches, palette, strict=True):
+        shares = np.array([sum(s.share for s in scales if (s.operator, s.branch) == (o, branch)) for o in operators])
+        axes.barh(operators, 100 * shares, left=100 * start, color=colour, label=branch)
+        start += shares
+    axes.invert_yaxis()
+    axes.set_xlabel("share of the response, %", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=8, ncols=min(4, len(branches)), loc="upper center", bbox_to_anchor=(0.5, -0.22), frameon=False)
+
+
+def preprocess_picture(pairs: Sequence[tuple[Image, Image]], names: Sequence[str], title: str, path: Path) -> None:
+    """Images before (above) and after (below) preprocessing. A PNG file."""
+    columns = min(6, len(pairs))
+    rows = -(-len(pairs) // columns)
+    figure = Figure((1.7 * columns, 3.9 * rows), layout="constrained", facecolor="white")
+    figure.suptitle(title, fontsize=10)
+    for i, (pair, name) in enumerate(zip(pairs, names, strict=True)):
+        for below, image in enumerate(pair):
+            place = (2 * (i // columns) + below) * columns + i % columns + 1
+            axes = figure.add_subplot(2 * rows, columns, place)
+            axes.imshow(as_rgb(image), interpolation="nearest" if max(image.shape) < 64 else None)
+            axes.set_title(name if not below else f"{image.shape[2]}x{image.shape[1]}", fontsize=9)
+            axes.axis("off")
+    figure.savefig(path, format="png", dpi=110)

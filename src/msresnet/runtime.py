@@ -1,0 +1,136 @@
+"""The machine: which device and precision, why, and how to stop cleanly."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+
+from msresnet.errors import UsageError
+
+Precision = Literal["fp32", "bf16"]
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def choose_device(asked: str) -> tuple[torch.device, str]:
+    """The device for 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps', and the reason. Raises UsageError for one not here."""
+    if asked == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), f"a GPU is here: {torch.cuda.get_device_name()}"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "an Apple GPU is here"
+        return torch.device("cpu"), f"no GPU is here; {torch.get_num_threads()} threads"
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {asked!r}", hint="--device auto, cpu or cuda") from error
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(device.type, False):
+        raise UsageError(f"--device {asked}, but there is none", why="torch sees no such device", hint="--device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {asked}, but torch sees {torch.cuda.device_count()} GPUs", hint="--device cuda:0")
+    return device, "as asked"
+
+
+def choose_precision(asked: str, device: torch.device) -> tuple[Precision, str]:
+    """bf16 where the hardware computes in it, else fp32, and the reason. Raises UsageError for bf16 without it."""
+    fast, reason = _bf16(device)
+    if asked == "auto":
+        return ("bf16" if fast else "fp32"), reason
+    if asked == "fp32":
+        return "fp32", "as asked"
+    if not fast:
+        raise UsageError("--precision bf16 would be slower here, not faster", why=reason, hint="--precision fp32")
+    return "bf16", "as asked"
+
+
+def _bf16(device: torch.device) -> tuple[bool, str]:
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return fast, "the GPU computes in bf16" if fast else "the GPU has no bf16"
+    if device.type == "cpu":
+        if torch.cpu._is_amx_tile_supported():
+            return True, "the CPU has AMX"
+        if torch.cpu._is_avx512_bf16_supported():
+            return True, "the CPU has AVX512-BF16"
+        return False, "the CPU has no bf16 arithmetic"
+    return False, "bf16 is not used on this device"
+
+
+def seconds(text: str) -> float:
+    """Seconds from '90', '90s', '2m' or '1h30m'. Raises UsageError for anything else, zero included."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        text += "s"
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+        raise UsageError(f"{text!r} is no length of time", hint="--time-limit 90s, 2m or 1h30m")
+    total = sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", text))
+    if total <= 0:
+        raise UsageError("a time limit of zero leaves nothing to do", hint="--time-limit 2m")
+    return total
+
+
+class StopRequest:
+    """Remembers that a signal asked to stop; `code` is the exit code to leave with (0: nobody asked)."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The first signal asks; the second leaves at once."""
+        if self.code:
+            os._exit(128 + number)
+        self.code = 128 + number
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Within this, SIGINT and SIGTERM ask instead of killing. Only the main thread can do this; others never stop."""
+    request = StopRequest()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = [signal.signal(n, request.handle) for n in numbers]
+    except ValueError:  # not the main thread
+        yield request
+        return
+    try:
+        yield request
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on: versions, processor, threads, devices."""
+    names = ("torch", "numpy", "pillow", "safetensors", "accelerate", "scikit-learn")
+    return {
+        "msresnet": version(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def version() -> str:
+    """The installed version of msresnet."""
+    return metadata.version("msresnet")
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = (line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+            return next(names, platform.machine())
+    return platform.processor() or platform.machine()

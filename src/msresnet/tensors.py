@@ -1,0 +1,94 @@
+"""Tensors in files: safetensors with a digest of their contents, never a pickle.
+
+The digest stands in the file's own header, so one rename makes tensors, description and digest valid together. Files
+that others wrote carry no digest and load as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from msresnet.errors import ModelError
+from msresnet.files import write_atomic
+
+DIGEST, META = "sha256", "msresnet"
+PICKLES = (b"\x80", b"PK\x03\x04")
+"""How pickles and torch's zipped pickles begin."""
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write tensors and a JSON description as one file, atomically. Raises ResourceError when that fails."""
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = json.dumps(meta, allow_nan=True)
+    header = {META: text, DIGEST: _digest(plain, text), "format": "pt"}
+    size = sum(t.numel() * t.element_size() for t in plain.values()) + len(text)
+    write_atomic(path, lambda part: save_file(plain, part, metadata=header), expected_bytes=size)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the description in a file. Raises ModelError, naming the file, for one that is not whole."""
+    where = str(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise ModelError("cannot open the weights", where=where, why=error.strerror or "") from error
+    if not start:
+        raise ModelError("the weights' file is empty", where=where, hint="restore it from a copy")
+    if start.startswith(PICKLES):
+        raise ModelError(
+            "the weights are a pickle, which is never loaded",
+            where=where,
+            why="unpickling runs whatever its author wrote",
+            hint="convert them to safetensors where you trust them",
+        )
+    try:
+        with safe_open(path, framework="pt") as opened:
+            header = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ModelError("no whole safetensors file", where=where, why=str(error), hint="restore it from a copy") from error
+    text = header.get(META, "{}")
+    if DIGEST in header and header[DIGEST] != _digest(tensors, text):
+        raise ModelError(
+            "the weights are damaged", where=where, why="their SHA-256 differs from the recorded one", hint="restore a copy"
+        )
+    return tensors, json.loads(text)
+
+
+def check_finite(tensors: dict[str, Tensor], where: str) -> None:
+    """Raise ModelError, naming the first, when weights hold NaN or infinity."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelError("the weights hold NaN or infinity", where=f"{where}: {name}", hint="an earlier checkpoint")
+
+
+def check_matches(given: dict[str, Tensor], wanted: dict[str, Tensor], where: str, name: str) -> None:
+    """Raise ModelError when weights do not belong to an architecture: the first five keys, or both shapes, are named."""
+    missing, extra = [k for k in wanted if k not in given], [k for k in given if k not in wanted]
+    if missing or extra:
+        why = f"missing: {', '.join(missing[:5]) or 'none'}; unknown: {', '.join(extra[:5]) or 'none'}"
+        raise ModelError(f"the weights are not those of {name}", where=where, why=why, hint="the right --model")
+    for key, tensor in wanted.items():
+        if given[key].shape != tensor.shape:
+            what = f"{tuple(given[key].shape)} in the file, {tuple(tensor.shape)} in {name}"
+            if key.startswith(("fc.", "classifier.")):
+                what = f"{given[key].shape[0]} classes in the file, {tensor.shape[0]} in the model ({what})"
+            raise ModelError("the weights have another shape", where=f"{where}: {key}", why=what)
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()

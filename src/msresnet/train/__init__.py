@@ -1,0 +1,1 @@
+"""Training: configuration, optimiser, loop, checkpoints."""

@@ -1,0 +1,177 @@
+"""One call from a configuration to a trained bundle, with or without a run folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from msresnet.bundle import Bundle
+from msresnet.data.splits import Splits, open_data
+from msresnet.errors import UsageError
+from msresnet.files import lock, write_json, write_text
+from msresnet.models.cost import count_macs
+from msresnet.models.factory import create_classifier
+from msresnet.runtime import environment, stop_on_signals
+from msresnet.train.checkpoint import checkpoints, newest_checkpoint
+from msresnet.train.config import TrainConfig
+from msresnet.train.loop import Observer, Silent, Trainer
+from msresnet.train.plan import Plan, make_plan
+
+CONFIG, HISTORY, ENVIRONMENT, CHECKPOINTS = "train.yaml", "history.csv", "environment.json", "checkpoint"
+FREE_ON_RESUME = ("resume", "exist_ok", "output", "workers")
+"""Settings that do not change what a continued run computes."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training leaves.
+
+    Args:
+        bundle: the best network, in evaluation mode on the CPU.
+        splits: the sets it came from; `splits.test` was not touched.
+        history: one row for each epoch.
+        cost: train_seconds, images_per_second, params, macs.
+        folder: the run's folder, if it has one.
+    """
+
+    bundle: Bundle
+    splits: Splits
+    history: list[dict[str, Any]]
+    cost: dict[str, Any]
+    notes: list[str]
+    folder: Path | None = None
+
+
+def fit(
+    config: TrainConfig,
+    splits: Splits | None = None,
+    folder: Path | None = None,
+    observer: Observer | None = None,
+    announce: Callable[[list[str]], None] = lambda notes: None,
+) -> Fitted:
+    """Train what a configuration says.
+
+    Args:
+        config: everything a user can say.
+        splits: the data; None opens `config.data`.
+        folder: the run's folder; None writes nothing.
+        observer: who watches.
+        announce: takes the notes on what was inferred, before the first step.
+
+    Raises any MsresnetError.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        if folder is not None:
+            stack.enter_context(lock(folder))
+        stop = stack.enter_context(stop_on_signals())
+        splits = splits or open_data(config.data, config)
+        plan = make_plan(config, splits)
+        checkpoint_folder = folder / CHECKPOINTS if folder is not None else None
+        trainer = Trainer(plan, checkpoint_folder, _Recorder(folder, observer or Silent()), stop)
+        notes = list(plan.notes)
+        if checkpoint_folder is not None and folder is not None:
+            if config.resume:
+                tensors, state, problems = newest_checkpoint(checkpoint_folder)
+                notes += [f"{problem}; an older checkpoint is used" for problem in problems]
+                trainer.restore(tensors, state, str(checkpoint_folder))
+                notes.append(f"continuing after epoch {trainer.state.epoch}, step {trainer.state.step}")
+            else:
+                for old in checkpoints(checkpoint_folder):
+                    old.unlink()
+            write_text(folder / CONFIG, to_yaml(config))
+            write_json(folder / ENVIRONMENT, environment())
+        announce(notes)
+        trainer.run()
+        bundle = _bundle(plan, trainer)
+        if folder is not None:
+            bundle.save(folder)
+        return Fitted(bundle, splits, trainer.state.history, _cost(plan, trainer, bundle), notes, folder)
+
+
+class _Recorder:
+    """Writes history.csv after each epoch, and passes everything on."""
+
+    def __init__(self, folder: Path | None, observer: Observer) -> None:
+        self.folder, self.observer = folder, observer
+        self.rows: list[dict[str, Any]] = []
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Pass it on."""
+        self.observer.step(epoch, step, steps, loss)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Write the row, then pass it on."""
+        if self.folder is not None:
+            path = self.folder / HISTORY
+            before = path.read_text(encoding="utf-8").splitlines() if row["epoch"] > 1 and path.is_file() else []
+            text = table([row])
+            head, line = text.splitlines()
+            kept = [old for old in before[1:] if int(old.split(",", 1)[0]) < row["epoch"]]
+            write_text(path, "\n".join([head, *kept, line]) + "\n")
+        self.observer.epoch(row)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV text."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _bundle(plan: Plan, trainer: Trainer) -> Bundle:
+    model = create_classifier(plan.model, **plan.arguments)
+    model.load_state_dict(trainer.best)
+    return Bundle(model.eval(), plan.model, plan.arguments, plan.task, plan.preprocess)
+
+
+def _cost(plan: Plan, trainer: Trainer, bundle: Bundle) -> dict[str, Any]:
+    spent = trainer.state.history[-1]["seconds"] if trainer.state.history else 0.0
+    batch = plan.config.batch_size
+    seen = len(trainer.state.history) * max(1, len(plan.train) // batch) * min(batch, len(plan.train))
+    return {
+        "train_seconds": round(spent, 3),
+        "images_per_second": round(seen / spent, 1) if spent else 0.0,
+        "params": sum(p.numel() for p in bundle.model.parameters()),
+        "macs": count_macs(bundle.model),
+    }
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """A configuration as YAML that `--config` reads."""
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def from_yaml(path: Path) -> dict[str, Any]:
+    """The settings that a run was started with. Raises UsageError when they cannot be read."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError("there is no run to continue", where=str(path), why=str(error).splitlines()[0]) from error
+    known = {f.name for f in fields(TrainConfig)}
+    if not isinstance(values, dict) or set(values) - known:
+        raise UsageError("the run's settings are not ones of this msresnet", where=str(path))
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def check_unchanged(before: dict[str, Any], now: TrainConfig, where: str) -> None:
+    """Raise UsageError, printing the difference, when a run would be continued with other settings."""
+    after = asdict(now)
+    changed = [k for k in after if k not in FREE_ON_RESUME and k in before and before[k] != after[k]]
+    if changed:
+        rows = "; ".join(f"{k}: {before[k]!r} before, {after[k]!r} now" for k in changed)
+        raise UsageError(
+            "a run cannot be continued with other settings", where=where, why=rows, hint="leave them out, or start a new run"
+        )
+

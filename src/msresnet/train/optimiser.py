@@ -1,0 +1,118 @@
+"""Optimisers, schedules and averaged weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from msresnet.train.config import TrainConfig
+
+DEFAULT_DECAY = {"adamw": 0.05, "sgd": 5e-4}
+MOMENTUM = {"adamw": 0.9, "sgd": 0.9}
+
+
+def default_lr(optimizer: str, batch_size: int) -> float:
+    """The highest learning rate for a batch size: linear for SGD (arXiv 1706.02677), by the root for AdamW."""
+    ratio = batch_size / 128
+    return 0.3 * ratio if optimizer == "sgd" else 4e-3 * math.sqrt(ratio)
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum; no decay on biases, BN and gates (one dimension)."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [g for g in groups if g["params"]]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr, momentum=MOMENTUM["sgd"], nesterov=True, fused=True)
+    return torch.optim.AdamW(groups, lr, betas=(MOMENTUM["adamw"], 0.99), fused=True)
+
+
+class Pace(NamedTuple):
+    """What a schedule says at one moment: a factor of the learning rate, and the momentum (None: as it is)."""
+
+    factor: float
+    momentum: float | None = None
+
+
+def pace(schedule: Literal["cosine", "one-cycle"], progress: float, warmup: float) -> Pace:
+    """The pace after a share `progress` (0 to 1) of the training.
+
+    'cosine' rises linearly over the share `warmup`, then falls along a half cosine (arXiv 1608.03983). 'one-cycle'
+    rises for 30 %, then falls, while the momentum goes from 0.95 to 0.85 and back (arXiv 1708.07120).
+    """
+    if schedule == "one-cycle":
+        rise = 0.3
+        if progress < rise:
+            part = progress / rise
+            return Pace(0.04 + 0.96 * _half_cosine(1 - part), 0.95 - 0.1 * part)
+        part = (progress - rise) / (1 - rise)
+        return Pace(max(1e-4, _half_cosine(part)), 0.85 + 0.1 * part)
+    if progress < warmup:
+        return Pace(max(1e-3, progress / warmup))
+    return Pace(max(1e-3, _half_cosine((progress - warmup) / (1 - warmup))))
+
+
+def _half_cosine(part: float) -> float:
+    """From 1 at 0 to 0 at 1."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
+
+
+def set_pace(optimizer: torch.optim.Optimizer, lr: float, now: Pace) -> None:
+    """Apply a pace to all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * now.factor
+        if now.momentum is None:
+            continue
+        if "betas" in group:
+            group["betas"] = (now.momentum, group["betas"][1])
+        else:
+            group["momentum"] = now.momentum
+
+
+class AveragedWeights:
+    """An exponential moving average of a network's weights and BN statistics.
+
+    The decay is reached gradually, min(decay, (1 + n) / (10 + n)) after n steps, so that short runs average as well.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._pairs(model)
+
+    def _pairs(self, model: nn.Module) -> None:
+        mine, theirs = self.model.state_dict(), model.state_dict()
+        floating = [name for name, t in mine.items() if t.is_floating_point()]
+        self.averaged, self.source = [mine[n] for n in floating], [theirs[n].detach() for n in floating]
+        self.copied = [(mine[n], theirs[n]) for n in mine if n not in set(floating)]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take one step towards the network's present weights."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self.averaged, self.source, 1 - decay)
+        for mine, theirs in self.copied:
+            mine.copy_(theirs)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as named tensors: '<parameter>.<entry>'."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{key}": value for i, entries in state.items() for key, value in entries.items() if value is not None}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Restore what `optimizer_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,121 @@
+"""From what the user said to what will be done: every open choice is made here, once, with its reason in words.
+
+A value that the user set is never changed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from msresnet.data.augment import Augment
+from msresnet.data.loaders import Decoded, decode
+from msresnet.data.preprocess import Preprocess, look, with_statistics
+from msresnet.data.preprocess import plan as plan_preprocess
+from msresnet.data.splits import Splits
+from msresnet.errors import UsageError
+from msresnet.models.factory import MODELS, create_classifier
+from msresnet.nn.stems import stem_for
+from msresnet.runtime import Precision, choose_device, choose_precision, seconds
+from msresnet.tasks.base import Task
+from msresnet.tasks.classification import ClassificationTask
+from msresnet.train.config import TrainConfig
+from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
+
+DEFAULT_EPOCHS = 20
+MICRO_SIDE = 32
+"""Up to this many pixels a side, the micro network sees all there is to see in a grey image."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training run with nothing left open.
+
+    Args:
+        epochs: infinity when only the time limit ends it.
+        limit: seconds, or infinity.
+        notes: every choice in words, for the screen and the log.
+    """
+
+    config: TrainConfig
+    task: Task
+    model: str
+    arguments: dict[str, Any]
+    preprocess: Preprocess
+    train: Decoded
+    val: Decoded | None
+    device: torch.device
+    precision: Precision
+    epochs: float
+    limit: float
+    lr: float
+    weight_decay: float
+    augment: Augment
+    notes: list[str]
+
+
+def make_plan(config: TrainConfig, splits: Splits) -> Plan:
+    """Decide everything and decode the data. Raises UsageError, DataError or ResourceError."""
+    device, why_device = choose_device(config.device)
+    precision, why_precision = choose_precision(config.precision, device)
+    notes = [*splits.notes, f"device {device}: {why_device}", f"precision {precision}: {why_precision}"]
+    sizes, grey = look(splits.train)
+    preprocess, reasons = plan_preprocess(config, sizes, grey)
+    model = _model(config, preprocess, notes)
+    arguments = _arguments(config, preprocess, len(splits.classes))
+    with torch.device("meta"):  # an impossible network is refused before the data is read; no memory is taken
+        create_classifier(model, **arguments)
+    notes += reasons
+    train = decode(splits.train, preprocess, config.workers, config.on_bad)
+    val = decode(splits.val, preprocess, config.workers, config.on_bad) if splits.val is not None else None
+    notes += [f"{len(d.bad)} unreadable images were skipped" for d in (train, val) if d is not None and d.bad]
+    preprocess = with_statistics(preprocess, train.images)
+    augment, why_augment = _augment(config, preprocess)
+    lr = config.lr if config.lr is not None else default_lr(config.optimizer, config.batch_size)
+    decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]
+    notes += [f"preprocess: {preprocess.describe()}", f"augment: {why_augment}"]
+    notes += [f"{config.optimizer}, learning rate up to {lr:.4g}, weight decay {decay:g}"]
+    limit = seconds(config.time_limit) if config.time_limit is not None else math.inf
+    epochs = config.epochs or (math.inf if config.time_limit is not None else DEFAULT_EPOCHS)
+    task = ClassificationTask(splits.classes, config.label_smoothing)
+    return Plan(
+        config, task, model, arguments, preprocess, train, val, device, precision, epochs, limit, lr, decay, augment, notes
+    )  # fmt: skip
+
+
+def _model(config: TrainConfig, preprocess: Preprocess, notes: list[str]) -> str:
+    if config.model != "auto":
+        MODELS[config.model]
+        return config.model
+    small = max(preprocess.size) <= MICRO_SIDE and preprocess.channels == 1
+    name = "msresnet_micro" if small else "msresnet18"
+    kind = "grey" if preprocess.channels == 1 else "colour"
+    notes.append(f"model {name}: {kind} images of {preprocess.size[0]}x{preprocess.size[1]} pixels")
+    if not small:
+        notes.append(f"stem {stem_for(preprocess.size)[0]}: {stem_for(preprocess.size)[1]}")
+    return name
+
+
+def _arguments(config: TrainConfig, preprocess: Preprocess, classes: int) -> dict[str, Any]:
+    arguments = {"num_classes": classes, "in_chans": preprocess.channels, "img_size": list(preprocess.size)}
+    rates = {"drop_rate": config.drop_rate, "drop_path_rate": config.drop_path_rate}
+    return arguments | {name: value for name, value in rates.items() if value}
+
+
+def _augment(config: TrainConfig, preprocess: Preprocess) -> tuple[Augment, str]:
+    if config.augment == "none":
+        chosen, reason = Augment(), "none, as asked"
+    elif preprocess.channels == 1:
+        chosen, reason = Augment(shift=0.08, rotate=12, scale=0.12), "for grey images: shift, rotate, scale, no mirror"
+    else:
+        chosen, reason = Augment(flip=0.5, shift=0.1, scale=0.15), "for colour images: mirror, shift, scale"
+    given = {name: getattr(config, name) for name in chosen.to_dict()}
+    asked = {name: value for name, value in given.items() if value is not None}
+    if config.augment == "none" and any(asked.values()):
+        raise UsageError(f"--augment none, but --{next(k for k, v in asked.items() if v)}", hint="leave one of them out")
+    if asked:
+        reason += "; " + ", ".join(f"{name} {value:g}" for name, value in asked.items()) + " as asked"
+    return Augment(**(chosen.to_dict() | asked)), reason
