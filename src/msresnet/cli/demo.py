@@ -27,7 +27,7 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.train.config import TrainConfig
 
     screen = Screen(common)
-    training = TrainConfig(data="digits", image_size=(24,), epochs=60, time_limit=config.time_limit, output=config.output, exist_ok=True)
+    training = TrainConfig(data="digits", epochs=60, time_limit=config.time_limit, output=config.output, exist_ok=True)
     finished = train_run(training, screen, ["demo", *words])
     print(headline(finished.evaluation))
     bundle = reload(finished.folder)

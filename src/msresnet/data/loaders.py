@@ -68,6 +68,7 @@ def decode(source: Source, preprocess: Preprocess, workers: int = 0, on_bad: str
             return error
 
     images = _allocate(len(source), preprocess)
+    pixels = images.numpy()
     kept: list[int] = []
     bad: list[tuple[str, str]] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -80,7 +81,7 @@ def decode(source: Source, preprocess: Preprocess, workers: int = 0, on_bad: str
                         raise result
                     bad.append((source.ids[index], result.why or result.what))
                 else:
-                    images[len(kept)] = torch.from_numpy(result)
+                    pixels[len(kept)] = result
                     kept.append(index)
     _judge(bad, len(source), on_bad)
     targets = torch.from_numpy(np.asarray(source.targets)[kept].copy())

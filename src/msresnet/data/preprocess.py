@@ -23,7 +23,9 @@ from msresnet.errors import DataError, UsageError
 Resize = Literal["squash", "crop", "pad"]
 ADAPTIVE_OFFSET = 10
 """Grey levels that a pixel must be above its neighbourhood's mean, so that flat areas stay dark."""
-DEFAULT_SIDE, SMALLEST_SIDE, LARGEST_LIKE_DATA = 224, 8, 256
+DEFAULT_SIDE, LARGEST_LIKE_DATA = 224, 256
+TINY, ENLARGED = range(6, 16), 24
+"""Images of so few pixels a side are enlarged: strides would leave nothing of them."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,12 @@ def plan(options: PreprocessOptions, sizes: set[tuple[int, int]], grey: bool) ->
         size = (given[0], given[-1])
     elif len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST_LIKE_DATA:
         size = next(iter(sizes))
-        reasons.append(f"image size {size[0]}x{size[1]}: all images have it")
+        if min(size) in TINY:
+            factor = -(-ENLARGED // min(size))
+            reasons.append(f"image size {factor} times {size[0]}x{size[1]}: tiny images are enlarged")
+            size = (size[0] * factor, size[1] * factor)
+        else:
+            reasons.append(f"image size {size[0]}x{size[1]}: all images have it")
     else:
         size = (DEFAULT_SIDE, DEFAULT_SIDE)
         reasons.append(f"image size {DEFAULT_SIDE}: the images differ in size or are large (--image-size changes it)")

@@ -30,7 +30,7 @@ class ArticleCNN(ImageModel):
                 why="three unpadded convolutions and pools leave nothing",
                 hint=f"at least {self.min_size} pixels: --image-size 28",
             )
-        if config.drop_path_rate or config.global_pool != "avg":
+        if config.drop_path_rate or config.global_pool is not None:
             raise UsageError("article_cnn has no drop_path_rate and no global_pool", why="it has no residual blocks")
         chs = (32, 64, 128)
         for i, (c_in, c_out) in enumerate(zip((config.in_chans, *chs), chs, strict=False)):

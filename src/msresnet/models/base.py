@@ -33,7 +33,7 @@ class Config(NamedTuple):
         num_classes: K; 0 leaves the classifier out.
         in_chans: channels of the image.
         img_size: (H, W) in pixels that the network is meant for; most take any other as well.
-        global_pool: how the last map becomes a vector.
+        global_pool: how the last map becomes a vector; None is the family's own way.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0.
     """
@@ -41,7 +41,7 @@ class Config(NamedTuple):
     num_classes: int = 1000
     in_chans: int = 3
     img_size: tuple[int, int] = (224, 224)
-    global_pool: Pooling = "avg"
+    global_pool: Pooling | None = None
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
 
@@ -69,7 +69,7 @@ class ImageModel(nn.Module, ABC):
         self.grad_checkpointing = False
 
     def _add_classifier(self) -> None:
-        self.global_pool = GlobalPool(self.config.global_pool)
+        self.global_pool = GlobalPool("avg" if self.config.global_pool is None else self.config.global_pool)
         self.drop = nn.Dropout(self.drop_rate)
         self.fc = self._linear(self.num_classes)
 

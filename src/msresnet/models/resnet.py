@@ -19,6 +19,7 @@ from msresnet.errors import UsageError
 from msresnet.models.base import Config, ImageModel, StageInfo
 from msresnet.nn.blocks import BLOCKS, BlockForm, BlockSpec, ResidualBlock
 from msresnet.nn.fusion import MultiStageFusion
+from msresnet.nn.heads import Pooling
 from msresnet.nn.operators import PLAIN, Operator
 from msresnet.nn.shortcuts import Gate, LayerShortcut, Projection
 from msresnet.nn.stems import StemKind, build_stem, stem_for
@@ -40,6 +41,7 @@ class ResNetSpec:
         scale: groups of a Res2Net operator, by which its width is multiplied.
         shortcut_levels: 1 blocks, 2 stages, 3 the whole body.
         multi_stage: whether the head pools every stage.
+        pool: the global pooling, unless `global_pool` says otherwise.
     """
 
     depths: tuple[int, ...]
@@ -56,6 +58,7 @@ class ResNetSpec:
     shortcut_levels: int = 1
     gate: Gate = "bn"
     multi_stage: bool = False
+    pool: Pooling = "avg"
 
 
 class Stage(nn.Module):
@@ -86,7 +89,7 @@ class MultiScaleResNet(ImageModel):
     fold_pairs = (("conv1", "bn1"),)
 
     def __init__(self, spec: ResNetSpec, config: Config) -> None:
-        super().__init__(config)
+        super().__init__(config if config.global_pool is not None else config._replace(global_pool=spec.pool))
         if spec.shortcut_levels not in (1, 2, 3):
             raise UsageError(f"shortcut_levels {spec.shortcut_levels}", why="levels are 1, 2 and 3")
         self.spec = spec

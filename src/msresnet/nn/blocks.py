@@ -6,8 +6,8 @@ B batch, C channels, H and W pixels. All map (B, C_in, H, W) to (B, C_out, ceil(
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -182,18 +182,13 @@ def hoist(block: nn.Module, child: str) -> None:
     Published Res2Net weights name the cascade's parts directly in the block; ours live in an operator like any other.
     """
     parts = [name for name, _ in block.get_submodule(child).named_children()]
+    inner, outer = [f"{child}.{part}." for part in parts], [f"{part}." for part in parts]
+    block.register_state_dict_post_hook(partial(_rename, inner, outer))
+    block.register_load_state_dict_pre_hook(partial(_rename, outer, inner))
 
-    def rename(state: dict[str, Any], prefix: str, old: Callable[[str], str], new: Callable[[str], str]) -> None:
-        for part in parts:
-            start = prefix + old(part)
-            for key in [k for k in state if k.startswith(start)]:
-                state[prefix + new(part) + key[len(start) :]] = state.pop(key)
 
-    def inner(part: str) -> str:
-        return f"{child}.{part}."
-
-    def outer(part: str) -> str:
-        return f"{part}."
-
-    block.register_state_dict_post_hook(lambda _m, state, prefix, _meta: rename(state, prefix, inner, outer))
-    block.register_load_state_dict_pre_hook(lambda _m, state, prefix, *_rest: rename(state, prefix, outer, inner))
+def _rename(old: list[str], new: list[str], _block: nn.Module, state: dict[str, Any], prefix: str, *_rest: Any) -> None:
+    for before, after in zip(old, new, strict=True):
+        start = prefix + before
+        for key in [k for k in state if k.startswith(start)]:
+            state[prefix + after + key[len(start) :]] = state.pop(key)

@@ -100,6 +100,7 @@ MIXED_DEPTHWISE = Operator(tuple(Branch(k, groups="depthwise") for k in (3, 5, 7
 SELECTIVE = Operator((Branch(3), Branch(3, dilation=2)), merge="softmax", norm="branch", act=True)
 RADIX = Operator((Branch(3), Branch(3)), split="radix", merge="softmax", norm="branch", act=True)
 ONLINE = Operator((Branch(3), Branch((1, 3)), Branch((3, 1)), Branch(1)), merge="sum")
+ONLINE_LEAN = Operator((Branch(3), Branch(1)), merge="sum")
 LOW_RESOLUTION = Operator((Branch(3, share=2), Branch(3, down=2), Branch(3, down=4)))
 REPARAMETERISED = Operator(
     (Branch(3), Branch(1), Branch((1, 3)), Branch((3, 1)), Branch(3, kind="avg_pool"), Branch(kind="identity")),
@@ -124,6 +125,7 @@ OPERATORS: dict[str, Operator] = {
     "low_resolution": LOW_RESOLUTION,
     "reparameterised": REPARAMETERISED,
     "online": ONLINE,
+    "online_lean": ONLINE_LEAN,
 }
 
 

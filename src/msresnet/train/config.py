@@ -37,7 +37,7 @@ class TrainConfig(DataOptions, PreprocessOptions):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """adamw, or sgd with Nesterov momentum."""
     lr: float | None = None
-    """Highest learning rate. Default: 0.004 for adamw, 0.3 for sgd, times (batch size / 128), for adamw its root."""
+    """Highest learning rate. Default at batch 128: adamw 0.008 under a million parameters, else 0.002; sgd 0.3."""
     weight_decay: float | None = None
     """On weights of two and more dimensions. Default: 0.05 for adamw, 0.0005 for sgd."""
     schedule: Literal["cosine", "one-cycle"] = "cosine"

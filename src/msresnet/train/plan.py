@@ -26,6 +26,7 @@ from msresnet.train.config import TrainConfig
 from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
 
 DEFAULT_EPOCHS = 20
+FEWEST_PIXELS = 6
 MICRO_SIDE = 32
 """Up to this many pixels a side, the micro network sees all there is to see in a grey image."""
 
@@ -67,14 +68,14 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     model = _model(config, preprocess, notes)
     arguments = _arguments(config, preprocess, len(splits.classes))
     with torch.device("meta"):  # an impossible network is refused before the data is read; no memory is taken
-        create_classifier(model, **arguments)
+        parameters = sum(p.numel() for p in create_classifier(model, **arguments).parameters())
     notes += reasons
     train = decode(splits.train, preprocess, config.workers, config.on_bad)
     val = decode(splits.val, preprocess, config.workers, config.on_bad) if splits.val is not None else None
     notes += [f"{len(d.bad)} unreadable images were skipped" for d in (train, val) if d is not None and d.bad]
     preprocess = with_statistics(preprocess, train.images)
     augment, why_augment = _augment(config, preprocess)
-    lr = config.lr if config.lr is not None else default_lr(config.optimizer, config.batch_size)
+    lr = config.lr if config.lr is not None else default_lr(config.optimizer, config.batch_size, parameters)
     decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]
     notes += [f"preprocess: {preprocess.describe()}", f"augment: {why_augment}"]
     notes += [f"{config.optimizer}, learning rate up to {lr:.4g}, weight decay {decay:g}"]
@@ -108,6 +109,8 @@ def _arguments(config: TrainConfig, preprocess: Preprocess, classes: int) -> dic
 def _augment(config: TrainConfig, preprocess: Preprocess) -> tuple[Augment, str]:
     if config.augment == "none":
         chosen, reason = Augment(), "none, as asked"
+    elif min(preprocess.size) < FEWEST_PIXELS:
+        chosen, reason = Augment(), f"none: images under {FEWEST_PIXELS} pixels have nothing to spare"
     elif preprocess.channels == 1:
         chosen, reason = Augment(shift=0.08, rotate=12, scale=0.12), "for grey images: shift, rotate, scale, no mirror"
     else:
