@@ -277,4 +277,6 @@ def _as_images(dense: Array) -> Array:
         return dense
     if dense.ndim == 4 and dense.shape[3] in (1, 3):
         return np.ascontiguousarray(dense.transpose(0, 3, 1, 2))
-    raise DataError(f"arrays of shape {dense.shape} are no images", why="(N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3")
+    raise DataError(
+        f"arrays of shape {dense.shape} are no images", why="(N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3"
+    )

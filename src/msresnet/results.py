@@ -53,7 +53,7 @@ class Classification:
     @property
     def indices(self) -> npt.NDArray[np.int64]:
         """Index of the most probable class of each image (N,)."""
-        return self.probabilities.argmax(1)
+        return np.asarray(np.argmax(self.probabilities, axis=1), dtype=np.int64)
 
     @property
     def labels(self) -> list[str]:
@@ -63,7 +63,7 @@ class Classification:
     @property
     def confidences(self) -> npt.NDArray[np.float64]:
         """Probability of the most probable class of each image (N,)."""
-        return self.probabilities.max(1)
+        return np.asarray(self.probabilities.max(1), dtype=np.float64)
 
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """The k most probable classes of each image, with their probabilities, most probable first."""

@@ -29,4 +29,4 @@ def grad_cam(bundle: Bundle, image: npt.NDArray[np.uint8], target: int) -> npt.N
     heat = LayerGradCam(bundle.model, layer).attribute(x, target=target, relu_attributions=True)
     assert isinstance(heat, Tensor)
     heat = F.interpolate(heat.detach(), x.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
-    return (heat / heat.max().clamp_min(1e-12)).numpy()  # type: ignore[no-any-return]
+    return (heat / heat.max().clamp_min(1e-12)).numpy()

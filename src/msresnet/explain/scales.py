@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from msresnet.bundle import Bundle
 from msresnet.explain.attribution import ready
-from msresnet.nn.operators import CascadeConv2d, MultiScaleConv2d, RadixConv2d, receptive_fields
+from msresnet.nn.grammar import receptive_fields
+from msresnet.nn.operators import CascadeConv2d, MultiScaleConv2d, RadixConv2d
 
 OPERATORS = (MultiScaleConv2d, CascadeConv2d, RadixConv2d)
 

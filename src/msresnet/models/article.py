@@ -59,7 +59,7 @@ class ArticleCNN(ImageModel):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, 128, h, w) -> (B, K), or the dense layer (B, 128)."""
         x = self.drop(self.hidden(self.global_pool(x)))
-        return x if pre_logits else self.fc(x)  # type: ignore[no-any-return]
+        return x if pre_logits else self.fc(x)
 
     def reset_classifier(self, num_classes: int, global_pool: Any = None) -> None:
         """A fresh classifier for other classes. Raises UsageError for a pooling: the map is flattened."""

@@ -92,7 +92,7 @@ class ImageModel(nn.Module, ABC):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last map (B, C, h, w) -> logits (B, K), or the pooled vector (B, C')."""
         x = self.drop(self.global_pool(x))
-        return x if pre_logits else self.fc(x)  # type: ignore[no-any-return]
+        return x if pre_logits else self.fc(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K)."""

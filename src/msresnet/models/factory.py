@@ -78,7 +78,7 @@ def create_classifier(name: str, **kwargs: Any) -> ImageModel:
     return cast(ImageModel, create_model(name, **kwargs))
 
 
-def list_models(filter: str = "*") -> list[str]:
+def list_models(filter: str = "*") -> list[str]:  # noqa: A002 - timm's name
     """Names that match a shell pattern, such as 'res*'."""
     return MODELS.names(filter)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from msresnet.models.resnet import ResNetSpec
-from msresnet.nn.operators import ONLINE, ONLINE_LEAN, res2net
+from msresnet.nn.grammar import ONLINE, ONLINE_LEAN, res2net
 
 # ResNet, arXiv 1512.03385
 RESNET = {

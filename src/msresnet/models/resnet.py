@@ -19,8 +19,8 @@ from msresnet.errors import UsageError
 from msresnet.models.base import Config, ImageModel, StageInfo
 from msresnet.nn.blocks import BLOCKS, BlockForm, BlockSpec, ResidualBlock
 from msresnet.nn.fusion import MultiStageFusion
+from msresnet.nn.grammar import PLAIN, Operator
 from msresnet.nn.heads import Pooling
-from msresnet.nn.operators import PLAIN, Operator
 from msresnet.nn.shortcuts import Gate, LayerShortcut, Projection
 from msresnet.nn.stems import StemKind, build_stem, stem_for
 

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from msresnet.nn.operators import CascadeConv2d, Geometry, Operator, build_operator
+from msresnet.nn.grammar import Operator
+from msresnet.nn.operators import CascadeConv2d, Geometry, build_operator
 from msresnet.nn.shortcuts import DropPath, Projection, projection
 
 BlockForm = Literal["basic", "bottleneck", "preact_basic", "preact_bottleneck"]
@@ -45,6 +46,12 @@ class ResidualBlock(nn.Module, ABC):
 
     expansion: ClassVar[int]
     """Channels at the block's end for each planned channel of the stage."""
+    conv1: nn.Module
+    bn1: nn.Module
+    act1: nn.Module
+    conv2: nn.Module
+    bn2: nn.Module
+    act2: nn.Module
 
     def __init__(self, spec: BlockSpec, norm_projection: bool = True) -> None:
         super().__init__()

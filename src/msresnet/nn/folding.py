@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -45,12 +46,12 @@ def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
     for path, module in model.named_modules():
         dot = f"{path}." if path else ""
         names = [name for name, _ in module.named_children()]
-        neighbours = zip(names, names[1:], strict=False) if isinstance(module, nn.Sequential) else ()
+        neighbours = pairwise(names) if isinstance(module, nn.Sequential) else ()
         for conv, bn in (*getattr(module, "fold_pairs", ()), *neighbours):
             child = module.get_submodule(conv)
-            if isinstance(child, nn.Sequential) and len(child):  # a deep stem ends in the convolution that is meant
-                conv = f"{conv}.{len(child) - 1}"
-            yield dot + conv, dot + bn
+            # A deep stem ends in the convolution that is meant.
+            last = f".{len(child) - 1}" if isinstance(child, nn.Sequential) and len(child) else ""
+            yield dot + conv + last, dot + bn
 
 
 def _replace(model: nn.Module, path: str, new: nn.Module) -> None:
@@ -63,13 +64,11 @@ def fold_conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
     """One convolution with a bias that does what a convolution and its BatchNorm do in evaluation."""
     scale, shift = _affine(bn)
     bias = shift if conv.bias is None else shift + scale * conv.bias.double()
-    folded = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
-    ).to(conv.weight.device, conv.weight.dtype)  # fmt: skip
+    folded = copy.deepcopy(conv)
+    folded.bias = nn.Parameter(torch.empty_like(bias, dtype=conv.weight.dtype))
     folded.weight.copy_(conv.weight.double() * scale.view(-1, 1, 1, 1))
-    assert folded.bias is not None
     folded.bias.copy_(bias)
-    return folded.train(conv.training)
+    return folded
 
 
 @torch.no_grad()
@@ -103,6 +102,7 @@ def fold_operator(operator: MultiScaleConv2d) -> nn.Conv2d:
 
 def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """The scale and shift (C,) in float64 that BatchNorm is in evaluation."""
-    assert bn.running_mean is not None and bn.running_var is not None
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
     scale = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
     return scale, bn.bias.double() - bn.running_mean.double() * scale

@@ -1,24 +1,13 @@
-"""Multi-scale operators: the spatial mixing inside a residual block, described as data.
-
-An operator is four choices (branches, split, connection, merge), held by `Operator`; `build_operator` makes the
-module. Most of the literature is a row of that data:
-
-    plain, ResNeXt      one 3x3
-    Res2Net             channels split, cascade with adds, concatenation         arXiv 1904.01169
-    PyConv              parallel kernels with growing groups, concatenation      arXiv 2006.11538
-    MixConv             channels split, depthwise kernels, concatenation         arXiv 1907.09595
-    SKNet               parallel receptive fields, softmax-weighted sum          arXiv 1903.06586
-    ResNeSt             radix groups, softmax-weighted sum                       arXiv 2004.08955
-    ScaleNet, Elastic   branches at lower resolution, concatenation or sum       arXiv 1904.09460, 1812.05262
-    re-parameterised    linear branches, each with BN, summed: one convolution   arXiv 2101.03697, 2103.13425
+"""The modules for the grammar's operators: `build_operator` turns an `Operator` and its place into a network part.
 
 Shapes: B batch, C channels, H and W pixels. Every operator maps (B, C_in, H, W) to (B, C_out, ceil(H/s), ceil(W/s)).
+`parts` takes an operator's output apart again, branch by branch, which is what explanations are made of.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,107 +15,7 @@ from torch import Tensor, nn
 
 from msresnet.errors import UsageError
 from msresnet.nn.fusion import SoftmaxFusion, make_divisible, resize_to
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One receptive field: a convolution, an identity, or a 1x1 convolution that is then averaged."""
-
-    kernel: int | tuple[int, int] = 3
-    dilation: int = 1
-    groups: int | Literal["depthwise"] = 1
-    share: int = 1
-    """Share of the channels, relative to the other branches (only where channels are split or joined)."""
-    down: int = 1
-    """The branch works at 1/down of the resolution."""
-    kind: Literal["conv", "identity", "avg_pool"] = "conv"
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Kernel height and width in pixels, before dilation."""
-        return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
-
-    @property
-    def extent(self) -> tuple[int, int]:
-        """Height and width in pixels that the branch looks at."""
-        if self.kind == "identity":
-            return (1, 1)
-        return tuple(((k - 1) * self.dilation + 1) * self.down for k in self.size)  # type: ignore[return-value]
-
-    @property
-    def label(self) -> str:
-        """Name for pictures and tables, such as '3x3' or '3x3 at 1/2'."""
-        if self.kind == "identity":
-            return "identity"
-        text = f"{self.size[0]}x{self.size[1]}"
-        text += " average" if self.kind == "avg_pool" else ""
-        text += f" dilated {self.dilation}" if self.dilation > 1 else ""
-        return text + (f" at 1/{self.down}" if self.down > 1 else "")
-
-
-@dataclass(frozen=True)
-class Operator:
-    """What to look at and how to join it."""
-
-    branches: tuple[Branch, ...] = (Branch(),)
-    split: Literal["none", "channels", "radix"] = "none"
-    connect: Literal["parallel", "cascade"] = "parallel"
-    merge: Literal["concat", "sum", "softmax"] = "concat"
-    norm: Literal["after", "branch"] = "after"
-    """One BN after the merge (the block's own), or one inside each branch. A linear operator with its BN after the
-    merge runs as one convolution from the first training step on: its kernels are summed before the image is touched
-    (arXiv 2204.00826)."""
-    act: bool = False
-    """A ReLU inside each branch (after its BN)."""
-
-    @property
-    def linear(self) -> bool:
-        """Whether the whole operator is one convolution in disguise."""
-        return (
-            (self.split, self.connect, self.merge, self.act) == ("none", "parallel", "sum", False)
-            and all(b.down == 1 for b in self.branches)
-        )
-
-    def with_groups(self, groups: int) -> Operator:
-        """The same operator with every full branch split into `groups` (ResNeXt's cardinality)."""
-        if groups == 1:
-            return self
-        return replace(self, branches=tuple(replace(b, groups=groups) if b.groups == 1 else b for b in self.branches))
-
-
-PLAIN = Operator()
-PYRAMID = Operator((Branch(3), Branch(5, groups=4), Branch(7, groups=8), Branch(9, groups=16)))
-MIXED_DEPTHWISE = Operator(tuple(Branch(k, groups="depthwise") for k in (3, 5, 7)), split="channels")
-SELECTIVE = Operator((Branch(3), Branch(3, dilation=2)), merge="softmax", norm="branch", act=True)
-RADIX = Operator((Branch(3), Branch(3)), split="radix", merge="softmax", norm="branch", act=True)
-ONLINE = Operator((Branch(3), Branch((1, 3)), Branch((3, 1)), Branch(1)), merge="sum")
-ONLINE_LEAN = Operator((Branch(3), Branch(1)), merge="sum")
-LOW_RESOLUTION = Operator((Branch(3, share=2), Branch(3, down=2), Branch(3, down=4)))
-REPARAMETERISED = Operator(
-    (Branch(3), Branch(1), Branch((1, 3)), Branch((3, 1)), Branch(3, kind="avg_pool"), Branch(kind="identity")),
-    merge="sum",
-    norm="branch",
-)
-
-
-def res2net(scale: int = 4) -> Operator:
-    """Res2Net's cascade: `scale` groups of channels, the last of which passes through."""
-    branches = (*(Branch(3) for _ in range(max(1, scale - 1))), Branch(kind="identity"))
-    return Operator(branches if scale > 1 else branches[:1], "channels", "cascade", "concat", "branch", act=True)
-
-
-OPERATORS: dict[str, Operator] = {
-    "plain": PLAIN,
-    "res2net": res2net(),
-    "pyramid": PYRAMID,
-    "mixed_depthwise": MIXED_DEPTHWISE,
-    "selective": SELECTIVE,
-    "radix": RADIX,
-    "low_resolution": LOW_RESOLUTION,
-    "reparameterised": REPARAMETERISED,
-    "online": ONLINE,
-    "online_lean": ONLINE_LEAN,
-}
+from msresnet.nn.grammar import Branch, Operator, allocate
 
 
 class Geometry(NamedTuple):
@@ -136,21 +25,6 @@ class Geometry(NamedTuple):
     out_chs: int
     stride: int = 1
     first: bool = False
-
-
-def allocate(channels: int, branches: tuple[Branch, ...]) -> list[int]:
-    """Channels of each branch, in proportion to their shares; the first takes what is left over.
-
-    Raises UsageError when a branch would get none.
-    """
-    total = sum(b.share for b in branches)
-    widths = [channels * b.share // total for b in branches]
-    widths[0] += channels - sum(widths)
-    if min(widths) < 1:
-        raise UsageError(
-            f"{channels} channels cannot be shared among {len(branches)} branches", hint="a wider model"
-        )
-    return widths
 
 
 def branch_convolution(branch: Branch, geometry: Geometry) -> nn.Module:
@@ -169,7 +43,8 @@ def branch_convolution(branch: Branch, geometry: Geometry) -> nn.Module:
         )
     if branch.kind == "avg_pool":
         return nn.Conv2d(in_chs, out_chs, 1, groups=groups, bias=False)
-    padding = tuple((k - 1) // 2 * branch.dilation for k in branch.size)
+    height, width = branch.size
+    padding = ((height - 1) // 2 * branch.dilation, (width - 1) // 2 * branch.dilation)
     return nn.Conv2d(
         in_chs, out_chs, branch.size, stride, padding, dilation=branch.dilation, groups=groups, bias=False
     )  # fmt: skip
@@ -182,10 +57,9 @@ class BranchConv(nn.Module):
 
     def __init__(self, branch: Branch, geometry: Geometry, norm: bool, act: bool) -> None:
         super().__init__()
-        in_chs, out_chs, stride, _ = geometry
-        self.branch, self.stride = branch, stride
+        self.branch, self.stride = branch, geometry.stride
         self.conv = branch_convolution(branch, geometry)
-        self.bn = nn.BatchNorm2d(out_chs) if norm else nn.Identity()
+        self.bn = nn.BatchNorm2d(geometry.out_chs) if norm else nn.Identity()
         self.act = nn.ReLU(inplace=True) if act else nn.Identity()
 
     def kernel(self, in_chs: int) -> Tensor:
@@ -417,7 +291,8 @@ class RadixConv2d(nn.Module):
         logits = self.fc2(self.act1(self.bn1(self.fc1(pooled))))
         logits = logits.view(batch, self.groups, self.radix, -1).transpose(1, 2)  # (B, R, G, C/G)
         weights = logits.sigmoid() if self.radix == 1 else logits.softmax(1)
-        return x * weights.reshape(batch, self.radix, -1, 1, 1)
+        weighted: Tensor = x * weights.reshape(batch, self.radix, -1, 1, 1)
+        return weighted
 
 
 AnyOperator = MultiScaleConv2d | CascadeConv2d | RadixConv2d
@@ -438,14 +313,3 @@ def build_operator(spec: Operator, geometry: Geometry) -> nn.Module:
         # An identity exists only where the shape stays (RepVGG, arXiv 2101.03697, figure 2).
         spec = replace(spec, branches=tuple(b for b in spec.branches if b.kind != "identity"))
     return MultiScaleConv2d(spec, geometry)
-
-
-def receptive_fields(spec: Operator) -> list[tuple[int, int]]:
-    """(height, width) in pixels that each branch of an operator sees; a cascade sees more with each step."""
-    if spec.connect == "parallel":
-        return [b.extent for b in spec.branches]
-    seen = [(1, 1)]
-    for branch in spec.branches:
-        height, width = branch.extent
-        seen.append((seen[-1][0] + height - 1, seen[-1][1] + width - 1) if branch.kind == "conv" else (1, 1))
-    return seen[1:]

@@ -82,7 +82,8 @@ class LayerShortcut(nn.Module):
         self.scale = nn.Parameter(torch.zeros(1)) if gate == "scale" else None
 
     def forward(self, x: Tensor, body: Tensor) -> Tensor:
-        """x (B, C_in, H, W) and the body's output (B, C_out, h, w) -> (B, C_out, h, w)."""
+        """X (B, C_in, H, W) and the body's output (B, C_out, h, w) -> (B, C_out, h, w)."""
         # Averaging to the body's size first makes the projection cheap and any input size possible.
         shortcut = self.bn(self.conv(resize_to(x, (body.shape[-2], body.shape[-1]))))
-        return body + (shortcut if self.scale is None else shortcut * self.scale)
+        gated: Tensor = shortcut if self.scale is None else shortcut * self.scale
+        return body + gated

@@ -1,8 +1,8 @@
 """The first layers: from an image to the first map. B batch, C channels, H and W pixels.
 
-    imagenet  7x7 stride 2, max-pool stride 2      1/4    arXiv 1512.03385
-    deep      three 3x3, stride 2, max-pool        1/4    ResNet-C and -D, arXiv 1812.01187
-    small     3x3 stride 1, no pooling             1/1    for images under 96 pixels
+imagenet  7x7 stride 2, max-pool stride 2      1/4    arXiv 1512.03385
+deep      three 3x3, stride 2, max-pool        1/4    ResNet-C and -D, arXiv 1812.01187
+small     3x3 stride 1, no pooling             1/1    for images under 96 pixels
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -21,6 +22,7 @@ from msresnet.metrics.classification import confusion
 from msresnet.report.plots import as_rgb, curves, overlay, png_data, reliability_plot, scale_bars
 from msresnet.results import Evaluation
 
+Flags = npt.NDArray[np.bool_]
 MOST_MISTAKES, MOST_EXAMPLES, MOST_CLASSES = 12, 10, 30
 
 
@@ -45,8 +47,12 @@ def write_report(path: Path, story: Story) -> None:
 def render(story: Story) -> str:
     """The report as HTML text, without a reference to anything outside."""
     environment = Environment(
-        loader=PackageLoader("msresnet.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )  # fmt: skip
+        loader=PackageLoader("msresnet.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     evaluation = story.evaluation
     correct = evaluation.predictions.indices == evaluation.targets
     examples, responses = _examples(story, correct)
@@ -84,7 +90,7 @@ def _confusion(story: Story) -> dict[str, Any]:
     return {"names": [names[c] for c in chosen], "rows": rows, "left_out": len(names) - len(chosen)}
 
 
-def _mistakes(story: Story, correct: np.ndarray[Any, np.dtype[np.bool_]]) -> list[dict[str, Any]]:
+def _mistakes(story: Story, correct: Flags) -> list[dict[str, Any]]:
     """The wrong answers that were given with most confidence, with pictures."""
     predictions, names = story.evaluation.predictions, story.bundle.task.class_names
     wrong = np.flatnonzero(~correct)
@@ -93,11 +99,15 @@ def _mistakes(story: Story, correct: np.ndarray[Any, np.dtype[np.bool_]]) -> lis
     for index in worst:
         card = _card(story, int(index), int(predictions.indices[index]))
         target = int(story.evaluation.targets[index])
-        cards.append(card | {"truth": names[target], "truth_probability": float(predictions.probabilities[index, target])})
+        cards.append(
+            card | {"truth": names[target], "truth_probability": float(predictions.probabilities[index, target])}
+        )
     return cards
 
 
-def _examples(story: Story, correct: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[list[dict[str, Any]], list[ScaleResponse]]:
+def _examples(
+    story: Story, correct: np.ndarray[Any, np.dtype[np.bool_]]
+) -> tuple[list[dict[str, Any]], list[ScaleResponse]]:
     """One right answer for each class (or any, if there is none), with pictures; and the response of the scales."""
     targets = story.evaluation.targets
     cards, responses = [], []
@@ -118,10 +128,5 @@ def _card(story: Story, index: int, target: int) -> dict[str, Any]:
         "label": result.labels[0],
         "probability": float(result.confidences[0]),
         "picture": png_data(as_rgb(image)),
-        "heat": png_data(overlay(image, _heat(story.bundle, image, target))),
+        "heat": png_data(overlay(image, grad_cam(story.bundle, image, target))),
     }
-
-
-def _heat(bundle: Bundle, image: Any, target: int) -> Any:
-    """The heat map of a picture that is preprocessed already."""
-    return grad_cam(bundle, image, target)

@@ -62,14 +62,14 @@ class Explanation:
 
 def as_rgb(image: Image) -> npt.NDArray[np.uint8]:
     """uint8 (C, H, W) -> (H, W, 3)."""
-    return np.repeat(image, 3, 0).transpose(1, 2, 0) if image.shape[0] == 1 else image.transpose(1, 2, 0)
+    return np.ascontiguousarray(np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0))
 
 
 def overlay(image: Image, heat: Heat) -> npt.NDArray[np.uint8]:
     """A picture (C, H, W) with its heat map (H, W) laid over it, as (H, W, 3)."""
     colours = matplotlib.colormaps["inferno"](heat)[..., :3] * 255
     weight = 0.15 + 0.5 * heat[..., None]
-    return (as_rgb(image) * (1 - weight) + colours * weight).astype(np.uint8)
+    return np.asarray(as_rgb(image) * (1 - weight) + colours * weight, dtype=np.uint8)
 
 
 def png_data(array: npt.NDArray[np.uint8]) -> str:
@@ -164,7 +164,10 @@ def explanation_picture(items: Sequence[Explanation], path: Path) -> None:
     figure = Figure((11, 3.1 * len(items)), layout="constrained", facecolor="white")
     for row, item in enumerate(items):
         label, probability = item.result.top(1)[0][0]
-        views = ((as_rgb(item.picture), f"{label} {probability:.4f}"), (overlay(item.picture, item.heat), f"where: {item.target}"))
+        views = (
+            (as_rgb(item.picture), f"{label} {probability:.4f}"),
+            (overlay(item.picture, item.heat), f"where: {item.target}"),
+        )
         for column, (view, title) in enumerate(views):
             axes = figure.add_subplot(len(items), 4, 4 * row + column + 1)
             axes.imshow(view, interpolation="nearest" if max(view.shape) < 64 else None)

@@ -140,7 +140,7 @@ class Trainer:
         now = pace(plan.config.schedule, min(1.0, self.progress), plan.config.warmup)
         set_pace(self.optimizer, plan.lr, now)
         seed = mix_seed(plan.config.seed, state.epoch, state.step)
-        torch.manual_seed(seed)  # dropout and stochastic depth
+        self._seed_layers(seed)
         generator = torch.Generator().manual_seed(seed)
         images = augment(batch.images.float().div_(255), plan.augment, generator)
         images, targets = mix(
@@ -158,6 +158,12 @@ class Trainer:
         if self.average is not None:
             self.average.update()
         return value
+
+    def _seed_layers(self, seed: int) -> None:
+        """Decide dropout and stochastic depth. torch.manual_seed would cost half a millisecond where no GPU is."""
+        torch.default_generator.manual_seed(seed)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _check(self, value: float, what: str, batch: Batch) -> None:
         if math.isfinite(value):

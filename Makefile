@@ -1,0 +1,34 @@
+# Each target builds .venv from nothing and does all the set-up itself.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+TESTS ?= tests
+
+.PHONY: demo test test-slow lint clean
+
+demo: .venv/run.stamp  ## train, measure, predict and explain on embedded digits
+	$(BIN)/msresnet demo
+
+test: lint  ## everything that a change must pass
+	$(BIN)/python -m pytest --cov --cov-report=term -m "not slow" $(TESTS)
+
+test-slow: .venv/dev.stamp  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(TESTS)
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+clean:  ## remove what the targets made
+	rm -rf .venv runs
+
+.venv/run.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) -e .
+	touch $@
+
+.venv/dev.stamp: .venv/run.stamp
+	$(PIP) -e ".[dev]"
+	touch $@

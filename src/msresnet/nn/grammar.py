@@ -1,0 +1,145 @@
+"""The grammar of multi-scale operators: what mixes receptive fields inside a block, as data.
+
+An operator is four choices (branches, split, connection, merge), held by `Operator`. Most of the literature is a row:
+
+    plain, ResNeXt      one 3x3
+    Res2Net             channels split, cascade with adds, concatenation         arXiv 1904.01169
+    PyConv              parallel kernels with growing groups, concatenation      arXiv 2006.11538
+    MixConv             channels split, depthwise kernels, concatenation         arXiv 1907.09595
+    SKNet               parallel receptive fields, softmax-weighted sum          arXiv 1903.06586
+    ResNeSt             radix groups, softmax-weighted sum                       arXiv 2004.08955
+    ScaleNet, Elastic   branches at lower resolution, concatenation or sum       arXiv 1904.09460, 1812.05262
+    re-parameterised    linear branches, each with BN, summed: one convolution   arXiv 2101.03697, 2103.13425
+    online              linear branches, one BN after them: one convolution      arXiv 2204.00826
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from msresnet.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One receptive field: a convolution, an identity, or a 1x1 convolution that is then averaged."""
+
+    kernel: int | tuple[int, int] = 3
+    dilation: int = 1
+    groups: int | Literal["depthwise"] = 1
+    share: int = 1
+    """Share of the channels, relative to the other branches (only where channels are split or joined)."""
+    down: int = 1
+    """The branch works at 1/down of the resolution."""
+    kind: Literal["conv", "identity", "avg_pool"] = "conv"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Kernel height and width in pixels, before dilation."""
+        return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Height and width in pixels that the branch looks at."""
+        if self.kind == "identity":
+            return (1, 1)
+        return tuple(((k - 1) * self.dilation + 1) * self.down for k in self.size)  # type: ignore[return-value]
+
+    @property
+    def label(self) -> str:
+        """Name for pictures and tables, such as '3x3' or '3x3 at 1/2'."""
+        if self.kind == "identity":
+            return "identity"
+        text = f"{self.size[0]}x{self.size[1]}"
+        text += " average" if self.kind == "avg_pool" else ""
+        text += f" dilated {self.dilation}" if self.dilation > 1 else ""
+        return text + (f" at 1/{self.down}" if self.down > 1 else "")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What to look at and how to join it."""
+
+    branches: tuple[Branch, ...] = (Branch(),)
+    split: Literal["none", "channels", "radix"] = "none"
+    connect: Literal["parallel", "cascade"] = "parallel"
+    merge: Literal["concat", "sum", "softmax"] = "concat"
+    norm: Literal["after", "branch"] = "after"
+    """One BN after the merge (the block's own), or one inside each branch. A linear operator with its BN after the
+    merge runs as one convolution from the first training step on: its kernels are summed before the image is touched
+    (arXiv 2204.00826)."""
+    act: bool = False
+    """A ReLU inside each branch (after its BN)."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether the whole operator is one convolution in disguise."""
+        return (self.split, self.connect, self.merge, self.act) == ("none", "parallel", "sum", False) and all(
+            b.down == 1 for b in self.branches
+        )
+
+    def with_groups(self, groups: int) -> Operator:
+        """The same operator with every full branch split into `groups` (ResNeXt's cardinality)."""
+        if groups == 1:
+            return self
+        return replace(self, branches=tuple(replace(b, groups=groups) if b.groups == 1 else b for b in self.branches))
+
+
+PLAIN = Operator()
+PYRAMID = Operator((Branch(3), Branch(5, groups=4), Branch(7, groups=8), Branch(9, groups=16)))
+MIXED_DEPTHWISE = Operator(tuple(Branch(k, groups="depthwise") for k in (3, 5, 7)), split="channels")
+SELECTIVE = Operator((Branch(3), Branch(3, dilation=2)), merge="softmax", norm="branch", act=True)
+RADIX = Operator((Branch(3), Branch(3)), split="radix", merge="softmax", norm="branch", act=True)
+ONLINE = Operator((Branch(3), Branch((1, 3)), Branch((3, 1)), Branch(1)), merge="sum")
+ONLINE_LEAN = Operator((Branch(3), Branch(1)), merge="sum")
+LOW_RESOLUTION = Operator((Branch(3, share=2), Branch(3, down=2), Branch(3, down=4)))
+REPARAMETERISED = Operator(
+    (Branch(3), Branch(1), Branch((1, 3)), Branch((3, 1)), Branch(3, kind="avg_pool"), Branch(kind="identity")),
+    merge="sum",
+    norm="branch",
+)
+
+
+def res2net(scale: int = 4) -> Operator:
+    """Res2Net's cascade: `scale` groups of channels, the last of which passes through."""
+    branches = (*(Branch(3) for _ in range(max(1, scale - 1))), Branch(kind="identity"))
+    return Operator(branches if scale > 1 else branches[:1], "channels", "cascade", "concat", "branch", act=True)
+
+
+OPERATORS: dict[str, Operator] = {
+    "plain": PLAIN,
+    "res2net": res2net(),
+    "pyramid": PYRAMID,
+    "mixed_depthwise": MIXED_DEPTHWISE,
+    "selective": SELECTIVE,
+    "radix": RADIX,
+    "low_resolution": LOW_RESOLUTION,
+    "reparameterised": REPARAMETERISED,
+    "online": ONLINE,
+    "online_lean": ONLINE_LEAN,
+}
+
+
+def allocate(channels: int, branches: tuple[Branch, ...]) -> list[int]:
+    """Channels of each branch, in proportion to their shares; the first takes what is left over.
+
+    Raises UsageError when a branch would get none.
+    """
+    total = sum(b.share for b in branches)
+    widths = [channels * b.share // total for b in branches]
+    widths[0] += channels - sum(widths)
+    if min(widths) < 1:
+        raise UsageError(f"{channels} channels cannot be shared among {len(branches)} branches", hint="a wider model")
+    return widths
+
+
+def receptive_fields(spec: Operator) -> list[tuple[int, int]]:
+    """(height, width) in pixels that each branch of an operator sees; a cascade sees more with each step."""
+    if spec.connect == "parallel":
+        return [b.extent for b in spec.branches]
+    seen = [(1, 1)]
+    for branch in spec.branches:
+        height, width = branch.extent
+        seen.append((seen[-1][0] + height - 1, seen[-1][1] + width - 1) if branch.kind == "conv" else (1, 1))
+    return seen[1:]
