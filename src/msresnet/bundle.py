@@ -7,6 +7,7 @@ task and class names, preprocess, scores and how they were measured, licence.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -81,21 +82,45 @@ def load_bundle(path: str | Path) -> Bundle:
     tensors, _ = load_tensors(folder / WEIGHTS)
     where = str(folder / CONFIG)
     try:
-        task = TASKS[config["task"]["name"]](config["task"]["class_names"])
-        preprocess = Preprocess.from_dict(config["preprocess"])
+        task = _task(config["task"])
+        preprocess = _preprocess(config["preprocess"])
         arguments = dict(config["arguments"])
-        model = create_classifier(config["architecture"], **arguments)
+        name = config["architecture"]
+        with torch.device("meta"):  # what a hostile config asks for takes no memory before the weights agree with it
+            wanted = create_classifier(name, **arguments)
+        if wanted.num_classes != task.num_outputs:
+            raise ValueError(f"{wanted.num_classes} outputs, {task.num_outputs} class names")
+        check_matches(tensors, wanted.state_dict(), str(folder / WEIGHTS), name)
+        model = create_classifier(name, **arguments)
+    except ModelError:
+        raise
     except MsresnetError as error:
-        raise ModelError("the bundle names what cannot be built", where=where, why=error.what, hint=error.hint) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError("the bundle's config is incomplete", where=where, why=f"{type(error).__name__}: {error}") from error
-    if model.num_classes != task.num_outputs:
-        raise ModelError(
-            "the bundle contradicts itself", where=where, why=f"{model.num_classes} outputs, {task.num_outputs} class names"
-        )
-    load_weights(model, tensors, str(folder / WEIGHTS), config["architecture"])
+        what = "the bundle names what cannot be built"
+        raise ModelError(what, where=where, why=error.what, hint=error.hint) from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        what, why = "the bundle's config is incomplete or contradicts itself", f"{type(error).__name__}: {error}"
+        raise ModelError(what, where=where, why=why[:300]) from error
+    load_weights(model, tensors, str(folder / WEIGHTS), name)
     scores, licence = config.get("scores", {}), config.get("licence", "not stated")
-    return Bundle(model.eval(), config["architecture"], arguments, task, preprocess, scores, licence)
+    return Bundle(model.eval(), name, arguments, task, preprocess, scores, licence)
+
+
+def _task(values: dict[str, Any]) -> Task:
+    names = values["class_names"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("class_names is no list of texts")
+    return TASKS[values["name"]](names)
+
+
+def _preprocess(values: dict[str, Any]) -> Preprocess:
+    preprocess = Preprocess.from_dict(values)
+    for name in ("mean", "std"):
+        figures = getattr(preprocess, name)
+        if len(figures) != preprocess.channels or not all(math.isfinite(f) for f in figures):
+            raise ValueError(f"{name} {figures} is not one number for each of {preprocess.channels} channels")
+    if min(preprocess.std) <= 0:
+        raise ValueError(f"std {preprocess.std} is not positive")
+    return preprocess
 
 
 def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], where: str, name: str) -> None:
@@ -148,7 +173,8 @@ def card(bundle: Bundle) -> str:
         f"{100 * figures['top1_ci95'][0]:.2f} to {100 * figures['top1_ci95'][1]:.2f} % |"
         for split, figures in bundle.scores.items()
     ]
-    table = "\n".join(["| split | images | top-1 | 95 % interval |", "|---|---|---|---|", *rows]) if rows else "Not measured."
+    head = ["| split | images | top-1 | 95 % interval |", "|---|---|---|---|"]
+    table = "\n".join([*head, *rows]) if rows else "Not measured."
     return f"""# {bundle.architecture}, {bundle.task.name} of {len(names)} classes
 
 Classes: {shown}

@@ -18,9 +18,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from msresnet.errors import ResourceError
+import yaml
+
+from msresnet.errors import ResourceError, UsageError
 
 DIGEST_CHUNK = 1 << 20
+MOST_SETTINGS = 64 << 10
+"""Bytes of a file of settings; larger ones take minutes to parse and are no settings."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+PART = ".part"
 
 
 def write_atomic(path: Path, write: Callable[[Path], None], expected_bytes: int = 0) -> None:
@@ -29,9 +35,9 @@ def write_atomic(path: Path, write: Callable[[Path], None], expected_bytes: int 
     Raises ResourceError when the disk is full or cannot be written; `path` is then as it was before.
     """
     with disk_errors(path, expected_bytes):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         check_space(path.parent, expected_bytes)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         os.close(handle)
         part = Path(name)
         try:
@@ -46,12 +52,53 @@ def write_atomic(path: Path, write: Callable[[Path], None], expected_bytes: int 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, UTF-8."""
-    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8") and None, len(text))
+    data = text.encode()
+
+    def write(part: Path) -> None:
+        part.write_bytes(data)
+
+    write_atomic(path, write, len(data))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, indented, keys as given."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; each new name is on the disk before anything is written below it."""
+    if not folder.is_dir():
+        if folder.parent != folder:
+            make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left. Only for a process that holds the folder's lock."""
+    for part in folder.glob(f".*{PART}"):
+        part.unlink(missing_ok=True)
+
+
+def check_output(path: Path, folder: bool) -> None:
+    """Raise UsageError for an output that cannot be written: an unwritable place, a file for a folder, or the reverse.
+
+    Folders that are missing are made.
+    """
+    target = path if folder else path.parent
+    try:
+        if path.is_file() if folder else path.is_dir():
+            kind = "file" if folder else "folder"
+            raise UsageError(f"--output is a {kind}", where=str(path), hint="--output elsewhere")
+        make_folder(target)
+        with tempfile.TemporaryFile(dir=target):
+            pass
+    except OSError as error:
+        if error.errno in (*FULL, errno.EIO):
+            raise ResourceError("the disk takes no file", where=str(target), why=error.strerror or "") from error
+        raise UsageError(
+            "--output cannot be written", where=str(path), why=error.strerror or str(error), hint="--output elsewhere"
+        ) from error
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -75,7 +122,7 @@ def disk_errors(path: Path, needed: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise _full(path.parent, needed) from error
         raise ResourceError(
             f"cannot write {path.name}", where=str(path), why=error.strerror or str(error), hint="--output elsewhere"
@@ -93,20 +140,58 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process. Raises ResourceError when another one holds it; the kernel frees it on death."""
-    with disk_errors(folder / ".lock"):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    """Hold a folder for this process; one that was made for it and stays empty is removed in the end.
+
+    Raises UsageError when the folder cannot be written to, ResourceError when another process holds it. The kernel
+    frees it on death.
+    """
+    new, name = not folder.exists(), folder / ".lock"
+    check_output(folder, folder=True)
+    with disk_errors(name):
+        handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle).st_nlink == 0:  # its holder removed it between our opening and our locking
+                raise BlockingIOError
         except BlockingIOError as error:
             raise ResourceError(
                 "another run is writing this folder", where=str(folder), hint="wait for it, or --output another folder"
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            if new and [p.name for p in folder.iterdir()] == [name.name]:
+                name.unlink()
+                folder.rmdir()
     finally:
         os.close(handle)
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain values from a file of settings. Raises OSError; UsageError, naming the line, for no plain YAML."""
+    with path.open("rb") as file:
+        data = file.read(MOST_SETTINGS + 1)
+    if len(data) > MOST_SETTINGS:
+        why = f"more than {MOST_SETTINGS:,} bytes"
+        raise UsageError("the file is too large for settings", where=str(path), why=why)
+    try:
+        return yaml.load(data.decode("utf-8-sig"), _Plain)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        reason = getattr(error, "problem", None) or str(error)
+        raise UsageError("the file is no plain YAML", where=where, why=reason[:200], hint="epochs: 10") from error
+
+
+class _Plain(yaml.SafeLoader):
+    """Without aliases: a few of them stand for more memory than any machine has."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases are not taken", mark)
+        return super().compose_node(parent, index)
 
 
 def cache_folder() -> Path:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
@@ -130,7 +131,6 @@ def version() -> str:
 
 def _processor() -> str:
     if sys.platform == "linux":
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = (line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-            return next(names, platform.machine())
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next((ln.split(":", 1)[1].strip() for ln in lines if ln.startswith("model name")), platform.machine())
     return platform.processor() or platform.machine()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +32,25 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -
     text = json.dumps(meta, allow_nan=True)
     header = {META: text, DIGEST: _digest(plain, text), "format": "pt"}
     size = sum(t.numel() * t.element_size() for t in plain.values()) + len(text)
-    write_atomic(path, lambda part: save_file(plain, part, metadata=header), expected_bytes=size)
+    write_atomic(path, lambda part: _save(plain, part, header), expected_bytes=size)
+
+
+def _save(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    try:
+        save_file(tensors, path, metadata=header)
+    except SafetensorError as error:
+        # The library hides the system's error number in its text.
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the description in a file. Raises ModelError, naming the file, for one that is not whole."""
     where = str(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise ModelError("cannot open the weights", where=where, why=error.strerror or "") from error
-    if not start:
-        raise ModelError("the weights' file is empty", where=where, hint="restore it from a copy")
-    if start.startswith(PICKLES):
+    start = _start(path)
+    # A header may by chance be as long as a pickle's first byte says; only its brace tells them apart.
+    if start.startswith(PICKLES) and start[8:9] != b"{":
         raise ModelError(
             "the weights are a pickle, which is never loaded",
             where=where,
@@ -55,13 +62,27 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise ModelError("no whole safetensors file", where=where, why=str(error), hint="restore it from a copy") from error
+        what = "no whole safetensors file"
+        raise ModelError(what, where=where, why=str(error), hint="restore it from a copy") from error
     text = header.get(META, "{}")
-    if DIGEST in header and header[DIGEST] != _digest(tensors, text):
-        raise ModelError(
-            "the weights are damaged", where=where, why="their SHA-256 differs from the recorded one", hint="restore a copy"
-        )
+    if (DIGEST in header or META in header) and header.get(DIGEST) != _digest(tensors, text):
+        why = "their SHA-256 differs from the recorded one"
+        raise ModelError("the weights are damaged", where=where, why=why, hint="restore them from a copy")
     return tensors, json.loads(text)
+
+
+def _start(path: Path) -> bytes:
+    """The first nine bytes of a file. Raises ModelError for what is no file, or empty."""
+    try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise ModelError("the weights are no file", where=str(path), hint="restore them from a copy")
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise ModelError("cannot open the weights", where=str(path), why=error.strerror or "") from error
+    if not start:
+        raise ModelError("the weights' file is empty", where=str(path), hint="restore it from a copy")
+    return start
 
 
 def check_finite(tensors: dict[str, Tensor], where: str) -> None:
@@ -72,7 +93,7 @@ def check_finite(tensors: dict[str, Tensor], where: str) -> None:
 
 
 def check_matches(given: dict[str, Tensor], wanted: dict[str, Tensor], where: str, name: str) -> None:
-    """Raise ModelError when weights do not belong to an architecture: the first five keys, or both shapes, are named."""
+    """Raise ModelError when weights are not of an architecture: the first five keys, or both shapes, are named."""
     missing, extra = [k for k in wanted if k not in given], [k for k in given if k not in wanted]
     if missing or extra:
         why = f"missing: {', '.join(missing[:5]) or 'none'}; unknown: {', '.join(extra[:5]) or 'none'}"

@@ -22,6 +22,11 @@ class ShowConfig(DataOptions, PreprocessOptions):
     output: str = "data.png"
     """The picture."""
 
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.workers < 0:
+            why = "count is at least 1, workers at least 0"
+            raise UsageError(f"--count {self.count} --workers {self.workers}", why=why)
+
 
 def main(words: list[str], common: Common) -> int:
     """Print the classes of each set and write the picture."""
@@ -37,9 +42,10 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.cli.screen import Screen
     from msresnet.data.preprocess import look, plan
     from msresnet.data.splits import open_data
-    from msresnet.files import write_atomic
+    from msresnet.files import check_output, write_atomic
     from msresnet.report.plots import preprocess_picture
 
+    check_output(Path(config.output), folder=False)
     screen = Screen(common)
     splits = open_data(config.data, config)
     sizes, grey = look(splits.train)

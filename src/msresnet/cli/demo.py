@@ -20,7 +20,11 @@ class DemoConfig:
 
 def main(words: list[str], common: Common) -> int:
     """Run the whole tour; the last lines are a labelled prediction and the report's path."""
-    config = parse("demo", DemoConfig, words, common.config).config
+    parsed = parse("demo", DemoConfig, words, common.config)
+    config = parsed.config
+    if common.print_config:
+        print(parsed.table())
+        return 0
     from msresnet.cli.pipeline import headline, reload, train_run
     from msresnet.cli.screen import Screen
     from msresnet.infer.predictor import Predictor

@@ -16,7 +16,10 @@ class DoctorConfig:
 
 def main(words: list[str], common: Common) -> int:
     """Print what training here would use, as JSON."""
-    parse("doctor", DoctorConfig, words, common.config)
+    parsed = parse("doctor", DoctorConfig, words, common.config)
+    if common.print_config:
+        print(parsed.table())
+        return 0
     from msresnet.files import cache_folder
     from msresnet.runtime import choose_device, choose_precision, environment
 

@@ -12,7 +12,7 @@ from msresnet.cli.main import Common
 from msresnet.errors import UsageError
 from msresnet.infer.config import EvaluateConfig
 
-GATE_FAILED = 8
+GATES = ("top1", "top5")
 
 
 def main(words: list[str], common: Common) -> int:
@@ -25,17 +25,24 @@ def main(words: list[str], common: Common) -> int:
     gate = _gate(config.fail_under)
     from msresnet.bundle import load_bundle
     from msresnet.cli.screen import Screen
+    from msresnet.files import check_output
     from msresnet.infer.evaluate import evaluate, pick
     from msresnet.infer.predictor import Predictor
+    from msresnet.report.html import Story
+    from msresnet.runtime import environment
 
     screen = Screen(common)
+    if config.output is not None:
+        check_output(Path(config.output), folder=True)
     bundle = load_bundle(config.model)
     splits = _splits(config)
     split, source = pick(splits, config.split)
     screen.notes([*splits.notes, f"measuring on the {split} set"])
     measured, data = evaluate(Predictor(bundle, config.device, config.batch_size), source, split, config)
     if config.output is not None:
-        _write(Path(config.output), bundle, measured, data, splits.notes, shlex.join(["msresnet", "evaluate", *words]))
+        command = shlex.join(["msresnet", "evaluate", *words])
+        story = Story(bundle, measured, data, [], splits.notes, environment(), command)
+        _write(Path(config.output), story)
         screen.note(f"report: {Path(config.output) / 'report.html'}")
     if config.format == "json":
         print(json.dumps(measured.metrics, indent=2, ensure_ascii=False))
@@ -53,22 +60,25 @@ def _splits(config: EvaluateConfig) -> Any:
     from msresnet.train.fit import CONFIG, from_yaml
 
     if config.data is None:
-        settings = TrainConfig(**from_yaml(Path(config.model) / CONFIG))
+        named = Path(config.model)
+        path = (named if named.is_dir() else named.parent) / CONFIG
+        if not path.is_file():
+            raise UsageError("the model does not say which data it is of", where=str(path.parent), hint="--data FOLDER")
+        settings = TrainConfig(**from_yaml(path))
         return open_data(settings.data, replace(settings, on_bad=config.on_bad, workers=config.workers))
     found, notes = read_any(config.data, config)
     return Splits(found.get("train", next(iter(found.values()))), found.get("val"), found.get("test"), notes)
 
 
-def _write(folder: Path, bundle: Any, measured: Any, data: Any, notes: list[str], command: str) -> None:
+def _write(folder: Path, story: Any) -> None:
     from msresnet.cli.pipeline import METRICS, PREDICTIONS, REPORT
     from msresnet.files import write_json, write_text
     from msresnet.infer.evaluate import predictions_csv
-    from msresnet.report.html import Story, write_report
-    from msresnet.runtime import environment
+    from msresnet.report.html import write_report
 
-    write_json(folder / METRICS, measured.metrics)
-    write_text(folder / PREDICTIONS, predictions_csv(measured))
-    write_report(folder / REPORT, Story(bundle, measured, data, [], notes, environment(), command))
+    write_json(folder / METRICS, story.evaluation.metrics)
+    write_text(folder / PREDICTIONS, predictions_csv(story.evaluation))
+    write_report(folder / REPORT, story)
 
 
 def _table(metrics: dict[str, Any], screen: Any) -> None:
@@ -98,9 +108,13 @@ def _gate(text: str | None) -> tuple[str, float] | None:
         return None
     name, _, bound = text.partition("=")
     try:
-        return {"top1": "top1", "top5": "top5"}[name], float(bound)
-    except (KeyError, ValueError) as error:
-        raise UsageError(f"--fail-under {text}", why="a figure and a bound", hint="--fail-under top1=0.9") from error
+        lowest = float(bound)
+    except ValueError:
+        lowest = -1.0
+    if name not in GATES or not 0 <= lowest <= 1:
+        why = f"{' or '.join(GATES)}, and a bound from 0 to 1"
+        raise UsageError(f"--fail-under {text}", why=why, hint="--fail-under top1=0.9")
+    return name, lowest
 
 
 def _judge(gate: tuple[str, float] | None, metrics: dict[str, Any]) -> int:

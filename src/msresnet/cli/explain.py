@@ -19,18 +19,24 @@ def main(words: list[str], common: Common) -> int:
     if common.print_config:
         print(parsed.table())
         return 0
+    path = Path(config.output)
+    if path.suffix.lower() != ".png":
+        hint = f"--output {path.stem or 'explanation'}.png"
+        raise UsageError(f"--output {path}", why="the picture is a PNG", hint=hint)
     from msresnet.bundle import load_bundle
     from msresnet.explain.attribution import grad_cam
     from msresnet.explain.scales import scale_responses
-    from msresnet.files import write_atomic, write_json
+    from msresnet.files import check_output, write_atomic, write_json
     from msresnet.infer.inputs import expand
     from msresnet.infer.predictor import Predictor
     from msresnet.report.plots import Explanation, explanation_picture
 
+    check_output(path, folder=False)
     bundle = load_bundle(config.model)
     names = bundle.task.class_names
     if config.target is not None and config.target not in names:
-        raise UsageError(f"the model has no class {config.target!r}", hint=nearest(config.target, names) or ", ".join(names))
+        hint = nearest(config.target, names) or ", ".join(names)
+        raise UsageError(f"the model has no class {config.target!r}", hint=hint)
     predictor = Predictor(bundle, "cpu")
     explained = []
     for item in expand(config.inputs, sys.stdin.buffer):
@@ -41,10 +47,8 @@ def main(words: list[str], common: Common) -> int:
         target = names.index(config.target) if config.target is not None else int(result.indices[0])
         heat = grad_cam(bundle, image, target)
         picture = bundle.preprocess.image(image)
-        explained.append(Explanation(item.id, picture, heat, names[target], result, scale_responses(bundle, image, target)))
-    path = Path(config.output)
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"--output {path}", why="the picture is a PNG", hint=f"--output {path.with_suffix('.png')}")
+        scales = scale_responses(bundle, image, target)
+        explained.append(Explanation(item.id, picture, heat, names[target], result, scales))
     write_atomic(path, lambda part: explanation_picture(explained, part))
     rows = [e.to_dict() for e in explained]
     write_json(path.with_suffix(".json"), rows)

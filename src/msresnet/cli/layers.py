@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,6 +17,7 @@ import tyro
 import yaml
 
 from msresnet.errors import UsageError, nearest
+from msresnet.files import read_yaml
 
 C = TypeVar("C")
 ENVIRONMENT_PREFIX = "MSRESNET_"
@@ -43,45 +44,53 @@ class Parsed(Generic[C]):
         return "\n".join(rows)
 
 
-def parse(verb: str, kind: Callable[..., C], argv: list[str], config_file: str | None = None) -> Parsed[C]:
+def parse(verb: str, kind: type[C], argv: list[str], config_file: str | None = None) -> Parsed[C]:
     """Read all layers. Raises UsageError, or exits with 2 after tyro's message, which names the nearest flag."""
-    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    kinds = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
+    names = set(kinds)
     layers: list[tuple[str, list[str]]] = []
     if config_file is not None:
         layers.append((config_file, _tokens(_read(config_file, names))))
-    layers.append(("environment", _tokens(_environment(names))))
-    layers.append(("flag", spelled_out(argv, names)))
+    layers.append(("environment", _tokens(_environment(kinds))))
+    layers.append(("flag", spelled_out(argv, kinds)))
     current: C | None = None
     origin: dict[str, str] = {}
     for source, tokens in layers:
-        with _named(source):
+        with _named(source, tokens):
             current = tyro.cli(kind, prog=f"msresnet {verb}", args=tokens, default=current)
-        origin |= {name: source for name in _set_by(tokens, names)}
+        origin |= dict.fromkeys(_set_by(tokens, names), source)
     assert current is not None
     return Parsed(current, origin)
 
 
-def spelled_out(argv: list[str], names: set[str]) -> list[str]:
-    """`key=value` words as flags. Raises UsageError, naming the nearest, for a key that is none."""
+def spelled_out(argv: list[str], kinds: dict[str, str]) -> list[str]:
+    """`key=value` words as flags, by the type of each key. Raises UsageError, with the nearest, for an unknown one."""
     tokens: list[str] = []
-    for word in argv:
+    for before, word in zip(["", *argv], argv, strict=False):
         key, equals, value = word.partition("=")
-        if word.startswith("-") or not equals or not key.isidentifier() or os.path.lexists(word):
+        plain = word.startswith("-") or not equals or not key.isidentifier() or os.path.lexists(word)
+        if plain or _takes_value(before, kinds):
             tokens.append(word)
-        elif key in names:
-            tokens += _flag(key, _scalar(value))
+        elif key in kinds:
+            tokens += _flag(key, _scalar(value, kinds[key]))
         else:
-            close = nearest(key, names)
-            raise UsageError(f"unknown setting {key!r}", where=word, hint=f"{close}=…" if close else "msresnet VERB --help")
+            close = nearest(key, kinds)
+            hint = f"{close}=…" if close else "msresnet VERB --help"
+            raise UsageError(f"unknown setting {key!r}", where=word, hint=hint)
     return tokens
 
 
-def _scalar(text: str) -> Any:
-    """What a value on the command line stands for: true and false are switches, commas make lists."""
-    lowered = text.lower()
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    return text.split(",") if "," in text else text
+def _takes_value(word: str, kinds: dict[str, str]) -> bool:
+    """Whether a word is a flag whose value is the next word."""
+    kind = kinds.get(word.removeprefix("--").replace("-", "_"), "")
+    return word.startswith("--") and bool(kind) and kind != "bool"
+
+
+def _scalar(text: str, kind: str) -> Any:
+    """What a value stands for, by the type of its key: true and false are switches, commas make lists."""
+    if kind == "bool" and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return text.split(",") if "tuple" in kind else text
 
 
 def _flag(key: str, value: Any) -> list[str]:
@@ -106,28 +115,24 @@ def _set_by(tokens: list[str], names: set[str]) -> set[str]:
     return found & names
 
 
-def _environment(names: set[str]) -> dict[str, Any]:
-    given = {name: os.environ.get(f"{ENVIRONMENT_PREFIX}{name.upper()}") for name in sorted(names)}
-    return {name: _scalar(value) for name, value in given.items() if value is not None}
+def _environment(kinds: dict[str, str]) -> dict[str, Any]:
+    given = {name: os.environ.get(f"{ENVIRONMENT_PREFIX}{name.upper()}") for name in sorted(kinds)}
+    return {name: _scalar(value, kinds[name]) for name, value in given.items() if value is not None}
 
 
 def _read(path: str, names: set[str]) -> dict[str, Any]:
     """The settings in a YAML file. Raises UsageError, naming file and line or key."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(Path(path))
     except OSError as error:
         raise UsageError("cannot read the config file", where=path, why=error.strerror or "") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else path
-        reason = getattr(error, "problem", None) or str(error)
-        raise UsageError("the config file is no plain YAML", where=where, why=reason[:200]) from error
     if not isinstance(values, dict):
         raise UsageError("the config file holds no settings", where=path, hint="epochs: 10")
     for key, value in values.items():
         if key not in names:
             close = nearest(str(key), names)
-            raise UsageError(f"unknown setting {str(key)[:SHOWN]!r}", where=f"{path}: {str(key)[:SHOWN]}", hint=close)
+            hint = close or "msresnet VERB --help"
+            raise UsageError(f"unknown setting {str(key)[:SHOWN]!r}", where=f"{path}: {str(key)[:SHOWN]}", hint=hint)
         items = value if isinstance(value, list) else [value]
         if not all(item is None or isinstance(item, (str, int, float, bool)) for item in items):
             raise UsageError(f"the setting {key!r} is no plain value", where=f"{path}: {key}")
@@ -135,11 +140,11 @@ def _read(path: str, names: set[str]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _named(source: str) -> Any:
+def _named(source: str, tokens: list[str]) -> Iterator[None]:
     """Say which layer a wrong value came from, unless it is the command line itself."""
     try:
         yield
     except SystemExit as leaving:
         if leaving.code in (0, None) or source == "flag":
             raise
-        raise UsageError("a setting has the wrong type", where=source, why="see above") from None
+        raise UsageError("a setting cannot be used", where=f"{source}: {' '.join(tokens)}", why="see above") from None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from dataclasses import dataclass
 
-from msresnet.errors import MsresnetError, UsageError, nearest
+from msresnet.errors import Interrupted, MsresnetError, UsageError, nearest
 
 VERBS = {
     "demo": "train, measure, predict and explain on embedded digits, in under a minute",
@@ -19,8 +20,8 @@ VERBS = {
     "models": "list the networks, with parameters and operations",
     "doctor": "check this installation and machine",
 }
-ALIASES = {"val": "evaluate", "validate": "evaluate", "eval": "evaluate", "test": "evaluate", "fit": "train", "infer": "predict"}
-INTERRUPTED, OUT_OF_MEMORY, BUG, USAGE = 130, 5, 1, 2
+ALIASES = dict.fromkeys(("val", "validate", "eval", "test"), "evaluate") | {"fit": "train", "infer": "predict"}
+INTERRUPTED, RESOURCE, BUG, USAGE = 130, 5, 1, 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     common = Common(debug="--debug" in words)
     try:
         common, words = split_common(words)
-        return _dispatch(words, common)
+        code = _dispatch(words, common)
+        sys.stdout.flush()  # what cannot be written is told here, not while Python shuts down
+        return code
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else USAGE
     except BrokenPipeError:
@@ -53,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except BaseException as error:
         if common.debug:
-            raise
+            traceback.print_exc()
         return _explain(error)
 
 
@@ -97,14 +100,18 @@ def _dispatch(words: list[str], common: Common) -> int:
 
 def _explain(error: BaseException) -> int:
     if isinstance(error, MsresnetError):
-        print(f"error: {error}", file=sys.stderr)
+        print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
         return INTERRUPTED
     if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
         print("error: not enough memory\n  try: a smaller --batch-size or --image-size", file=sys.stderr)
-        return OUT_OF_MEMORY
+        return RESOURCE
+    if isinstance(error, OSError):
+        where = f"\n  where: {error.filename}" if error.filename else ""
+        print(f"error: the system refused: {error.strerror or error}{where}", file=sys.stderr)
+        return RESOURCE
     print(f"error: a bug in msresnet: {type(error).__name__}: {error}\n  try: --debug shows where", file=sys.stderr)
     return BUG
 

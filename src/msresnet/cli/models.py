@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -25,7 +25,11 @@ class ModelsConfig:
 
 def main(words: list[str], common: Common) -> int:
     """Print parameters and operations of each network, as trained and as folded."""
-    config = parse("models", ModelsConfig, words, common.config).config
+    parsed = parse("models", ModelsConfig, words, common.config)
+    config = parsed.config
+    if common.print_config:
+        print(parsed.table())
+        return 0
     from rich.table import Table
 
     from msresnet.cli.screen import Screen
@@ -36,7 +40,7 @@ def main(words: list[str], common: Common) -> int:
     names = list_models(config.pattern)
     if not names:
         raise UsageError(f"no model matches {config.pattern!r}", hint="msresnet models")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names:
         small = name in ("msresnet_micro", "article_cnn")
         arguments = {"num_classes": 10, "in_chans": 1, "img_size": 28} if small else {}

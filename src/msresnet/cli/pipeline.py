@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from msresnet.files import disk_errors, write_json, write_text
 from msresnet.infer.config import LATEST
 from msresnet.infer.evaluate import evaluate, pick, predictions_csv
 from msresnet.infer.predictor import Predictor
+from msresnet.models.factory import MODELS
 from msresnet.report.html import Story, write_report
 from msresnet.results import Evaluation
 from msresnet.runtime import environment
@@ -37,14 +37,24 @@ class Finished:
 
 def train_run(config: TrainConfig, screen: Screen, words: list[str]) -> Finished:
     """Train, measure, report. `words` is the command, for the report."""
+    if config.model != "auto":
+        MODELS[config.model]
     folder = run_folder(config)
     config = replace(config, output=str(folder))
-    with disk_errors(folder):
-        screen.log_to(folder / LOG, fresh=not config.resume)
-        point_latest(folder)
     screen.note(f"msresnet train → {folder}", "bold")
+
+    def begin(notes: list[str]) -> None:
+        # Only now is the folder ours and the run known to be possible: an earlier run loses nothing to a refused one.
+        with disk_errors(folder):
+            screen.log_to(folder / LOG, fresh=not config.resume)
+        try:
+            point_latest(folder)
+        except OSError as error:
+            notes = [*notes, f"{LATEST} does not point here: {error.strerror}"]
+        screen.notes(notes)
+
     try:
-        fitted = fit(config, None, folder, screen, screen.notes)
+        fitted = fit(config, None, folder, screen, begin)
     finally:
         screen.stop()
     return measure(fitted, config, screen, words)
@@ -87,19 +97,18 @@ def run_folder(config: TrainConfig) -> Path:
     if config.resume:
         folder = Path(config.output or Path(LATEST).resolve())
         if not (folder / CONFIG).is_file():
-            raise UsageError("there is no run to continue", where=str(folder), hint="msresnet train first, or --output RUN")
+            hint = "msresnet train first, or --output RUN"
+            raise UsageError("there is no run to continue", where=str(folder), hint=hint)
         return folder
     if config.output is not None:
         folder = Path(config.output)
-        if folder.exists() and not folder.is_dir():
-            raise UsageError("--output is a file", where=str(folder), hint="--output runs/NAME")
         if (folder / CONFIG).exists() and not config.exist_ok:
             raise UsageError(
                 "the folder holds a run already", where=str(folder), hint="--resume, --exist-ok, or another --output"
             )
         return folder
     base = Path("runs")
-    name = f"{Path(config.data).stem or 'data'}-{config.model}"
+    name = f"{Path(config.data).resolve().stem or 'data'}-{config.model}"
     numbers = (base / (name if n == 1 else f"{name}-{n}") for n in range(1, 100_000))
     return next(folder for folder in numbers if not (folder / CONFIG).exists())
 
@@ -108,20 +117,22 @@ def resumed(config: TrainConfig, explicit: dict[str, object]) -> TrainConfig:
     """The settings of the run that is continued. Raises UsageError when others were given now."""
     folder = run_folder(config)
     before = from_yaml(folder / CONFIG)
-    now = TrainConfig(**(before | explicit | {"resume": True, "output": str(folder)}))  # type: ignore[arg-type]
+    now = TrainConfig(**(before | explicit | {"resume": True, "output": str(folder)}))
     check_unchanged(before, now, str(folder / CONFIG))
     return now
 
 
 def point_latest(folder: Path) -> None:
-    """Let runs/latest name a run."""
+    """Let runs/latest name a run. Raises OSError."""
     link = Path(LATEST)
     link.parent.mkdir(parents=True, exist_ok=True)
     part = link.with_name(f".latest.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        part.unlink()
-    part.symlink_to(os.path.relpath(folder.resolve(), link.parent.resolve()))
-    part.replace(link)
+    part.unlink(missing_ok=True)
+    try:
+        part.symlink_to(os.path.relpath(folder.resolve(), link.parent.resolve()))
+        part.replace(link)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def reload(folder: Path) -> Bundle:

@@ -26,11 +26,11 @@ def main(words: list[str], common: Common) -> int:
 
     predictor = Predictor(load_bundle(config.model), config.device, config.batch_size)
     images = decode_all(expand(config.inputs, sys.stdin.buffer), config.workers)
-    write = _Writer(config.format, max(1, config.top))
+    write = _Writer(config.format, config.top)
     failures = 0
     for results, bad in predictor.predict_stream(images):
         if results is not None:
-            write.rows(results.to_dict(max(1, config.top)))
+            write.rows(results.to_dict(config.top))
         for error in bad:
             print(f"error: {error}", file=sys.stderr)
         failures += len(bad)
@@ -50,19 +50,22 @@ class _Writer:
 
     def rows(self, items: list[dict[str, Any]]) -> None:
         """Print what can be printed now."""
+        from msresnet.data.decode import printable
         from msresnet.infer.evaluate import safe_cell
+        from msresnet.results import DIGITS
 
         for item in items:
             if self.form == "jsonl":
                 print(json.dumps(item, ensure_ascii=True))
             elif self.form == "csv":
-                self.csv.writerow([safe_cell(item["id"]), safe_cell(item["label"]), f"{item['probability']:.4f}"])
+                name = safe_cell(printable(item["id"]))
+                self.csv.writerow([name, safe_cell(item["label"]), f"{item['probability']:.{DIGITS}f}"])
             elif self.form == "json":
                 self.kept.append(item)
             else:
                 others = ", ".join(f"{t['label']} {t['probability']:.4f}" for t in item["top"][1 : min(3, self.top)])
-                shown = item["id"].encode("utf-8", "backslashreplace").decode()
-                print(f"{shown}: {item['label']} {item['probability']:.4f}" + (f"  ({others})" if others else ""))
+                answer = f"{printable(item['id'])}: {item['label']} {item['probability']:.4f}"
+                print(answer + (f"  ({others})" if others else ""))
 
     def end(self) -> None:
         """Print what had to wait for the end."""

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from msresnet.cli.main import Common
+from msresnet.files import disk_errors
 
 
 class Screen:
@@ -28,22 +29,30 @@ class Screen:
         self.console = Console(stderr=True, highlight=False, quiet=common.quiet)
         self.out = Console(file=sys.stdout, highlight=False)
         self.log_path: Path | None = None
+        self.before_log: list[str] = []
         self.bar: Progress | None = None
         self.task: Any = None
 
     def log_to(self, path: Path, fresh: bool) -> None:
-        """Copy every line to a file as well, from now on."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Copy every line to a file as well, those before included. Raises OSError."""
         if fresh:
             path.write_text("", encoding="utf-8")
         self.log_path = path
+        for line in self.before_log:
+            self._log(line)
 
     def note(self, text: str, style: str = "") -> None:
         """One line."""
         self.console.print(text, style=style or None, markup=False, soft_wrap=True)
-        if self.log_path is not None:
-            with self.log_path.open("a", encoding="utf-8") as log:
-                log.write(text + "\n")
+        if self.log_path is None:
+            self.before_log.append(text)
+        else:
+            self._log(text)
+
+    def _log(self, text: str) -> None:
+        assert self.log_path is not None
+        with disk_errors(self.log_path), self.log_path.open("a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(text + "\n")
 
     def notes(self, texts: list[str]) -> None:
         """Several lines, less prominent."""

@@ -17,7 +17,8 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.cli.screen import Screen
 
     config = resumed(parsed.config, parsed.explicit()) if parsed.config.resume else parsed.config
-    finished = train_run(config, Screen(common), ["train", *words])
+    given = ["--config", common.config] if common.config is not None else []
+    finished = train_run(config, Screen(common), ["train", *given, *words])
     print(headline(finished.evaluation))
     print(f"report: {finished.folder / 'report.html'}")
     return 0

@@ -66,7 +66,10 @@ def affine(images: Tensor, shift: float, rotate: float, scale: float, generator:
     factor = torch.exp(size * math.log1p(scale))
     cos, sin = angle.cos() * factor, angle.sin() * factor
     ratio = images.shape[3] / images.shape[2]  # grid coordinates are relative, angles are not
-    rows = (torch.stack([cos, -sin / ratio, right * 2 * shift], 1), torch.stack([sin * ratio, cos, down * 2 * shift], 1))
+    rows = (
+        torch.stack([cos, -sin / ratio, right * 2 * shift], 1),
+        torch.stack([sin * ratio, cos, down * 2 * shift], 1),
+    )
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False, padding_mode="zeros")
 
@@ -106,10 +109,10 @@ def mix(images: Tensor, targets: Tensor, settings: Augment, generator: torch.Gen
 def beta(alpha: float, generator: torch.Generator) -> float:
     """One draw from Beta(alpha, alpha), by Jöhnk's method for alpha <= 1 and two gamma draws above."""
     if alpha <= 1:
-        while True:
-            u, v = (torch.rand(2, generator=generator, dtype=torch.float64) ** (1 / alpha)).tolist()
-            if 0 < u + v <= 1:
-                return float(u / (u + v))
+        while True:  # in logarithms, since a small alpha leaves nothing of the powers
+            logs = torch.rand(2, generator=generator, dtype=torch.float64).log() / alpha
+            if logs.logsumexp(0) <= 0:
+                return float(logs.softmax(0)[0])
     a, b = (torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator)).tolist()
     return float(a / (a + b))
 

@@ -10,25 +10,72 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
+import threading
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags
 from PIL import Image as Pillow
-from PIL import ImageOps
 
 from msresnet.data.sample import Image
 from msresnet.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO")
-EXTENSIONS = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .jpe .jfif".split())
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Of the MPO files of some cameras, which the JPEG parser takes, the first picture counts."""
+EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+)
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
 MIN_SIDE = 2
 """A side of one pixel holds no picture."""
 _LFS = b"version https://git-lfs"
-_FAILURES = (OSError, ValueError, SyntaxError, NotImplementedError, Pillow.DecompressionBombError, MemoryError)
+_FAILURES = (
+    OSError, ValueError, SyntaxError, NotImplementedError, Pillow.DecompressionBombError, MemoryError, EOFError,
+    TypeError, LookupError, ArithmeticError, struct.error, zlib.error,
+)  # fmt: skip
 """Everything that Pillow raises on hostile files."""
+_TURNS: dict[object, Pillow.Transpose] = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: Pillow.Transpose.ROTATE_180,
+    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE,
+    6: Pillow.Transpose.ROTATE_270,
+    7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}
+"""By EXIF orientation. Pillow's `exif_transpose` also rewrites the block, which fails where any of it is malformed."""
+
+
+class _Silence:
+    """No warnings while any thread decodes.
+
+    `catch_warnings` in several threads at once would put the filters back in the wrong order, and silence the program.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.filters = threading.Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.filters = warnings.catch_warnings()
+                self.filters.__enter__()
+                warnings.simplefilter("ignore")
+            self.inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.filters.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
 
 
 def decode_file(path: str | Path) -> Image:
@@ -45,15 +92,22 @@ def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
     try:
         # Non-blocking, so that opening a pipe without a writer returns at once.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        raise DataError("cannot open the file", where=where, why=error.strerror or str(error)) from error
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise DataError("cannot open the file", where=where, why=_reason(error)) from error
+    try:
+        status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise DataError("not a regular file", where=where, why="it is a folder, a pipe or a device")
         if status.st_size > limit:
-            raise DataError("the file is too large", where=where, why=f"{status.st_size:,} bytes, the limit is {limit:,}")
-        return file.read(limit)
+            raise DataError(
+                "the file is too large", where=where, why=f"{status.st_size:,} bytes, the limit is {limit:,}"
+            )
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(limit)
+    except OSError as error:
+        raise DataError("cannot read the file", where=where, why=_reason(error)) from error
+    finally:
+        os.close(handle)
 
 
 def decode_bytes(data: bytes, where: str) -> Image:
@@ -61,11 +115,9 @@ def decode_bytes(data: bytes, where: str) -> Image:
     where = printable(where)
     if not data:
         raise DataError("the image file is empty", where=where)
-    if data.startswith(_LFS):
-        raise DataError("a Git-LFS pointer stands in place of the image", where=where, hint="git lfs pull")
+    refuse_pointer(data, where)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _SILENCE:
             return _decode(data, where)
     except _FAILURES as error:
         if isinstance(error, DataError):
@@ -73,6 +125,16 @@ def decode_bytes(data: bytes, where: str) -> Image:
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = "no image of a known format" if "cannot identify" in reason else reason
         raise DataError("cannot decode the image", where=where, why=reason) from error
+
+
+def refuse_pointer(start: bytes, where: str) -> None:
+    """Raise DataError when a file's first bytes are those of a Git-LFS pointer."""
+    if start.startswith(_LFS):
+        raise DataError("a Git-LFS pointer stands in place of the data", where=where, hint="git lfs pull")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def printable(path: str | Path) -> str:
@@ -85,30 +147,41 @@ def _decode(data: bytes, where: str) -> Image:
     with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise DataError(
-                "the image is too large", where=where, why=f"{image.width}x{image.height}, the limit is {MAX_PIXELS:,} pixels"
+                "the image is too large",
+                where=where,
+                why=f"{image.width}x{image.height}, the limit is {MAX_PIXELS:,} pixels",
             )
         if min(image.size) < MIN_SIDE:
-            raise DataError("the image is too small", where=where, why=f"{image.width}x{image.height} pixels hold no picture")
+            raise DataError(
+                "the image is too small", where=where, why=f"{image.width}x{image.height} pixels hold no picture"
+            )
+        if image.format == "PNG":  # decoding alone skips the checksums of the pixels
+            Pillow.open(io.BytesIO(data), formats=("PNG",)).verify()
         image.load()
+        if image.mode == "F":
+            raise DataError(
+                "a floating-point image has no known range of values", where=where, hint="save it with 8 or 16 bits"
+            )
         return to_array(_upright(image))
 
 
 def _upright(image: Pillow.Image) -> Pillow.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except _FAILURES:  # a malformed EXIF block says nothing; the pixels are good
         return image
+    return image if turn is None else image.transpose(turn)
 
 
 def to_array(image: Pillow.Image) -> Image:
-    """A Pillow image as uint8 (C, H, W), C = 1 for grey and 3 for RGB."""
+    """A Pillow image of integers as uint8 (C, H, W), C = 1 for grey and 3 for RGB."""
+    if image.mode.startswith("I"):  # before transparency, which Pillow lays under 8 bits only
+        return _deep(np.asarray(image))[None]
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        grey = image.mode in ("LA", "La", "L")
+        grey = image.mode in ("LA", "La", "L", "1")
         layer = image.convert("RGBA")
         white = Pillow.new("RGBA", layer.size, (255, 255, 255, 255))
         image = Pillow.alpha_composite(white, layer).convert("L" if grey else "RGB")
-    if image.mode.startswith("I") or image.mode == "F":
-        return _deep(np.asarray(image))[None]
     if image.mode == "1":
         image = image.convert("L")
     array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
@@ -116,8 +189,7 @@ def to_array(image: Pillow.Image) -> Image:
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
 
 
-def _deep(array: np.ndarray) -> Image:  # type: ignore[type-arg]
+def _deep(array: npt.NDArray[np.int32] | npt.NDArray[np.uint16]) -> Image:
     """16-bit or wider grey (H, W) to its upper 8 bits."""
-    if array.dtype.kind == "f":
-        raise DataError("a floating-point image has no known range of values", hint="save it with 8 or 16 bits")
-    return np.clip(array.astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+    upper: Image = np.clip(array.astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+    return upper

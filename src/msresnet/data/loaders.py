@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msresnet.data.decode import printable
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import Batch, Image, Source
 from msresnet.errors import DataError, ResourceError
@@ -58,7 +59,7 @@ def decode(source: Source, preprocess: Preprocess, workers: int = 0, on_bad: str
         workers: threads that decode; 0 uses the calling one.
         on_bad: 'fail' at the first unreadable image, 'skip' any number, None up to 1 %.
 
-    Raises DataError for unreadable images, with their number and the first reasons; ResourceError for too little memory.
+    Raises DataError for unreadable images, with their number and the first reasons; ResourceError for lack of memory.
     """
 
     def one(index: int) -> Image | DataError:
@@ -102,7 +103,7 @@ def _allocate(count: int, preprocess: Preprocess) -> Tensor:
 def _judge(bad: list[tuple[str, str]], total: int, on_bad: str | None) -> None:
     allowed = total if on_bad == "skip" else int(total * MOST_BAD)
     if len(bad) > allowed or len(bad) == total > 0:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in bad[:5])
+        listed = "; ".join(f"{printable(name)}: {reason}" for name, reason in bad[:5])
         raise DataError(
             f"{len(bad):,} of {total:,} images cannot be read",
             where=listed + (f"; and {len(bad) - 5:,} more" if len(bad) > 5 else ""),

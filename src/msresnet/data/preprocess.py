@@ -6,8 +6,9 @@ C channels, H and W pixels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from msresnet.data.sample import Image, Source
 from msresnet.errors import DataError, UsageError
 
 Resize = Literal["squash", "crop", "pad"]
+RESIZES = get_args(Resize)
 ADAPTIVE_OFFSET = 10
 """Grey levels that a pixel must be above its neighbourhood's mean, so that flat areas stay dark."""
 DEFAULT_SIDE, LARGEST_LIKE_DATA = 224, 256
@@ -57,8 +59,14 @@ class Preprocess:
         level = self.threshold
         if level not in (None, "otsu", "adaptive") and not (str(level).isdecimal() and int(str(level)) <= 255):
             raise UsageError(f"threshold {level!r}", why="0 to 255, otsu or adaptive", hint="--threshold otsu")
-        if min(self.size) < 1 or self.channels not in (1, 3):
+        if len(self.size) != 2 or min(self.size) < 1 or self.channels not in (1, 3):
             raise UsageError(f"images of {self.channels} channels and {self.size} pixels cannot be made")
+        if self.resize not in RESIZES:
+            raise UsageError(f"resize {self.resize!r}", why=", ".join(RESIZES), hint="--resize squash")
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, self.channels):
+            raise UsageError(f"mean {self.mean} and std {self.std} do not fit {self.channels} channels")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise UsageError(f"mean {self.mean} and std {self.std}", why="they are finite, and std is above 0")
 
     def image(self, image: Image) -> Image:
         """uint8 (1 or 3, any H, any W) -> uint8 (channels, H, W)."""
@@ -116,7 +124,9 @@ class Preprocess:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
         """The object that `to_dict` wrote."""
-        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         return cls(**plain)
 
     def describe(self) -> str:
@@ -130,7 +140,12 @@ class Preprocess:
 
 
 def otsu(grey: npt.NDArray[np.uint8]) -> int:
-    """The grey level whose split gives the largest variance between dark and bright (Otsu, 1979)."""
+    """The grey level whose split gives the largest variance between dark and bright (Otsu, 1979).
+
+    Of an image of one level it is that level: nothing is brighter.
+    """
+    if grey.min() == grey.max():
+        return int(grey.min())
     counts = np.bincount(grey.ravel(), minlength=256).astype(np.float64)
     levels = np.arange(256)
     dark = counts.cumsum()
@@ -140,8 +155,9 @@ def otsu(grey: npt.NDArray[np.uint8]) -> int:
         difference = dark_sum / dark - (dark_sum[-1] - dark_sum) / bright
         variance = dark * bright * difference**2
     best = np.nan_to_num(variance, nan=-1.0)
-    # Between two peaks every level is as good as another: take the middle of the plateau.
-    plateau = np.flatnonzero(best >= best.max() * (1 - 1e-12))
+    # Between two peaks every level is as good as another: take the middle of the (first) plateau.
+    equal = np.flatnonzero(best >= best.max() * (1 - 1e-12))
+    plateau = equal[equal - equal[0] == np.arange(len(equal))]
     return int(plateau.mean())
 
 
@@ -189,10 +205,14 @@ def plan(options: PreprocessOptions, sizes: set[tuple[int, int]], grey: bool) ->
 
 def with_statistics(preprocess: Preprocess, images: Tensor) -> Preprocess:
     """The same preprocess with mean and std (per channel) of preprocessed images (N, C, H, W) uint8."""
-    # float64 sums of integers are exact, so the figures do not depend on the order.
-    sample = images[:: max(1, len(images) // 10_000)].double() / 255
-    mean = sample.mean((0, 2, 3))
-    std = (sample.square().mean((0, 2, 3)) - mean.square()).clamp_min(0).sqrt().clamp_min(1e-3)
+    # Counts of grey levels are exact, whatever the order, and small; the images as floats would fill the memory.
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for part in images[:: max(1, len(images) // 10_000)].split(256):
+        counts += torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in part.unbind(1)])
+    share = counts / counts.sum(1, keepdim=True)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ levels
+    std = (share @ levels.square() - mean.square()).clamp_min(0).sqrt().clamp_min(1e-3)
     return replace(preprocess, mean=_rounded(mean), std=_rounded(std))
 
 
@@ -201,7 +221,7 @@ def _rounded(values: Tensor) -> tuple[float, ...]:
 
 
 def look(source: Source, limit: int = 256) -> tuple[set[tuple[int, int]], bool]:
-    """The sizes (H, W) of up to `limit` evenly spaced images, and whether all are grey; unreadable ones are passed over."""
+    """The sizes (H, W) of some evenly spaced images, and whether all are grey; unreadable ones are passed over."""
     sizes: set[tuple[int, int]] = set()
     grey = True
     for index in range(0, len(source), max(1, len(source) // limit)):
@@ -217,4 +237,3 @@ def look(source: Source, limit: int = 256) -> tuple[set[tuple[int, int]], bool]:
 def is_grey(image: Image) -> bool:
     """Whether the channels of (C, H, W) are equal."""
     return bool((image == image[:1]).all())
-

@@ -77,7 +77,7 @@ class ArraySource(Source):
 
     def split_key(self, index: int) -> bytes:
         """The pixels themselves, so that equal images never stand on both sides of a split."""
-        return self.images[index].tobytes()
+        return bytes(self.images[index].tobytes())
 
 
 class Subset(Source):

@@ -51,13 +51,16 @@ class Splits:
 
 
 def open_data(spec: str, options: DataOptions) -> Splits:
-    """The sets for training from `--data`. Raises DataError for data that cannot be learnt from, UsageError for contradictions."""
+    """The sets for training from `--data`.
+
+    Raises DataError for data that cannot be learnt from, UsageError for contradictions.
+    """
     found, notes = read_any(spec, options)
-    for split, spec in (("val", options.val_data), ("test", options.test_data)):
-        if spec is not None:
+    for split, other in (("val", options.val_data), ("test", options.test_data)):
+        if other is not None:
             if split in found:
                 raise UsageError(f"--{split}-data, but {spec} holds a {split} set", hint="leave one of them out")
-            found[split] = whole(spec, options)
+            found[split] = whole(other, options)
     if "train" not in found:
         raise DataError("there is no training set", where=spec, why=f"only {', '.join(found)} was found")
     splits = arrange(found, options)
@@ -87,27 +90,35 @@ def read_any(spec: str, options: DataOptions) -> tuple[dict[str, Source], list[s
     """The sets that a specification names, by split ('train' where it names none), and what was inferred."""
     if spec in _NAMED:
         return _NAMED[spec]()
-    path = Path(spec).expanduser()
-    if not path.exists():
+    path = _existing(spec)
+    if path is None:
         close = nearest(spec, _NAMED)
         raise DataError(
             f"there is no data at {spec!r}", hint=f"--data {close}" if close else "digits, mnist, a folder or a file"
         )
     if path.is_file():
         return _file(path, options)
-    if any(path.glob("*images*ubyte*")):
-        return dict(idx_splits(path)), [f"IDX files in {path}"]
+    if sets := dict[str, Source](idx_splits(path)):
+        return sets, [f"IDX files in {path}"]
     if tables := _tables(path):
         read = {split: pixels(table, options) for split, table in tables.items()}
         return {split: source for split, (source, _) in read.items()}, [n for _, notes in read.values() for n in notes]
     below = split_folders(path)
-    if "train" in below or "val" in below and "test" in below:
+    if "train" in below or {"val", "test"} <= below.keys():
         read_folders = {split: folder(sub) for split, sub in below.items()}
-        sets: dict[str, Source] = {split: source for split, (source, _) in read_folders.items()}
+        sets = {split: source for split, (source, _) in read_folders.items()}
         notes = [f"class folders below {', '.join(sub.name + '/' for sub in below.values())} of {path}"]
         return sets, notes + [n for _, more in read_folders.values() for n in more]
     source, notes = folder(path)
     return {"train": source}, [f"class folders in {path}", *notes]
+
+
+def _existing(spec: str) -> Path | None:
+    try:
+        path = Path(spec).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError):  # a name that is too long; the home of a user who is none
+        return None
 
 
 def whole(spec: str, options: DataOptions) -> Source:
@@ -167,6 +178,9 @@ def _matched(source: Source, train: Source, name: str) -> Source:
 def hold_out(source: Source, fraction: float, salt: str) -> tuple[Source, Source]:
     """(rest, held out): about `fraction` of each class, at least one image of each that has two.
 
+    Samples with the same key stay together, even when they bear different labels; a class whose samples are all
+    alike is not split.
+
     Raises UsageError for a fraction outside 0 to 1.
     """
     if not 0 < fraction < 1:
@@ -175,10 +189,11 @@ def hold_out(source: Source, fraction: float, salt: str) -> tuple[Source, Source
     held = np.zeros(len(source), dtype=bool)
     for target in np.unique(source.targets):
         members = np.flatnonzero(source.targets == target)
-        if len(members) < 2:
-            continue
         order = members[np.argsort(keys[members], kind="stable")]
-        held[order[: min(len(members) - 1, max(1, math.ceil(len(members) * fraction)))]] = True
+        cuts = np.flatnonzero(np.diff(keys[order])) + 1  # between samples that differ
+        if len(cuts):
+            held[order[: cuts[np.argmin(np.abs(cuts - math.ceil(len(members) * fraction)))]]] = True
+    held &= ~np.isin(keys, keys[~held])
     return _subset(source, ~held), _subset(source, held)
 
 

@@ -14,7 +14,7 @@ from msresnet.bundle import Bundle
 
 def ready(bundle: Bundle, image: npt.NDArray[np.uint8]) -> Tensor:
     """A decoded image (C, H, W) of any size -> the network's input (1, C, h, w)."""
-    return bundle.preprocess.tensor(torch.from_numpy(bundle.preprocess.image(image))[None])
+    return bundle.preprocess.tensor(torch.tensor(bundle.preprocess.image(image))[None])
 
 
 def grad_cam(bundle: Bundle, image: npt.NDArray[np.uint8], target: int) -> npt.NDArray[np.float32]:
@@ -25,7 +25,7 @@ def grad_cam(bundle: Bundle, image: npt.NDArray[np.uint8], target: int) -> npt.N
         target: index of the class.
     """
     x = ready(bundle, image)
-    layer = bundle.model.get_submodule(bundle.model.last_operator)
+    layer = bundle.model.get_submodule(bundle.model.attribution_layer)
     heat = LayerGradCam(bundle.model, layer).attribute(x, target=target, relu_attributions=True)
     assert isinstance(heat, Tensor)
     heat = F.interpolate(heat.detach(), x.shape[-2:], mode="bilinear", align_corners=False)[0, 0]

@@ -8,8 +8,16 @@ from typing import Literal
 from tyro.conf import Positional
 
 from msresnet.data.options import DataOptions
+from msresnet.errors import UsageError
 
 LATEST = "runs/latest"
+
+
+def _at_least(lows: dict[str, tuple[int, int]]) -> None:
+    """Raise UsageError for a value below its bound; `lows` holds (value, bound) by name."""
+    for name, (value, low) in lows.items():
+        if value < low:
+            raise UsageError(f"--{name} {value}", why=f"it must be at least {low}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +41,9 @@ class EvaluateConfig(DataOptions):
     fail_under: str | None = None
     """Exit with 8 when a figure is lower, such as top1=0.9."""
 
+    def __post_init__(self) -> None:
+        _at_least({"batch-size": (self.batch_size, 1), "workers": (self.workers, 0)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
@@ -52,6 +63,10 @@ class PredictConfig:
     """Threads that decode images; 0 decodes in the main one."""
     format: Literal["table", "json", "jsonl", "csv"] = "table"
     """How the answers are printed."""
+
+    def __post_init__(self) -> None:
+        lows = {"batch-size": (self.batch_size, 1), "workers": (self.workers, 0), "top": (self.top, 1)}
+        _at_least(lows)
 
 
 @dataclass(frozen=True, kw_only=True)

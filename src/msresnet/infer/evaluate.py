@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from msresnet.bundle import Bundle
+from msresnet.data.decode import printable
 from msresnet.data.loaders import Decoded, decode
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Source
@@ -39,7 +40,7 @@ def evaluate(predictor: Predictor, source: Source, split: str, options: DataOpti
 
 
 def pick(splits: Splits, split: str) -> tuple[str, Source]:
-    """The set that was asked for; 'auto' is the test set, else the validation set. Raises UsageError for an absent one."""
+    """The set that was asked for; 'auto' is the test set, else validation. Raises UsageError for an absent one."""
     sets = splits.named()
     if split == "auto":
         split = next(name for name in ("test", "val", "train") if name in sets)
@@ -59,7 +60,7 @@ def predictions_csv(evaluation: Evaluation) -> str:
         truth = names[target]
         correct = int(item["label"] == truth)
         probability = f"{item['probability']:.{DIGITS}f}"
-        writer.writerow([*map(safe_cell, (item["id"], truth, item["label"])), probability, correct])
+        writer.writerow([*map(safe_cell, (printable(item["id"]), truth, item["label"])), probability, correct])
     return text.getvalue()
 
 

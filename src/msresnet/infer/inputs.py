@@ -45,7 +45,7 @@ def _named(text: str) -> Iterator[Input]:
     if path.is_dir():
         found = _below(path)
     elif glob.has_magic(text) and not os.path.lexists(text):
-        found = iter(sorted(p for p in glob.glob(text, recursive=True) if is_image(Path(p))))
+        found = iter(sorted(p for p in glob.glob(text, recursive=True) if is_image(Path(p))))  # noqa: PTH207 - absolute patterns
     else:
         yield Input(text)
         return

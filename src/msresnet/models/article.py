@@ -37,7 +37,7 @@ class ArticleCNN(ImageModel):
             layers = (nn.Conv2d(c_in, c_out, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2))
             self.add_module(f"layer{i + 1}", nn.Sequential(*layers))
         self.feature_info = tuple(StageInfo(c, 2 ** (i + 1), f"layer{i + 1}") for i, c in enumerate(chs))
-        self.last_operator = "layer3.0"
+        self.attribution_layer = "layer3.1"
         self.num_features = 128
         self._add_classifier()
         self.global_pool = nn.Flatten()  # type: ignore[assignment]

@@ -58,7 +58,7 @@ class ImageModel(nn.Module, ABC):
     feature_info: tuple[StageInfo, ...]
     num_features: int
     min_size: int = 1
-    last_operator: str = ""
+    attribution_layer: str = ""
     """Path of the module whose map explains the decision best (Grad-CAM's layer)."""
 
     def __init__(self, config: Config) -> None:

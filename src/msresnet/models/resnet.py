@@ -110,7 +110,7 @@ class MultiScaleResNet(ImageModel):
         self.norm = nn.Sequential(nn.BatchNorm2d(chs), nn.ReLU(inplace=True)) if preact else nn.Identity()
         self.fusion = MultiStageFusion() if spec.multi_stage else None
         self.num_features = sum(s.num_chs for s in info[1:]) if spec.multi_stage else chs
-        self.last_operator = f"layer{len(spec.depths)}"
+        self.attribution_layer = f"layer{len(spec.depths)}"
         self._add_classifier()
         self._init_weights()
 

@@ -17,11 +17,16 @@ PATTERN = "epoch-*.safetensors"
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
-    """Write a checkpoint named by its epoch and step, then remove all but the newest."""
+    """Write a checkpoint named by its epoch and step, then remove all but the newest.
+
+    Those of a later step are damaged ones that the run went back from; they go too.
+    """
     path = folder / f"epoch-{state['epoch']:05d}-step-{state['step']:07d}.safetensors"
     save_tensors(path, tensors, state)
     with disk_errors(path):
-        for old in checkpoints(folder)[KEPT:]:
+        names = checkpoints(folder)
+        place = names.index(path)
+        for old in names[:place] + names[place + KEPT :]:
             old.unlink()
     return path
 
@@ -47,7 +52,7 @@ def newest_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], 
         "there is no checkpoint to continue from",
         where=str(folder),
         why="; ".join(problems) or "the folder holds none",
-        hint="the same command without --resume",
+        hint="--exist-ok in place of --resume starts anew",
     )
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 from msresnet.bundle import Bundle
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import UsageError
-from msresnet.files import lock, write_json, write_text
+from msresnet.files import disk_errors, lock, read_yaml, sweep, write_json, write_text
 from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_classifier
 from msresnet.runtime import environment, stop_on_signals
@@ -72,29 +72,46 @@ def fit(
         stack.enter_context(torch.random.fork_rng(devices=[]))
         if folder is not None:
             stack.enter_context(lock(folder))
-        stop = stack.enter_context(stop_on_signals())
         splits = splits or open_data(config.data, config)
         plan = make_plan(config, splits)
+        # Until here there is nothing to save, so a signal may kill.
+        stop = stack.enter_context(stop_on_signals())
         checkpoint_folder = folder / CHECKPOINTS if folder is not None else None
         trainer = Trainer(plan, checkpoint_folder, _Recorder(folder, observer or Silent()), stop)
         notes = list(plan.notes)
-        if checkpoint_folder is not None and folder is not None:
-            if config.resume:
-                tensors, state, problems = newest_checkpoint(checkpoint_folder)
-                notes += [f"{problem}; an older checkpoint is used" for problem in problems]
-                trainer.restore(tensors, state, str(checkpoint_folder))
-                notes.append(f"continuing after epoch {trainer.state.epoch}, step {trainer.state.step}")
-            else:
-                for old in checkpoints(checkpoint_folder):
-                    old.unlink()
-            write_text(folder / CONFIG, to_yaml(config))
-            write_json(folder / ENVIRONMENT, environment())
+        if folder is not None:
+            notes += _resume(trainer, folder) if config.resume else _begin(config, folder)
         announce(notes)
         trainer.run()
         bundle = _bundle(plan, trainer)
         if folder is not None:
             bundle.save(folder)
-        return Fitted(bundle, splits, trainer.state.history, _cost(plan, trainer, bundle), notes, folder)
+        return Fitted(bundle, splits, trainer.state.history, _cost(trainer, bundle), notes, folder)
+
+
+def _begin(config: TrainConfig, folder: Path) -> list[str]:
+    """Make a folder ready for a new run."""
+    with disk_errors(folder):
+        sweep(folder)
+        sweep(folder / CHECKPOINTS)
+        for old in (*checkpoints(folder / CHECKPOINTS), folder / HISTORY):
+            old.unlink(missing_ok=True)
+    write_text(folder / CONFIG, to_yaml(replace(config, resume=False, exist_ok=False)))
+    write_json(folder / ENVIRONMENT, environment())
+    return []
+
+
+def _resume(trainer: Trainer, folder: Path) -> list[str]:
+    """Put a trainer where the run was left, and say where that is."""
+    with disk_errors(folder):
+        sweep(folder)
+        sweep(folder / CHECKPOINTS)
+    if not checkpoints(folder / CHECKPOINTS):
+        return ["the run ended before its first checkpoint: starting from the beginning"]
+    tensors, state, problems = newest_checkpoint(folder / CHECKPOINTS)
+    trainer.restore(tensors, state, str(folder / CHECKPOINTS))
+    notes = [f"{problem}; an older checkpoint is used" for problem in problems]
+    return [*notes, f"continuing after epoch {trainer.state.epoch}, step {trainer.state.step}"]
 
 
 class _Recorder:
@@ -135,13 +152,11 @@ def _bundle(plan: Plan, trainer: Trainer) -> Bundle:
     return Bundle(model.eval(), plan.model, plan.arguments, plan.task, plan.preprocess)
 
 
-def _cost(plan: Plan, trainer: Trainer, bundle: Bundle) -> dict[str, Any]:
+def _cost(trainer: Trainer, bundle: Bundle) -> dict[str, Any]:
     spent = trainer.state.history[-1]["seconds"] if trainer.state.history else 0.0
-    batch = plan.config.batch_size
-    seen = len(trainer.state.history) * max(1, len(plan.train) // batch) * min(batch, len(plan.train))
     return {
         "train_seconds": round(spent, 3),
-        "images_per_second": round(seen / spent, 1) if spent else 0.0,
+        "images_per_second": round(trainer.state.seen / spent, 1) if spent else 0.0,
         "params": sum(p.numel() for p in bundle.model.parameters()),
         "macs": count_macs(bundle.model),
     }
@@ -156,13 +171,18 @@ def to_yaml(config: TrainConfig) -> str:
 def from_yaml(path: Path) -> dict[str, Any]:
     """The settings that a run was started with. Raises UsageError when they cannot be read."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError("there is no run to continue", where=str(path), why=str(error).splitlines()[0]) from error
+        values = read_yaml(path)
+    except OSError as error:
+        raise UsageError("the run's settings cannot be read", where=str(path), why=error.strerror or "") from error
     known = {f.name for f in fields(TrainConfig)}
     if not isinstance(values, dict) or set(values) - known:
         raise UsageError("the run's settings are not ones of this msresnet", where=str(path))
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        TrainConfig(**settings)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UsageError("the run's settings have wrong types", where=str(path), why=str(error)) from error
+    return settings
 
 
 def check_unchanged(before: dict[str, Any], now: TrainConfig, where: str) -> None:
@@ -171,7 +191,5 @@ def check_unchanged(before: dict[str, Any], now: TrainConfig, where: str) -> Non
     changed = [k for k in after if k not in FREE_ON_RESUME and k in before and before[k] != after[k]]
     if changed:
         rows = "; ".join(f"{k}: {before[k]!r} before, {after[k]!r} now" for k in changed)
-        raise UsageError(
-            "a run cannot be continued with other settings", where=where, why=rows, hint="leave them out, or start a new run"
-        )
-
+        what = "a run cannot be continued with other settings"
+        raise UsageError(what, where=where, why=rows, hint="leave them out, or start a new run")

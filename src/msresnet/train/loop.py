@@ -1,5 +1,7 @@
-"""The training loop, on accelerate. All that is random is a pure function of seed, epoch and step, so a run that was
-stopped anywhere goes on as if it had not been.
+"""The training loop, on accelerate.
+
+All that is random is a pure function of seed, epoch and step, so a run that was stopped anywhere goes on as if it had
+not been.
 
 B batch, C channels, H and W pixels, K classes.
 """
@@ -7,6 +9,7 @@ B batch, C channels, H and W pixels, K classes.
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -69,6 +72,9 @@ class State:
     """Seconds of training so far, over all continuations."""
     loss_sum: float = 0.0
     images: int = 0
+    """Seen in this epoch."""
+    seen: int = 0
+    """Seen in all epochs."""
     averaged_steps: int = 0
     best: list[float] | None = None
     """(metric, -loss) of the best weights so far."""
@@ -107,6 +113,8 @@ class Trainer:
             self._epoch()
             self._end_of_epoch()
         self.save()
+        if self.stop.code:
+            self._interrupt()
 
     @property
     def progress(self) -> float:
@@ -124,11 +132,12 @@ class Trainer:
         steps = training_steps(len(order), config.batch_size)
         self.model.train()
         for batch in training_batches(plan.train, order, config.batch_size, self.accelerator.device, state.step):
-            if self._elapsed() >= plan.limit:
+            if state.images and self._elapsed() >= plan.limit:
                 return
             loss = self.train_step(batch)
             state.loss_sum += loss * len(batch)
             state.images += len(batch)
+            state.seen += len(batch)
             state.step += 1
             self.observer.step(state.epoch, state.step, steps, loss)
             if self.stop.code:
@@ -151,9 +160,11 @@ class Trainer:
         self._check(value, "loss", batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
+        gradients = [p.grad for p in self.raw.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        self._check(float(norm), "gradient", batch)
         if plan.config.clip_grad is not None:
-            norm = self.accelerator.clip_grad_norm_(self.raw.parameters(), plan.config.clip_grad)
-            self._check(float(norm), "gradient", batch)
+            nn.utils.clip_grads_with_norm_(self.raw.parameters(), plan.config.clip_grad, norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
@@ -174,7 +185,7 @@ class Trainer:
             f"the {what} is {value}",
             where=f"epoch {self.state.epoch + 1}, step {self.state.step + 1}; images {', '.join(ids[:5])}{more}",
             why="the learning rate is too high, or an image is degenerate; no weight was changed",
-            hint=f"--lr {self.plan.lr / 4:.2g}, or --clip-grad 1; the checkpoint of the last epoch is kept",
+            hint=f"--lr {self.plan.lr / 4:.2g}, or --clip-grad 1; earlier checkpoints are kept",
         )
 
     def _end_of_epoch(self) -> None:
@@ -209,6 +220,14 @@ class Trainer:
             self.best, self.state.best_epoch = _copied(model), self.state.epoch
             return {"weights": name}
         scored = {name: self.score(model, self.plan.val) for name, model in candidates.items()}
+        scored = {name: figures for name, figures in scored.items() if math.isfinite(figures[1])}
+        if not scored:
+            raise DivergedError(
+                "the loss on the validation set is not finite",
+                where=f"after epoch {self.state.epoch + 1}",
+                why="the learning rate is too high",
+                hint=f"--lr {self.plan.lr / 4:.2g}; earlier checkpoints are kept",
+            )
         name = max(scored, key=lambda n: (scored[n][0], -scored[n][1]))
         metric, loss = scored[name]
         rank = [metric, -loss]
@@ -225,6 +244,8 @@ class Trainer:
         outputs = []
         with self.accelerator.autocast():
             for start in range(0, len(data), EVALUATION_BATCH):
+                if self.stop.code:
+                    self._interrupt()
                 images = data.images[start : start + EVALUATION_BATCH].to(device)
                 images = self.plan.preprocess.tensor(images).contiguous(memory_format=torch.channels_last)
                 outputs.append(model(images).float())
@@ -234,9 +255,10 @@ class Trainer:
 
     def _interrupt(self) -> None:
         self.save()
-        code = self.stop.code
-        hint = f"msresnet train --resume --output {self.folder.parent}" if self.folder else ""
-        raise Interrupted("stopped by a signal; everything is saved", exit_code=code, hint=hint)
+        if self.folder is None:
+            raise Interrupted("stopped by a signal", exit_code=self.stop.code)
+        hint = f"msresnet train --resume --output {shlex.quote(str(self.folder.parent))}"
+        raise Interrupted("stopped by a signal; everything is saved", exit_code=self.stop.code, hint=hint)
 
     def save(self) -> None:
         """Write a checkpoint, if there is a folder for it."""
@@ -257,7 +279,10 @@ class Trainer:
         try:
             self.raw.load_state_dict(section(tensors, "model"))
             self.best = section(tensors, "best")
-            load_optimizer_tensors(self.optimizer, section(tensors, "optimizer"))
+            moments = section(tensors, "optimizer")
+            if not moments:
+                raise ValueError("it lacks the optimiser's state")
+            load_optimizer_tensors(self.optimizer, moments)
             if self.average is not None:
                 self.average.model.load_state_dict(section(tensors, "average"))
                 self.average.steps = int(state["averaged_steps"])

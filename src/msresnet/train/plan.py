@@ -83,7 +83,8 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     epochs = config.epochs or (math.inf if config.time_limit is not None else DEFAULT_EPOCHS)
     task = ClassificationTask(splits.classes, config.label_smoothing)
     return Plan(
-        config, task, model, arguments, preprocess, train, val, device, precision, epochs, limit, lr, decay, augment, notes
+        config, task, model, arguments, preprocess, train, val, device, precision, epochs, limit, lr, decay, augment,
+        notes,
     )  # fmt: skip
 
 
@@ -118,7 +119,8 @@ def _augment(config: TrainConfig, preprocess: Preprocess) -> tuple[Augment, str]
     given = {name: getattr(config, name) for name in chosen.to_dict()}
     asked = {name: value for name, value in given.items() if value is not None}
     if config.augment == "none" and any(asked.values()):
-        raise UsageError(f"--augment none, but --{next(k for k, v in asked.items() if v)}", hint="leave one of them out")
+        contradiction = next(name for name, value in asked.items() if value)
+        raise UsageError(f"--augment none, but --{contradiction}", hint="leave one of them out")
     if asked:
         reason += "; " + ", ".join(f"{name} {value:g}" for name, value in asked.items()) + " as asked"
     return Augment(**(chosen.to_dict() | asked)), reason

@@ -40,7 +40,7 @@ def folder(root: Path) -> tuple[FolderSource, list[str]]:
     if not names:
         raise DataError(
             "the folder holds no class folders",
-            where=str(root),
+            where=printable(root),
             hint="one subfolder per class, images inside: cat/1.jpg, dog/2.jpg",
         )
     paths: list[Path] = []
@@ -66,7 +66,11 @@ def split_folders(root: Path) -> dict[str, Path]:
     """The train, val and test folders below a root, by any of their usual names."""
     below = {entry.name.lower(): entry for entry in _entries(root) if entry.is_dir()}
     found = {split: next((below[n] for n in names if n in below), None) for split, names in SPLITS.items()}
-    return {split: path for split, path in found.items() if path is not None}
+    chosen = {split: path for split, path in found.items() if path is not None}
+    # Beside other folders, and without class folders of its own, `train` is the class of that name.
+    classes_beside = any(not name.startswith(".") and path not in chosen.values() for name, path in below.items())
+    flat = not any(entry.is_dir() for path in chosen.values() for entry in _entries(path))
+    return {} if classes_beside and flat else chosen
 
 
 def is_image(path: Path) -> bool:
@@ -78,14 +82,18 @@ def _images(folder: Path) -> tuple[list[Path], int]:
     """All images below a folder in a fixed order, and the number of other files."""
     found: list[Path] = []
     other = 0
-    for base, folders, files in os.walk(folder, followlinks=False):
-        folders.sort()
+    for base, folders, files in os.walk(folder, onerror=_unreadable, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if is_image(Path(name)):
                 found.append(Path(base) / name)
             else:
                 other += 1
     return found, other
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError("cannot read the folder", where=printable(error.filename), why=error.strerror or "") from error
 
 
 def _entries(folder: Path) -> list[Path]:

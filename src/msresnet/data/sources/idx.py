@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from msresnet.data.decode import refuse_pointer
 from msresnet.data.sample import ArraySource
 from msresnet.errors import DataError
 
@@ -21,6 +22,7 @@ UNSIGNED_BYTE = 0x08
 MAX_BYTES = 1 << 30
 DEFLATE_MOST = 1032
 """The most that deflate can shrink by: a gzip of n bytes never holds more than 1032 n."""
+PIECE = 1 << 20
 PAIRS = {"train": ("train-images", "train-labels"), "test": ("t10k-images", "t10k-labels")}
 FORM = "images: magic 0x00000803, labels: magic 0x00000801"
 
@@ -42,8 +44,10 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
         raise DataError("cannot read the IDX file", where=str(path), why=str(error)) from error
 
 
-def _read(file: IO[bytes], path: Path, dimensions: int, at_most: int) -> npt.NDArray[np.uint8]:
+def _read(file: IO[bytes] | gzip.GzipFile, path: Path, dimensions: int, at_most: int) -> npt.NDArray[np.uint8]:
     start = file.read(4)
+    if start == b"vers":
+        refuse_pointer(start + file.read(64), str(path))
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] != UNSIGNED_BYTE or start[3] != dimensions:
         raise DataError(
             f"no IDX file of {dimensions} dimensions", where=str(path), why=f"it starts with 0x{start.hex()}", hint=FORM
@@ -61,12 +65,24 @@ def _read(file: IO[bytes], path: Path, dimensions: int, at_most: int) -> npt.NDA
             where=str(path),
             why=f"{text} bytes, at most {limit:,} are possible",
         )
-    data = file.read(needed)
+    data = _take(file, needed)
     if len(data) < needed:
-        raise DataError("the IDX file is too short", where=str(path), why=f"{text} needs {needed:,}, it holds {len(data):,}")
+        raise DataError(
+            "the IDX file is too short", where=str(path), why=f"{text} needs {needed:,}, it holds {len(data):,}"
+        )
     if file.read(1):
-        raise DataError("the IDX file is too long", where=str(path), why=f"more follows after {text} = {needed:,} bytes")
+        raise DataError(
+            "the IDX file is too long", where=str(path), why=f"more follows after {text} = {needed:,} bytes"
+        )
     return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _take(file: IO[bytes] | gzip.GzipFile, count: int) -> bytearray:
+    """Up to `count` bytes, in pieces, since asking for all at once would allocate what a false header claims."""
+    data = bytearray()
+    while piece := file.read(min(PIECE, count - len(data))):
+        data += piece
+    return data
 
 
 def idx_pair(images_path: Path, labels_path: Path) -> ArraySource:
@@ -78,8 +94,8 @@ def idx_pair(images_path: Path, labels_path: Path) -> ArraySource:
             where=f"{images_path.name}, {labels_path.name} in {images_path.parent}",
             why=f"{len(images):,} images, {len(labels):,} labels",
         )
-    if len(labels) == 0:
-        raise DataError("the IDX files hold no image", where=str(images_path))
+    if images.size == 0:
+        raise DataError("the IDX files hold no image", where=str(images_path), why=f"the header says {images.shape}")
     classes = [str(c) for c in range(int(labels.max()) + 1)]
     return ArraySource(images[:, None], labels.astype(np.int64), classes, images_path.name)
 

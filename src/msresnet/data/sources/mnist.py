@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
+import io
 import os
 import shutil
-import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
@@ -58,10 +59,11 @@ def _fetch(name: str, folder: Path, progress: Progress) -> None:
     for mirror in mirrors():
         url = mirror.rstrip("/") + "/" + name
         try:
-            write_atomic(folder / name, lambda part, url=url: _download(url, part, name, progress))  # type: ignore[misc]
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            failures.append(f"{url}: {getattr(error, 'reason', None) or error}")
+            data = _download(url, name, progress)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            failures.append(f"{url}: {getattr(error, 'reason', None) or str(error) or type(error).__name__}")
             continue
+        write_atomic(folder / name, lambda part, data=data: part.write_bytes(data) and None)  # type: ignore[misc]
         return
     raise DataError(
         "MNIST is not in the cache and cannot be downloaded",
@@ -72,26 +74,26 @@ def _fetch(name: str, folder: Path, progress: Progress) -> None:
     )
 
 
-def _download(url: str, part: Path, name: str, progress: Progress) -> None:
+def _download(url: str, name: str, progress: Progress) -> bytes:
+    """The checked bytes of a file. Raises OSError, HTTPException or ValueError, with the reason."""
+    data = bytearray()
     with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
         total = int(answer.headers.get("Content-Length") or 0) or None
         task = progress.add_task(name, total=total)
-        with part.open("wb") as file:
-            received = 0
-            while chunk := answer.read(1 << 16):
-                received += len(chunk)
-                if received > MAX_BYTES:
-                    raise ValueError(f"more than {MAX_BYTES:,} bytes")
-                file.write(chunk)
-                progress.advance(task, len(chunk))
+        while chunk := answer.read(1 << 16):
+            data += chunk
+            if len(data) > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES:,} bytes")
+            progress.advance(task, len(chunk))
     try:
         digest = hashlib.md5(usedforsecurity=False)
-        with gzip.open(part) as inflated:
-            shutil.copyfileobj(inflated, _Hasher(digest))  # type: ignore[misc]
+        with gzip.open(io.BytesIO(data)) as inflated:
+            shutil.copyfileobj(inflated, _Hasher(digest))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"no whole gzip file ({error})") from error
     if digest.hexdigest() != MD5[name]:
         raise ValueError(f"checksum {digest.hexdigest()}, expected {MD5[name]}")
+    return bytes(data)
 
 
 class _Hasher:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from msresnet.data.decode import refuse_pointer
 from msresnet.data.options import DataOptions
 from msresnet.data.preprocess import to_uint8
 from msresnet.data.sample import UNLABELLED, ArraySource
@@ -27,7 +28,7 @@ def pixels(path: Path, options: DataOptions) -> tuple[ArraySource, list[str]]:
     shape, label_at, notes = _layout(table.shape[1], options, path)
     first_row = 1 + skipped
     if label_at is None:
-        targets, classes = np.full(len(table), UNLABELLED, dtype=np.int64), []
+        targets, classes = np.full(len(table), UNLABELLED, dtype=np.int64), list[str]()
     else:
         targets, classes = _labels(table[:, label_at], path, first_row)
         table = np.delete(table, label_at, axis=1)
@@ -64,6 +65,7 @@ def _text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise DataError("cannot read the file", where=str(path), why=error.strerror or "") from error
+    refuse_pointer(data[:64], str(path))
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -110,7 +112,7 @@ def _layout(columns: int, options: DataOptions, path: Path) -> tuple[tuple[int, 
     side = isqrt(count)
     shape = tuple(given) if given else (side, side)
     shape = shape if len(shape) == 3 else (1, *shape)
-    if prod(shape) != count or shape[0] not in (1, 3):
+    if count < 1 or prod(shape) != count or shape[0] not in (1, 3):
         text = " x ".join(map(str, given)) if given else "a square"
         raise DataError(
             f"{columns} columns do not make {text} image" + (" and a label" if label_at is not None else ""),

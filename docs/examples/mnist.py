@@ -1,0 +1,36 @@
+"""The article's second workflow: MNIST, trained with validation, then evaluated.
+
+Run: python docs/examples/mnist.py [folder with the four IDX files]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from msresnet import Classifier
+from msresnet.data.sources.idx import idx_splits
+from msresnet.data.sources.mnist import mnist
+from msresnet.results import Evaluation
+
+
+def main(folder: Path | None = None, epochs: int = 10) -> Evaluation:
+    # Load the MNIST data set
+    sets = mnist() if folder is None else idx_splits(folder)
+    x_train, y_train = sets["train"].images[:, 0], sets["train"].targets
+    x_test, y_test = sets["test"].images[:, 0], sets["test"].targets
+
+    # Preprocess the image data
+    x_train = x_train.astype("float32") / 255.0
+    x_test = x_test.astype("float32") / 255.0
+
+    # Train with the last training images as validation, then evaluate on the test set
+    held_out = len(x_train) // 12
+    model = Classifier("msresnet_micro", epochs=epochs, batch_size=128)
+    model.fit(x_train[:-held_out], y_train[:-held_out], validation_data=(x_train[-held_out:], y_train[-held_out:]))
+    return model.evaluate(x_test, y_test)
+
+
+if __name__ == "__main__":
+    figures = main(Path(sys.argv[1]) if len(sys.argv) > 1 else None).metrics
+    print(f"top-1 {100 * figures['top1']:.2f} % on {figures['n']:,} test images")

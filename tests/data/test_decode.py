@@ -1,0 +1,241 @@
+"""Image files, good, odd and hostile: pixels, or a DataError that names the file and the reason."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+import hostile
+from msresnet.data.decode import MAX_BYTES, decode_bytes, decode_file, read_regular
+from msresnet.errors import DataError
+
+PIXELS = hostile.random_pixels(6, 9, 3)
+MIDDLE = np.clip(hostile.random_pixels(6, 9), 1, 254)
+
+
+def refused(data: bytes, tmp_path: Path, name: str = "x.jpg") -> str:
+    """The message for a file of these bytes, which must name it."""
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        decode_file(tmp_path / name)
+    assert caught.value.where == str(tmp_path / name)
+    assert caught.value.exit_code == 3
+    return str(caught.value)
+
+
+def test_I01_zero_bytes(tmp_path: Path) -> None:
+    assert "empty" in refused(b"", tmp_path)
+
+
+def test_I02_random_bytes_named_png(tmp_path: Path) -> None:
+    assert "no image of a known format" in refused(hostile.random_pixels(5000).tobytes(), tmp_path, "x.png")
+
+
+def test_I03_truncated_jpeg(tmp_path: Path) -> None:
+    assert "truncated" in refused(hostile.truncated_jpeg(), tmp_path)
+
+
+def test_I04_png_with_a_bad_checksum(tmp_path: Path) -> None:
+    message = refused(hostile.png_with_a_bad_checksum(), tmp_path, "x.png")
+    assert "cannot decode" in message
+    assert "why" in message
+
+
+@pytest.mark.parametrize(
+    ("case", "build"),
+    [
+        ("I05", lambda: hostile.png_claiming(50_000, 50_000)),
+        ("I05", lambda: hostile.png_claiming(12_000, 10_000)),
+        ("I06", hostile.gif_bomb),
+        ("I06", hostile.ico_bomb),
+        ("I07", hostile.bmp_with_an_absurd_width),
+    ],
+)
+def test_I05_I06_I07_bombs_are_refused_before_they_are_decoded(
+    case: str, build: Callable[[], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail(f"{case} was decoded"))
+    assert "why" in refused(build(), tmp_path)
+
+
+def test_I08_webp_named_jpg_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(hostile.encode(PIXELS, "WEBP", lossless=True))
+    assert np.array_equal(decode_file(tmp_path / "x.jpg"), PIXELS.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("form", ["EPS", "PDF", "SVG", "FITS", "ICO"])
+def test_I09_formats_off_the_list_never_reach_a_parser(form: str, tmp_path: Path) -> None:
+    assert "no image of a known format" in refused(hostile.foreign_formats()[form], tmp_path)
+
+
+def test_I10_cmyk_becomes_rgb() -> None:
+    ink = Pillow.fromarray(np.full((4, 4, 4), (255, 0, 255, 0), np.uint8), "CMYK")
+    assert np.array_equal(decode_bytes(hostile.encode(ink, "TIFF"), "x")[:, 0, 0], [0, 255, 0])
+
+
+def test_I11_sixteen_bits_keep_the_upper_eight() -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (6, 9)).astype(np.uint16)
+    for form in ("PNG", "TIFF"):
+        picture = Pillow.fromarray(deep)
+        assert np.array_equal(decode_bytes(hostile.encode(picture, form), "x")[0], deep // 256)
+    assert np.array_equal(decode_bytes(hostile.encode(picture, "PNG", transparency=7), "x")[0], deep // 256)
+
+
+def test_I11_floating_point_is_refused_by_name(tmp_path: Path) -> None:
+    message = refused(hostile.encode(Pillow.new("F", (4, 4), 0.5), "TIFF"), tmp_path, "x.tiff")
+    assert "floating-point" in message
+
+
+def test_I12_palette_with_alpha_is_laid_over_white() -> None:
+    palette = Pillow.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    array = decode_bytes(hostile.encode(palette, "PNG", transparency=0), "x")
+    assert np.array_equal(array.transpose(1, 2, 0)[0], [[255, 255, 255], [40, 50, 60]])
+
+
+def test_I13_grey_and_grey_with_alpha() -> None:
+    assert np.array_equal(decode_bytes(hostile.encode(MIDDLE, "PNG"), "x")[0], MIDDLE)
+    half = np.stack([MIDDLE, np.full_like(MIDDLE, 128)], 2)
+    array = decode_bytes(hostile.encode(Pillow.fromarray(half, "LA"), "PNG"), "x")
+    over_white = MIDDLE * (128 / 255) + 255 * (127 / 255)
+    assert array.shape == (1, 6, 9)
+    assert np.abs(array[0] - over_white).max() <= 2
+
+
+def stored(upright: hostile.Bytes, orientation: int) -> hostile.Bytes:
+    """How a camera of this orientation lays the pixels down, from the EXIF standard's table of row 0 and column 0."""
+    tall = upright if orientation < 5 else upright.transpose(1, 0, 2)
+    rows_back, columns_back = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (1, 0), 7: (1, 1), 8: (0, 1)}[
+        orientation
+    ]
+    tall = tall[::-1] if rows_back else tall
+    return np.ascontiguousarray(tall[:, ::-1] if columns_back else tall)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_I14_every_orientation_gives_the_upright_pixels(orientation: int) -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    png = hostile.encode(stored(PIXELS, orientation), "PNG", exif=exif)
+    assert np.array_equal(decode_bytes(png, "x"), PIXELS.transpose(2, 0, 1))
+    smooth = hostile.smooth_pixels(16, 32)
+    jpeg = hostile.encode(stored(smooth, orientation), "JPEG", exif=exif, quality=98, subsampling=0)
+    assert np.abs(decode_bytes(jpeg, "x").astype(int) - smooth.transpose(2, 0, 1)).max() <= 6
+
+
+def test_I15_malformed_exif_leaves_the_pixels() -> None:
+    junk = b"Exif\0\0" + hostile.random_pixels(200).tobytes()
+    data = hostile.encode(PIXELS, "PNG", exif=junk)
+    assert np.array_equal(decode_bytes(data, "x"), PIXELS.transpose(2, 0, 1))
+
+
+def test_I15_a_good_orientation_counts_although_another_tag_is_malformed() -> None:
+    exif = Pillow.Exif()
+    exif[0x0112], exif[0x011A] = 3, 1.5
+    block = exif.tobytes()
+    spoilt = block.replace(b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x02").replace(b"\x1a\x01\x05\x00", b"\x1a\x01\x02\x00")
+    assert spoilt != block
+    data = hostile.encode(PIXELS, "PNG", exif=spoilt)
+    assert np.array_equal(decode_bytes(data, "x"), PIXELS[::-1, ::-1].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 20_000), (20_000, 1)])
+def test_I16_a_side_of_one_pixel(shape: tuple[int, int], tmp_path: Path) -> None:
+    assert "too small" in refused(hostile.encode(hostile.random_pixels(*shape), "PNG"), tmp_path)
+
+
+@pytest.mark.parametrize("form", ["WEBP", "PNG", "GIF"])
+def test_I17_of_an_animation_the_first_frame_counts(form: str) -> None:
+    frames = [Pillow.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = hostile.encode(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    assert np.array_equal(decode_bytes(data, "x")[:, 4, 4], [255, 0, 0])
+
+
+def test_I18_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(DataError, match="Permission denied"):
+        decode_file(tmp_path / "x.jpg")
+
+
+def test_I19_links_that_lead_nowhere_or_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "absent")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    for name, reason in (("nowhere.jpg", "No such file"), ("loop.jpg", "symbolic links")):
+        with pytest.raises(DataError, match=reason):
+            decode_file(tmp_path / name)
+
+
+@pytest.mark.timeout(10)
+def test_I20_a_pipe_or_a_folder_named_jpg_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    for name in ("pipe.jpg", "folder.jpg"):
+        with pytest.raises(DataError, match="not a regular file"):
+            decode_file(tmp_path / name)
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.png", b"two\nlines.png", b"a" * 251 + b".png"])
+def test_I21_unusual_names(name: bytes, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(hostile.encode(PIXELS, "PNG"))
+    assert decode_file(path).shape == (3, 6, 9)
+    path.write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        decode_file(path)
+    assert caught.value.where.isprintable()
+    caught.value.where.encode("utf-8")
+
+
+def test_I21_a_null_in_a_name() -> None:
+    with pytest.raises(DataError, match="null"):
+        decode_file("a\0b.png")
+
+
+def test_I23_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "x.jpg").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(DataError, match="too large"):
+        read_regular(tmp_path / "x.jpg")
+
+
+def test_D20_git_lfs_pointer(tmp_path: Path) -> None:
+    message = refused(hostile.LFS_POINTER, tmp_path)
+    assert "Git-LFS" in message
+    assert "git lfs pull" in message
+
+
+SEEDS = [hostile.encode(PIXELS, form) for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")]
+
+
+@given(st.sampled_from(SEEDS), st.integers(0, 2**32))
+def test_F17_mutated_images_decode_or_are_refused(data: bytes, seed: int) -> None:
+    try:
+        array = decode_bytes(hostile.mutated(data, seed), "x")
+    except DataError:
+        return
+    assert array.dtype == np.uint8
+    assert array.shape[0] in (1, 3)
+
+
+def test_threads_leave_the_warning_filters_as_they_were() -> None:
+    bad_exif = hostile.encode(PIXELS, "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        arrays = list(pool.map(lambda _: decode_bytes(bad_exif, "x"), range(400)))
+    assert all(np.array_equal(a, arrays[0]) for a in arrays)
+    assert list(warnings.filters) == before

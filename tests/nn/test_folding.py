@@ -1,0 +1,65 @@
+"""Folding is exact, leaves the original alone, and leaves one convolution where it promises one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from msresnet.errors import UsageError
+from msresnet.models.factory import create_classifier, list_models
+from msresnet.nn.folding import fold, fold_conv_bn, fold_operator
+from msresnet.nn.grammar import OPERATORS, Branch, Operator
+from msresnet.nn.operators import Geometry, MultiScaleConv2d, build_operator
+from randomise import randomised, relative_error
+
+WIDE = Operator(
+    (Branch(3), Branch(5, groups=4), Branch(3, dilation=2), Branch(3, kind="avg_pool"), Branch((1, 7))), merge="sum"
+)
+
+
+@pytest.mark.parametrize(
+    "spec", [OPERATORS["reparameterised"], OPERATORS["online"], WIDE], ids=["rep", "online", "wide"]
+)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_linear_operator_folds_into_one_convolution(spec: Operator, stride: int) -> None:
+    operator = randomised(build_operator(spec, Geometry(16, 16, stride)))
+    assert isinstance(operator, MultiScaleConv2d)
+    folded = fold_operator(operator)
+    x = torch.randn(2, 16, 11, 9)
+    assert isinstance(folded, nn.Conv2d)
+    assert relative_error(folded(x), operator(x)) < 1e-5
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_batchnorm_folds_into_a_convolution_with_bias(groups: int) -> None:
+    conv, bn = nn.Conv2d(8, 12, 3, 2, 1, groups=groups, bias=True), nn.BatchNorm2d(12)
+    pair = randomised(nn.Sequential(conv, bn))
+    x = torch.randn(3, 8, 7, 7)
+    assert relative_error(fold_conv_bn(conv, bn)(x), pair(x)) < 1e-5
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_folds_exactly(name: str) -> None:
+    model = randomised(create_classifier(name, num_classes=7, in_chans=1, img_size=28))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    folded = fold(model)
+    x = torch.randn(2, 1, 28, 28)
+    with torch.no_grad():
+        assert relative_error(folded(x), model(x)) < 1e-5
+    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d | MultiScaleConv2d)]
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("house", "plain"), [("msresnet18", "resnet18"), ("msresnet50", "resnet50")])
+def test_the_folded_house_family_is_a_plain_resnet(house: str, plain: str) -> None:
+    ours = fold(create_classifier(house, img_size=224).eval())
+    theirs = fold(create_classifier(plain).eval())
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
+
+
+def test_training_mode_is_refused() -> None:
+    with pytest.raises(UsageError, match="training mode"):
+        fold(create_classifier("msresnet_micro"))
+    with pytest.raises(UsageError, match="only a linear operator"):
+        fold_operator(MultiScaleConv2d(OPERATORS["selective"], Geometry(16, 16)))

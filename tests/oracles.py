@@ -1,0 +1,30 @@
+"""Other implementations to compare with. They are never imported by the package itself."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from types import ModuleType
+
+import pytest
+import torch
+
+
+@cache
+def timm() -> ModuleType:
+    """timm, or a skip. Its torchvision asks for operators that a CPU build of torch lacks; their names are enough."""
+    library = torch.library.Library("torchvision", "DEF")
+    schemas = (
+        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    )
+    for schema in schemas:
+        library.define(schema)
+    _kept.append(library)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("timm")
+
+
+_kept: list[torch.library.Library] = []
+"""A library's definitions live as long as its object."""

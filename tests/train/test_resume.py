@@ -1,0 +1,181 @@
+"""Stopping and going on: by kill -9, by signals, with other settings, with other data, in a folder that is taken."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import contents, kill, lines, losses, same, start, train_words, wait_for, weights
+
+from msresnet.cli.main import main
+from msresnet.train.checkpoint import checkpoints
+
+
+@pytest.fixture(scope="module")
+def whole(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parent)
+        assert main(train_words(bars, folder, "-q")) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(whole: Path, here: Path) -> Path:
+    """The same run, to be damaged."""
+    return Path(shutil.copytree(whole, here / "run"))
+
+
+def assert_equal_runs(left: Path, right: Path) -> None:
+    assert same(weights(left), weights(right))
+    assert losses(left) == losses(right)
+
+
+def test_F5_killed_in_mid_epoch_through_the_real_command(bars: Path, whole: Path, here: Path) -> None:
+    run = here / "run"
+    command = [sys.executable, "-m", "msresnet", *train_words(bars, run, "-q")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        wait_for(lambda: lines(run / "history.csv") >= 2)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / "model.safetensors").exists()
+
+    assert main(["train", "--resume", "--output", str(run), "-q"]) == 0
+    assert_equal_runs(run, whole)
+
+
+def test_F5_F6_stopped_by_sigterm_and_continued_from_latest(
+    bars: Path, whole: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = start(train_words(bars, None, "-q"), here / "err")
+    run = here / "runs" / "bars-msresnet_micro"
+    wait_for(lambda: lines(run / "history.csv") >= 2)
+    before = time.monotonic()
+
+    assert kill(process, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert time.monotonic() - before < 10
+    assert "everything is saved" in (here / "err").read_text(encoding="utf-8")
+    assert (here / "runs" / "latest").resolve() == run.resolve()
+    assert main(["train", "--resume"]) == 0
+    assert "continuing after epoch" in capsys.readouterr().err
+    assert_equal_runs(run, whole)
+
+
+def test_F6_sigint_saves_and_leaves_with_130(bars: Path, here: Path) -> None:
+    run = here / "run"
+    process = start(train_words(bars, run, epochs=10_000), here / "err")
+    wait_for(lambda: lines(run / "history.csv") >= 2)
+    before = time.monotonic()
+
+    assert kill(process, signal.SIGINT) == 128 + signal.SIGINT
+    assert time.monotonic() - before < 10
+    assert checkpoints(run / "checkpoint")
+    assert "Traceback" not in (here / "err").read_text(encoding="utf-8")
+
+
+def test_F6_the_second_sigint_leaves_at_once(bars: Path, here: Path) -> None:
+    run = here / "run"
+    process = start(train_words(bars, run, epochs=10_000), here / "err")
+    wait_for(lambda: lines(run / "history.csv") >= 2)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)  # so that both arrive before the first can be answered
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+    saved = {p.name for p in (run / "checkpoint").iterdir()}
+
+    os.kill(process.pid, signal.SIGCONT)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(5)
+    assert process.exitcode == 128 + signal.SIGINT
+    assert saved & {p.name for p in (run / "checkpoint").iterdir()}
+
+
+def test_K12_two_runs_in_one_folder(bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = here / "run"
+    process = start(train_words(bars, run, epochs=10_000), here / "err")
+    wait_for(lambda: lines(run / "history.csv") >= 2)
+    log, latest = (run / "log.txt").read_bytes(), (here / "runs" / "latest").resolve()
+
+    assert main(train_words(bars, run, "--exist-ok")) == 5
+    assert str(run) in capsys.readouterr().err
+    assert (run / "log.txt").read_bytes().startswith(log)
+    assert (here / "runs" / "latest").resolve() == latest
+    assert kill(process, signal.SIGKILL) == -signal.SIGKILL
+
+
+def test_K09_other_settings_on_resume(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(copy)
+    assert main(["train", "--resume", "--output", str(copy), "--lr", "0.1", "--epochs", "9"]) == 2
+    message = capsys.readouterr().err
+    assert "lr: None before, 0.1 now" in message
+    assert "epochs: 4 before, 9 now" in message
+    assert contents(copy) == before
+
+
+def test_resuming_a_finished_run_measures_again(copy: Path, whole: Path) -> None:
+    for name in ("metrics.json", "model.safetensors", "report.html"):
+        (copy / name).unlink()
+    assert main(["train", "--resume", "--output", str(copy), "-q"]) == 0
+    assert_equal_runs(copy, whole)
+    old, new = (json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (whole, copy))
+    assert (old["top1"], old["loss"]) == (new["top1"], new["loss"])
+    assert (copy / "train.yaml").read_bytes() == (whole / "train.yaml").read_bytes().replace(
+        str(whole).encode(), str(whole).encode()
+    )
+
+
+def test_changed_data_is_refused(copy: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = Path(shutil.copytree(bars, here / "other"))
+    for path in (data / "lying").iterdir():
+        Image.fromarray(np.full((12, 12), 7, dtype=np.uint8)).save(path)
+    settings = (copy / "train.yaml").read_text(encoding="utf-8").replace(str(bars), str(data))
+    (copy / "train.yaml").write_text(settings, encoding="utf-8")
+    before = contents(copy)
+
+    assert main(["train", "--resume", "--output", str(copy)]) == 4
+    assert "not what the run began with" in capsys.readouterr().err
+    assert contents(copy) == before
+
+
+def test_a_run_without_a_checkpoint_begins_again(copy: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(copy / "checkpoint")
+    assert main(["train", "--resume", "--output", str(copy)]) == 0
+    assert "from the beginning" in capsys.readouterr().err
+    assert_equal_runs(copy, whole)
+
+
+def test_F1_what_a_killed_writer_left_is_removed(copy: Path) -> None:
+    left = copy / "checkpoint" / ".epoch-00003-step-0000000.safetensors.abc.part"
+    left.write_bytes(b"half")
+    assert main(["train", "--resume", "--output", str(copy), "-q"]) == 0
+    assert not list(copy.rglob("*.part"))
+
+
+@pytest.mark.parametrize("words", [["--resume"], ["--resume", "--output", "nothing"]])
+def test_nothing_to_resume(here: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *words]) == 2
+    assert "there is no run to continue" in capsys.readouterr().err
+
+
+def test_settings_that_were_edited_to_nonsense(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / "train.yaml").write_text("epochs: many\n", encoding="utf-8")
+    assert main(["train", "--resume", "--output", str(copy)]) == 2
+    assert "train.yaml" in capsys.readouterr().err
+
+
+def test_a_refused_run_leaves_the_earlier_one_untouched(copy: Path, here: Path, bars: Path) -> None:
+    before, latest = contents(copy), list((here / "runs").glob("*")) if (here / "runs").exists() else []
+    assert main(train_words(bars / "absent", copy, "--exist-ok")) == 3
+    assert main(train_words(bars, copy, "--exist-ok", "--time-limit", "soon")) == 2
+    assert contents(copy) == before
+    assert (list((here / "runs").glob("*")) if (here / "runs").exists() else []) == latest
