@@ -38,6 +38,16 @@ def encode(image: Bytes | Pillow.Image, form: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def laid_down(upright: Bytes, orientation: int) -> Bytes:
+    """How a camera of this orientation lays the pixels down, from the EXIF standard's table of row 0 and column 0."""
+    tall = upright if orientation < 5 else upright.transpose(1, 0, 2)
+    rows_back, columns_back = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (1, 0), 7: (1, 1), 8: (0, 1)}[
+        orientation
+    ]
+    tall = tall[::-1] if rows_back else tall
+    return np.ascontiguousarray(tall[:, ::-1] if columns_back else tall)
+
+
 def truncated_jpeg() -> bytes:
     """Opens, and fails in decoding."""
     whole = encode(random_pixels(64, 64, 3), "JPEG")

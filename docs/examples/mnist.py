@@ -26,8 +26,9 @@ def main(folder: Path | None = None, epochs: int = 10) -> Evaluation:
 
     # Train with the last training images as validation, then evaluate on the test set
     held_out = len(x_train) // 12
-    model = Classifier("msresnet_micro", epochs=epochs, batch_size=128)
-    model.fit(x_train[:-held_out], y_train[:-held_out], validation_data=(x_train[-held_out:], y_train[-held_out:]))
+    train, validation = slice(None, -held_out), slice(-held_out, None)
+    model = Classifier("msresnet_micro")
+    model.fit(x_train[train], y_train[train], epochs=epochs, validation_data=(x_train[validation], y_train[validation]))
     return model.evaluate(x_test, y_test)
 
 

@@ -31,10 +31,10 @@ def main(folder: Path = Path(), epochs: int = 40) -> Evaluation:
 
     # Grey, a threshold chosen for each image, black and white
     binary = {"channels": 1, "threshold": "otsu", "binary": True}
-    model = Classifier("msresnet_micro", epochs=epochs, batch_size=32, options=binary)
+    model = Classifier("msresnet_micro", options=binary)
 
     # Train and evaluate
-    model.fit(images[train], labels[train])
+    model.fit(images[train], labels[train], epochs=epochs, batch_size=32)
     return model.evaluate(images[test], labels[test])
 
 

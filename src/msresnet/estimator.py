@@ -80,17 +80,27 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.options = options
 
-    def fit(self, X: Any, y: Any = None, *, validation_data: Any = None) -> Classifier:  # noqa: N803
+    def fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any = None,
+        *,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        validation_data: Any = None,
+    ) -> Classifier:
         """Train on arrays and labels, or on what `msresnet train --data` takes.
 
         Args:
             X: images as arrays, or a path or name as text.
             y: labels (N,), numbers or strings; None with a path.
+            epochs, batch_size: for this call, in place of the constructor's.
             validation_data: (X, y), or a path; it chooses the model. None holds some of X out.
 
         Raises UsageError and DataError (both ValueErrors).
         """
-        config = self._config()
+        given = {"epochs": epochs, "batch_size": batch_size}
+        config = replace(self._config(), **{name: value for name, value in given.items() if value is not None})
         value_range = (0.0, 255.0)
         if _is_path(X):
             splits = open_data(str(X), config)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hostile
@@ -100,7 +100,7 @@ def test_D16_counts_of_images_and_labels_differ(tmp_path: Path) -> None:
 def test_D17_truncated_gzip(tmp_path: Path) -> None:
     data = gzip.compress(hostile.idx(IMAGES))
     assert "truncated" in refused(data[: len(data) // 2], tmp_path)
-    assert "why" in refused(data[:-1] + b"\0", tmp_path)
+    assert "CRC check failed" in refused(data[:-8] + bytes([data[-8] ^ 1]) + data[-7:], tmp_path)
 
 
 def test_D18_a_gzip_bomb_is_not_inflated(tmp_path: Path) -> None:
@@ -150,12 +150,14 @@ def read(data: bytes, dimensions: int) -> hostile.Bytes | None:
             return None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([1, 3]), st.booleans())
 def test_F17_any_bytes_are_an_array_or_are_refused(data: bytes, dimensions: int, zipped: bool) -> None:
     array = read(gzip.compress(data) if zipped else data, dimensions)
     assert array is None or hostile.idx(array) == data
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 4), min_size=3, max_size=3), st.binary(max_size=70))
 def test_F17_any_header_is_believed_only_when_it_is_true(shape: list[int], body: bytes) -> None:
     array = read(hostile.idx_header(*shape) + body, 3)
@@ -164,6 +166,7 @@ def test_F17_any_header_is_believed_only_when_it_is_true(shape: list[int], body:
     assert array is None or array.tobytes() == body
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.booleans())
 def test_F17_mutated_files_are_an_array_or_are_refused(seed: int, zipped: bool) -> None:
     whole_file = hostile.idx(IMAGES)

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -157,6 +157,7 @@ def test_an_image_shape_of_nothing_is_a_usage_error(tmp_path: Path) -> None:
             pixels(path, DataOptions(image_shape=shape))
 
 
+@settings(deadline=None)
 @given(
     arrays(np.uint8, st.tuples(st.integers(1, 5), st.just(1), st.integers(1, 4), st.integers(1, 4))),
     st.sampled_from(["first", "last"]),
@@ -177,6 +178,7 @@ def test_what_was_written_is_read(images: hostile.Bytes, column: str, delimiter:
     assert [source.classes[t] for t in source.targets] == [str(n) for n in labels]
 
 
+@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=60), st.text('0123456789.,;-+einfa#"\t\r\n \0', max_size=60).map(str.encode)))
 def test_F17_any_bytes_are_a_table_or_are_refused(data: bytes) -> None:
     with TemporaryDirectory() as name:

@@ -95,6 +95,12 @@ def test_validation_data_chooses_the_model(digits: tuple[Any, Any]) -> None:
     assert model.history_[-1]["val_loss"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_epochs_and_batch_size_of_one_call(digits: tuple[Any, Any]) -> None:
+    model = Classifier(**FAST).fit(*digits, epochs=2, batch_size=100)
+    assert len(model.history_) == 2
+    assert model.get_params()["epochs"] == 1
+
+
 def test_a_folder_is_trained_on_measured_and_asked(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, low in (("dark", 0), ("bright", 150)):

@@ -51,6 +51,15 @@ def test_every_model_folds_exactly(name: str) -> None:
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+@pytest.mark.parametrize("stem", ["imagenet", "deep", "small"])
+def test_every_stem_folds(stem: str) -> None:
+    model = randomised(create_classifier("resnet18", num_classes=3, stem=stem))
+    x = torch.randn(1, 3, 40, 56)
+    with torch.no_grad():
+        assert relative_error(fold(model)(x), model(x)) < 1e-5
+    assert not [m for m in fold(model).modules() if isinstance(m, nn.BatchNorm2d)]
+
+
 @pytest.mark.parametrize(("house", "plain"), [("msresnet18", "resnet18"), ("msresnet50", "resnet50")])
 def test_the_folded_house_family_is_a_plain_resnet(house: str, plain: str) -> None:
     ours = fold(create_classifier(house, img_size=224).eval())

@@ -16,10 +16,10 @@ from msresnet.nn.grammar import OPERATORS, Branch, Operator, allocate, receptive
 from msresnet.nn.operators import CascadeConv2d, Geometry, MultiScaleConv2d, RadixConv2d, build_operator
 from randomise import randomised, relative_error
 
-MULTI = [name for name in OPERATORS if name != "plain"]
+MULTI = [name for name in OPERATORS.names() if name != "plain"]
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", OPERATORS.names())
 @pytest.mark.parametrize("stride", [1, 2])
 def test_any_size_gives_the_shape_of_a_padded_convolution(name: str, stride: int) -> None:
     operator = build_operator(OPERATORS[name], Geometry(64, 64, stride, first=stride == 2)).eval()
@@ -40,7 +40,7 @@ def test_parts_add_up_to_the_output(name: str) -> None:
     assert len(operator.branches) == len(operator.parts(x))
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", OPERATORS.names())
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     operator = build_operator(OPERATORS[name], Geometry(64, 64))
     (operator(torch.randn(4, 64, 8, 8)) * torch.randn(4, 64, 8, 8)).sum().backward()

@@ -45,6 +45,7 @@ class Decoded:
     def fingerprint(self) -> str:
         """A digest of everything that training sees of the set."""
         digest = hashlib.sha256("\n".join(self.ids).encode("utf-8", "surrogateescape"))
+        digest.update(str(tuple(self.images.shape)).encode())
         digest.update(self.targets.numpy().tobytes())
         digest.update(self.images.numpy().data)
         return digest.hexdigest()[:16]

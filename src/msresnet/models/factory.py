@@ -14,6 +14,7 @@ from msresnet.models.article import ArticleCNN
 from msresnet.models.base import Config, FeatureExtractor, ImageModel
 from msresnet.models.families import HOUSE, RES2NET, RESNET
 from msresnet.models.resnet import MultiScaleResNet, ResNetSpec
+from msresnet.nn.grammar import OPERATORS
 from msresnet.registry import Registry
 
 Builder = Callable[..., ImageModel]
@@ -21,6 +22,9 @@ MODELS: Registry[Builder] = Registry("model", "msresnet models")
 
 
 def _resnet(spec: ResNetSpec, config: Config, **overrides: Any) -> ImageModel:
+    named = overrides.get("operator")
+    if isinstance(named, str):
+        overrides["operator"] = OPERATORS[named]
     return MultiScaleResNet(replace(spec, **overrides), config)
 
 
@@ -46,7 +50,7 @@ def create_model(
         features_only: return the stages' maps instead of logits.
         out_indices: which stages; None all, an int the last n.
         kwargs: `num_classes`, `in_chans`, `img_size`, `global_pool`, `drop_rate`, `drop_path_rate`, and any field of
-            the family's spec (`stem`, `shortcut_levels`, ...). None leaves the default.
+            the family's spec (`stem`, `shortcut_levels`, ...; `operator` also by name). None leaves the default.
 
     Raises UsageError for an unknown name or argument, and for an impossible combination.
     """

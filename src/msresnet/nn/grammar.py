@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from msresnet.errors import UsageError
+from msresnet.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def res2net(scale: int = 4) -> Operator:
     return Operator(branches if scale > 1 else branches[:1], "channels", "cascade", "concat", "branch", act=True)
 
 
-OPERATORS: dict[str, Operator] = {
+OPERATORS: Registry[Operator] = Registry("operator")
+for _name, _operator in {
     "plain": PLAIN,
     "res2net": res2net(),
     "pyramid": PYRAMID,
@@ -118,7 +120,8 @@ OPERATORS: dict[str, Operator] = {
     "reparameterised": REPARAMETERISED,
     "online": ONLINE,
     "online_lean": ONLINE_LEAN,
-}
+}.items():
+    OPERATORS.add(_name, _operator)
 
 
 def allocate(channels: int, branches: tuple[Branch, ...]) -> list[int]:

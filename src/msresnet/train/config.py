@@ -21,6 +21,8 @@ class TrainConfig(DataOptions, PreprocessOptions):
     .csv of pixels."""
     model: str = "auto"
     """A name from `msresnet models`. Default: msresnet_micro for grey images up to 32 pixels, else msresnet18."""
+    model_args: tuple[str, ...] = ()
+    """Arguments of the model as name=value, such as operator=res2net shortcut_levels=3 stem=deep."""
     output: str | None = None
     """The run's folder. Default: runs/<data>-<model>, numbered if taken."""
     exist_ok: bool = False

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import yaml
 
 from msresnet.data.augment import Augment
 from msresnet.data.loaders import Decoded, decode
@@ -104,7 +105,13 @@ def _model(config: TrainConfig, preprocess: Preprocess, notes: list[str]) -> str
 def _arguments(config: TrainConfig, preprocess: Preprocess, classes: int) -> dict[str, Any]:
     arguments = {"num_classes": classes, "in_chans": preprocess.channels, "img_size": list(preprocess.size)}
     rates = {"drop_rate": config.drop_rate, "drop_path_rate": config.drop_path_rate}
-    return arguments | {name: value for name, value in rates.items() if value}
+    arguments |= {name: value for name, value in rates.items() if value}
+    for text in config.model_args:
+        name, equals, value = text.partition("=")
+        if not equals or name in arguments:
+            raise UsageError(f"--model-args {text}", why="name=value, once each", hint="--model-args operator=res2net")
+        arguments[name] = yaml.safe_load(value)
+    return arguments
 
 
 def _augment(config: TrainConfig, preprocess: Preprocess) -> tuple[Augment, str]:

@@ -23,10 +23,10 @@ SPLITS = {
 
 
 class FolderSource(Source):
-    """Images in class folders; a sample's id is its path below the root."""
+    """Images in class folders; a sample's id is its path below the root, in characters that can be printed."""
 
     def __init__(self, root: Path, paths: list[Path], targets: list[int], classes: list[str]) -> None:
-        super().__init__(classes, np.array(targets, dtype=np.int64), [str(p.relative_to(root)) for p in paths])
+        super().__init__(classes, np.array(targets, dtype=np.int64), [printable(p.relative_to(root)) for p in paths])
         self.root, self.paths = root, paths
 
     def image(self, index: int) -> Image:

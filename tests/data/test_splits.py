@@ -1,0 +1,203 @@
+"""Which samples train, choose and measure: disjoint, stable, by class, and the same every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hostile
+from msresnet.cli.main import main
+from msresnet.data import splits as module
+from msresnet.data.options import DataOptions
+from msresnet.data.sample import ArraySource, Source
+from msresnet.data.splits import arrange, hold_out, open_data, whole
+from msresnet.errors import DataError, UsageError
+
+Labels = npt.NDArray[np.int64]
+
+
+def source(count: int, classes: int = 3, seed: int = 0) -> ArraySource:
+    """Different images of some classes; the first ones are the same for any count."""
+    images = np.stack([hostile.random_pixels(1, 4, 4, seed=seed + i) for i in range(count)])
+    names = [f"class{c}" for c in range(classes)]
+    return ArraySource(images, np.arange(count) % classes, names)
+
+
+def keys(part: Source) -> set[bytes]:
+    """The pixels of all samples."""
+    return {part.image(i).tobytes() for i in range(len(part))}
+
+
+def keys_of(part: Source, target: int) -> set[bytes]:
+    """The pixels of a class's samples."""
+    return {part.image(int(i)).tobytes() for i in np.flatnonzero(part.targets == target)}
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5, 0.95])
+def test_the_parts_are_disjoint_and_whole_and_hold_the_share_of_each_class(fraction: float) -> None:
+    whole_set = source(300)
+    rest, held = hold_out(whole_set, fraction, "val")
+    assert keys(rest) | keys(held) == keys(whole_set)
+    assert not keys(rest) & keys(held)
+    assert np.bincount(held.targets).tolist() == [int(np.ceil(100 * fraction))] * 3
+    for part in (rest, held):
+        for i in range(len(part)):
+            assert part[i].target == whole_set.targets[whole_set.ids.index(part.ids[i])]
+
+
+def test_the_choice_is_the_same_again_and_whatever_the_order() -> None:
+    first, again = hold_out(source(60), 0.2, "val")[1], hold_out(source(60), 0.2, "val")[1]
+    assert first.ids == again.ids
+    base = source(60)
+    order = np.random.default_rng(0).permutation(60)
+    shuffled = ArraySource(base.images[order], base.targets[order], base.classes)
+    assert keys(hold_out(shuffled, 0.2, "val")[1]) == keys(first)
+    assert keys(hold_out(source(60), 0.2, "test")[1]) != keys(first)
+
+
+@settings(deadline=None)
+@given(st.integers(30, 90), st.integers(1, 60), st.sampled_from([0.1, 0.2, 0.4]))
+def test_adding_samples_moves_others_only_at_the_boundary_of_their_class(
+    count: int, more: int, fraction: float
+) -> None:
+    small, large = source(count), source(count + more)
+    before, after = hold_out(small, fraction, "val")[1], hold_out(large, fraction, "val")[1]
+    for target in range(3):
+        old = keys_of(before, target)
+        still = keys_of(after, target) & keys_of(small, target)
+        assert old <= still or still <= old
+        grown = np.ceil(np.sum(large.targets == target) * fraction) - len(old)
+        assert len(old - still) <= max(0, np.sum(large.targets == target) - np.sum(small.targets == target))
+        assert len(still - old) <= max(0, grown)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2)), min_size=1, max_size=40), st.floats(0.05, 0.9))
+def test_equal_images_never_stand_on_both_sides(rows: list[tuple[int, int]], fraction: float) -> None:
+    images = np.array([level for level, _ in rows], np.uint8).reshape(-1, 1, 1, 1)
+    targets = np.array([target for _, target in rows])
+    rest, held = hold_out(ArraySource(images, targets, "abc"), fraction, "val")
+    assert not keys(rest) & keys(held)
+    assert len(rest) + len(held) == len(rows)
+    assert set(rest.targets) == set(targets)
+
+
+def test_a_class_of_one_image_stays_in_training_and_of_two_is_split() -> None:
+    labels = np.array([0] * 10 + [1] * 2 + [2])
+    base = source(13)
+    rest, held = hold_out(ArraySource(base.images, labels, "abc"), 0.1, "val")
+    assert np.bincount(rest.targets, minlength=3).tolist() == [9, 1, 1]
+    assert np.bincount(held.targets, minlength=3).tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
+def test_a_share_that_cannot_be_held_out(fraction: float) -> None:
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        hold_out(source(9), fraction, "val")
+
+
+def test_what_is_missing_is_held_out_and_said() -> None:
+    splits = arrange({"train": source(300)}, DataOptions())
+    assert {name: len(part) for name, part in splits.named().items()} == {"train": 216, "val": 24, "test": 60}
+    parts = [keys(part) for part in splits.named().values()]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 300
+    assert all(set(part.targets) == {0, 1, 2} for part in splits.named().values())
+    assert [note.split(":")[0] for note in splits.notes] == ["test set", "validation set"]
+
+
+def test_what_is_given_is_taken_as_it_is() -> None:
+    test, val = source(30, seed=1000), source(30, seed=2000)
+    splits = arrange({"train": source(300), "test": test}, DataOptions())
+    assert splits.test is test
+    assert (len(splits.train), splits.notes) == (270, [splits.notes[0]])
+    splits = arrange({"train": source(300), "val": val}, DataOptions())
+    assert (len(splits.train), splits.val, splits.test, splits.notes) == (300, val, None, [])
+    splits = arrange({"train": source(300)}, DataOptions(val_fraction=0.0, test_fraction=0.0))
+    assert (len(splits.train), splits.val, splits.test) == (300, None, None)
+
+
+def test_no_more_than_most_held_out_choose_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_HELD_OUT", 30)
+    splits = arrange({"train": source(600), "test": source(3, seed=5000)}, DataOptions(val_fraction=0.5))
+    assert splits.val is not None
+    assert 30 <= len(splits.val) <= 33
+
+
+def test_a_class_that_a_set_lacks_is_noted() -> None:
+    splits = arrange({"train": source(30), "test": source(2, seed=1000)}, DataOptions())
+    assert "the test set has no image of class2" in splits.notes
+
+
+def test_classes_are_matched_by_name_when_their_order_differs() -> None:
+    other = source(30, seed=1000)
+    turned = ArraySource(other.images, 2 - other.targets, ["class2", "class1", "class0"])
+    splits = arrange({"train": source(30), "test": turned}, DataOptions())
+    assert splits.test is not None
+    assert splits.test.classes == splits.train.classes
+    assert np.array_equal(splits.test.targets, other.targets)
+    few = ArraySource(other.images[:4], np.array([0, 0, 1, 1]), ["class1", "class2"])
+    assert arrange({"train": source(30), "test": few}, DataOptions()).test.targets.tolist() == [1, 1, 2, 2]  # type: ignore[union-attr]
+
+
+def test_D04_a_class_that_training_lacks() -> None:
+    test = ArraySource(source(4).images, np.array([0, 1, 2, 3]), ["class0", "class1", "class2", "newt"])
+    with pytest.raises(DataError, match="newt"):
+        arrange({"train": source(30), "test": test}, DataOptions())
+
+
+def test_D02_one_class_that_has_images() -> None:
+    one = ArraySource(source(4).images, np.zeros(4, np.int64), ["a", "b"])
+    with pytest.raises(DataError, match="only one class"):
+        arrange({"train": one}, DataOptions())
+
+
+def test_labels_must_be_there() -> None:
+    unlabelled = ArraySource(source(4).images, np.full(4, -1), [])
+    for sets in ({"train": unlabelled}, {"train": source(9), "val": unlabelled}):
+        with pytest.raises(DataError, match="no labels"):
+            arrange(dict[str, Source](sets), DataOptions())
+    with pytest.raises(DataError, match="empty"):
+        arrange({"train": ArraySource(source(4).images[:0], np.zeros(0, np.int64), "ab")}, DataOptions())
+
+
+def test_other_data_for_validation_and_test(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b", "c")):
+        hostile.write_classes(tmp_path / name, {"cat": 4 + number, "dog": 4}, seed=1000 * number)
+    root = str(tmp_path)
+    splits = open_data(f"{root}/a", DataOptions(val_data=f"{root}/b", test_data=f"{root}/c"))
+    assert {name: len(part) for name, part in splits.named().items()} == {"train": 8, "val": 9, "test": 10}
+    (tmp_path / "a").rename(tmp_path / "train")
+    (tmp_path / "b").rename(tmp_path / "val")
+    with pytest.raises(UsageError, match=f"{root} holds a val set"):
+        open_data(root, DataOptions(val_data=f"{root}/c"))
+    assert len(whole(root, DataOptions())) == 9
+    (tmp_path / "train").rename(tmp_path / "test")
+    with pytest.raises(DataError) as caught:
+        open_data(root, DataOptions(test_data=None))
+    assert caught.value.where == root
+
+
+@pytest.mark.parametrize("spec", ["absent/folder", "a" * 300, "~nobody-of-this-name/x", "x\0y"])
+def test_data_that_is_not_there(spec: str) -> None:
+    with pytest.raises(DataError, match="there is no data at"):
+        open_data(spec, DataOptions())
+
+
+def test_train_names_the_nearest_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "digit"]) == 3
+    message = capsys.readouterr().err
+    assert "there is no data at 'digit'" in message
+    assert "try: --data digits" in message
+    assert "Traceback" not in message
+
+
+def test_digits_are_split_without_a_common_image() -> None:
+    splits = open_data("digits", DataOptions())
+    parts = [keys(part) for part in splits.named().values()]
+    assert sum(len(part) for part in splits.named().values()) == 1797
+    assert len(set.union(*parts)) == sum(map(len, parts))

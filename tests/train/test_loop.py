@@ -1,0 +1,247 @@
+"""The loop and its plan: what diverges, what repeats, what ends early, and what a user's word is worth."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import contents, plan_for, same, train_words, trainer
+from torch import Tensor, nn
+
+from msresnet.cli.main import main
+from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError
+from msresnet.runtime import StopRequest
+from msresnet.tasks.classification import ClassificationTask
+from msresnet.train.checkpoint import newest_checkpoint, prefixed, save_checkpoint, section
+from msresnet.train.loop import Silent
+
+
+class Watcher(Silent):
+    """Remembers the losses, and asks to stop at one step."""
+
+    def __init__(self, stop: StopRequest | None = None, at: tuple[int, int] = (-1, -1)) -> None:
+        self.stop, self.at, self.losses, self.rows = stop, at, list[float](), list[dict[str, Any]]()
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        self.losses.append(loss)
+        if self.stop is not None and (epoch, step) == self.at:
+            self.stop.code = 143
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, at: int, what: str = "loss") -> None:
+    """Let the loss (or its gradient) of one step be NaN."""
+    original, calls = ClassificationTask.loss, [0]
+
+    def loss(task: ClassificationTask, outputs: Tensor, encoded: Tensor) -> Tensor:
+        calls[0] += 1
+        value = original(task, outputs, encoded)
+        if calls[0] != at:
+            return value
+        # The square root's slope at zero is infinite, and infinity times zero is no number.
+        return value * math.nan if what == "loss" else value + (outputs.sum() * 0).sqrt()
+
+    monkeypatch.setattr(ClassificationTask, "loss", loss)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_F7_a_bad_batch_changes_no_weight(
+    bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    spoil(monkeypatch, 4, what)
+    training = trainer(plan_for(bars, epochs=3), tmp_path)
+    before: dict[str, Tensor] = {}
+    training.observer = Watcher()
+    training.observer.step = lambda *_: before.update(  # type: ignore[method-assign]
+        {name: p.detach().clone() for name, p in training.raw.named_parameters()}
+    )
+    with pytest.raises(DivergedError, match=f"the {what} is nan") as caught:
+        training.run()
+    assert caught.value.exit_code == 6
+    assert "epoch 2, step 2" in caught.value.where
+    assert ".png" in caught.value.where
+    assert same(before, dict(training.raw.named_parameters()))
+    assert newest_checkpoint(tmp_path)[1]["epoch"] == 1
+
+
+def test_F7_a_learning_rate_without_measure(bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = here / "run"
+    assert main(train_words(bars, run, "--lr", "1e30", "-q")) == 6
+    message = capsys.readouterr().err
+    assert "try: --lr 2.5e+29" in message
+    assert "Traceback" not in message
+    assert not (run / "model.safetensors").exists()
+
+
+def test_one_seed_gives_one_run_and_another_gives_another(bars: Path) -> None:
+    def losses(seed: int) -> list[float]:
+        watcher = Watcher()
+        trainer(plan_for(bars, seed=seed, mixup=0.2, drop_rate=0.2), observer=watcher).run()
+        return watcher.losses
+
+    assert losses(1) == losses(1) != losses(2)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_F5_stopped_at_a_step_and_continued(bars: Path, tmp_path: Path, optimizer: str) -> None:
+    plan = plan_for(bars, epochs=3, batch_size=4, optimizer=optimizer, drop_path_rate=0.3, cutmix=0.5)
+    straight = Watcher()
+    whole = trainer(plan, observer=straight)
+    whole.run()
+
+    stop = StopRequest()
+    first = Watcher(stop, (1, 2))
+    with pytest.raises(Interrupted) as caught:
+        trainer(plan, tmp_path, first, stop).run()
+    assert caught.value.exit_code == 143
+    second = Watcher()
+    again = trainer(plan, tmp_path, second)
+    tensors, state, _ = newest_checkpoint(tmp_path)
+    assert (state["epoch"], state["step"]) == (1, 2)
+    again.restore(tensors, state, "")
+    again.run()
+    assert first.losses + second.losses == straight.losses
+    assert same(again.best, whole.best)
+    assert same(again.raw.state_dict(), whole.raw.state_dict())
+
+
+def test_F6_a_signal_while_measuring_loses_nothing(bars: Path, tmp_path: Path) -> None:
+    plan, stop = plan_for(bars, epochs=2), StopRequest()
+    whole = trainer(plan)
+    whole.run()
+    stopped = trainer(plan, tmp_path, stop=stop)
+    score = stopped.score
+
+    def asked(*arguments: Any) -> tuple[float, float]:
+        stop.code = 130
+        return score(*arguments)
+
+    stopped.score = asked  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        stopped.run()
+    again = trainer(plan, tmp_path)
+    again.restore(*newest_checkpoint(tmp_path)[:2], "")
+    again.run()
+    assert same(again.best, whole.best)
+
+
+def test_C14_a_checkpoint_without_the_optimisers_state(bars: Path, tmp_path: Path) -> None:
+    plan = plan_for(bars)
+    trainer(plan, tmp_path).run()
+    tensors, state, _ = newest_checkpoint(tmp_path)
+    kept = {name: t for name, t in tensors.items() if not name.startswith("optimizer/")}
+    save_checkpoint(tmp_path, kept, state)
+    with pytest.raises(ModelError, match="optimiser"):
+        trainer(plan).restore(*newest_checkpoint(tmp_path)[:2], str(tmp_path))
+
+
+def test_patience_ends_a_training_that_gains_nothing(bars: Path) -> None:
+    training = trainer(plan_for(bars, epochs=50, patience=2, ema=0.0, lr=1e-30))
+    scores = iter([(0.9, 1.0), (0.5, 1.0), (0.5, 1.0), (0.5, 1.0)])
+    training.score = lambda *_: next(scores)  # type: ignore[method-assign]
+    training.run()
+    assert len(training.state.history) == 3
+    assert training.state.best_epoch == 0
+
+
+def test_the_best_of_raw_and_averaged_is_kept(bars: Path) -> None:
+    training = trainer(plan_for(bars, epochs=1))
+    assert training.average is not None
+    averaged = training.average.model
+    training.score = lambda model, _: (0.9 if model is averaged else 0.1, 1.0)  # type: ignore[method-assign]
+    training.run()
+    assert training.state.history[0]["weights"] == "averaged"
+    assert same(training.best, averaged.state_dict())
+
+
+def test_a_time_limit_ends_the_training_and_scales_its_schedule(bars: Path) -> None:
+    training = trainer(plan_for(bars, epochs=None, time_limit="1s", lr=0.01))
+    training.run()
+    last = training.state.history[-1]
+    assert 1 <= last["seconds"] < 10
+    assert last["lr"] < 0.005
+    assert max(row["lr"] for row in training.state.history) <= 0.01
+
+
+def test_even_the_shortest_limit_takes_a_step(bars: Path) -> None:
+    training = trainer(plan_for(bars, epochs=None, time_limit="0.000001s"))
+    training.run()
+    assert training.state.seen > 0
+    assert training.state.history[0]["train_loss"] > 0
+
+
+def test_epochs_win_over_a_longer_limit(bars: Path) -> None:
+    training = trainer(plan_for(bars, epochs=2, time_limit="1h"))
+    training.run()
+    assert len(training.state.history) == 2
+
+
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lr=st.floats(1e-6, 1.0),
+    weight_decay=st.floats(0, 1),
+    epochs=st.integers(1, 1000),
+    batch_size=st.integers(1, 4096),
+    shift=st.floats(0, 0.5),
+    drop_rate=st.floats(0, 0.9),
+    optimizer=st.sampled_from(["adamw", "sgd"]),
+)
+def test_what_the_user_set_is_never_changed(bars: Path, **given_values: Any) -> None:
+    plan = plan_for(bars, **given_values)
+    for name in ("lr", "weight_decay", "epochs"):
+        assert getattr(plan, name) == given_values[name]
+    assert plan.augment.shift == given_values["shift"]
+    assert plan.arguments.get("drop_rate", 0) == given_values["drop_rate"]
+    assert all(getattr(plan.config, name) == value for name, value in given_values.items())
+
+
+def test_every_choice_is_announced_with_its_reason(bars: Path) -> None:
+    notes = "\n".join(plan_for(bars, model="auto", device="auto", precision="auto").notes)
+    for reason in ("model msresnet_micro: grey images", "device cpu: ", "precision ", "images held out by a stable hash"):
+        assert reason in notes
+    assert "tiny images are enlarged" in notes
+    assert "learning rate up to" in notes
+
+
+def test_a_contradiction_is_refused(bars: Path) -> None:
+    with pytest.raises(UsageError, match="augment none"):
+        plan_for(bars, augment="none", flip=0.5)
+
+
+def test_rates_reach_the_network(bars: Path) -> None:
+    training = trainer(plan_for(bars, drop_path_rate=0.5, epochs=1))
+    training.raw.train()
+    for module in training.raw.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # the last one of a block begins at zero, so that dropping it shows nothing
+    x = torch.randn(64, 1, 24, 24)
+    torch.manual_seed(1)
+    first = training.raw(x)
+    torch.manual_seed(2)
+    assert not torch.equal(first, training.raw(x))
+    plain = trainer(plan_for(bars, epochs=1)).raw.train()
+    assert torch.equal(plain(x), plain(x))
+
+
+def test_sections_take_tensors_apart_and_together() -> None:
+    tensors = {"a.b": torch.ones(1)}
+    assert same(section(prefixed(tensors, "model") | prefixed(tensors, "modelled"), "model"), tensors)
+
+
+def test_nothing_is_written_without_a_folder(bars: Path, tmp_path: Path) -> None:
+    before = contents(tmp_path)
+    trainer(plan_for(bars, epochs=1)).run()
+    assert contents(tmp_path) == before
+
+
+def test_more_epochs_than_none_lower_the_loss(bars: Path) -> None:
+    watcher = Watcher()
+    trainer(plan_for(bars, epochs=12, augment="none"), observer=watcher).run()
+    assert watcher.rows[-1]["train_loss"] < 0.7 * watcher.rows[0]["train_loss"]
