@@ -23,7 +23,8 @@ def timm() -> ModuleType:
     _kept.append(library)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pytest.importorskip("timm")
+        module: ModuleType = pytest.importorskip("timm")
+        return module
 
 
 _kept: list[torch.library.Library] = []

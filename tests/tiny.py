@@ -48,7 +48,14 @@ def pictures(root: Path, per_class: int = 12, side: int = 12) -> Path:
 
 def config(data: Path, **settings: Any) -> TrainConfig:
     """A training of seconds."""
-    quick = {"model": "msresnet_micro", "epochs": 2, "batch_size": 8, "precision": "fp32", "device": "cpu", "workers": 0}
+    quick = {
+        "model": "msresnet_micro",
+        "epochs": 2,
+        "batch_size": 8,
+        "precision": "fp32",
+        "device": "cpu",
+        "workers": 0,
+    }
     return TrainConfig(data=str(data), **{**quick, **settings})
 
 

@@ -17,12 +17,11 @@ from msresnet.results import Evaluation
 def main(folder: Path | None = None, epochs: int = 10) -> Evaluation:
     # Load the MNIST data set
     sets = mnist() if folder is None else idx_splits(folder)
-    x_train, y_train = sets["train"].images[:, 0], sets["train"].targets
-    x_test, y_test = sets["test"].images[:, 0], sets["test"].targets
+    y_train, y_test = sets["train"].targets, sets["test"].targets
 
     # Preprocess the image data
-    x_train = x_train.astype("float32") / 255.0
-    x_test = x_test.astype("float32") / 255.0
+    x_train = sets["train"].images[:, 0].astype("float32") / 255.0
+    x_test = sets["test"].images[:, 0].astype("float32") / 255.0
 
     # Train with the last training images as validation, then evaluate on the test set
     held_out = len(x_train) // 12

@@ -99,8 +99,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises UsageError and DataError (both ValueErrors).
         """
-        given = {"epochs": epochs, "batch_size": batch_size}
-        config = replace(self._config(), **{name: value for name, value in given.items() if value is not None})
+        config = self._config()
+        config = replace(
+            config,
+            epochs=config.epochs if epochs is None else epochs,
+            batch_size=config.batch_size if batch_size is None else batch_size,
+        )
         value_range = (0.0, 255.0)
         if _is_path(X):
             splits = open_data(str(X), config)

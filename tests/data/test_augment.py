@@ -9,7 +9,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage, stats  # type: ignore[import-untyped]
+from scipy import ndimage, stats
 from torch import Tensor
 
 from msresnet.data import augment as module

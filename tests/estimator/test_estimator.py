@@ -29,7 +29,7 @@ def expected_failures(estimator: Classifier) -> dict[str, str]:
 @pytest.mark.filterwarnings("ignore:Can't check dok sparse matrix for nan or inf")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
-@parametrize_with_checks(
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
     [Classifier(epochs=12, batch_size=16, validation_fraction=0.0, options={"precision": "fp32", "device": "cpu"})],
     expected_failed_checks=expected_failures,
 )

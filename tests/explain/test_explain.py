@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from msresnet.bundle import Bundle
 from msresnet.data.preprocess import Preprocess
@@ -35,7 +35,12 @@ def test_grad_cam_is_the_papers_formula(model: str) -> None:
     made, image = bundle(model, 28), picture(28)
     kept: list[Tensor] = []
     layer = made.model.get_submodule(made.model.attribution_layer)
-    handle = layer.register_forward_hook(lambda _m, _a, out: kept.append(out.clone()) or kept[-1])
+
+    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        kept.append(output.clone())
+        return kept[-1]
+
+    handle = layer.register_forward_hook(keep)
     logits = made.model(ready(made, image))
     handle.remove()
     (gradient,) = torch.autograd.grad(logits[0, 2], kept[0])
@@ -89,7 +94,7 @@ def test_shares_sum_to_one_in_each_operator_and_over_all() -> None:
 def test_a_silenced_branch_has_no_share() -> None:
     made = bundle()
     operator = made.model.get_submodule("layer2.0.conv2")
-    torch.nn.init.zeros_(operator.paths[1].conv.weight)  # type: ignore[index, union-attr, arg-type]
+    torch.nn.init.zeros_(operator.paths[1].conv.weight)  # type: ignore[index, union-attr]
     rows = [r for r in scale_responses(made, picture(), 0) if r.operator == "layer2.0.conv2"]
     assert [r.share for r in rows] == pytest.approx([1, 0])
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import CONTEXT, PATIENCE, config, contents, kill, losses, same, train_words, weights
 from torch import Tensor
 
 from msresnet.cli.main import main
@@ -24,6 +23,7 @@ from msresnet.errors import ModelError, ResourceError
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint, save_checkpoint
 from msresnet.train.fit import fit
 from msresnet.train.loop import Silent
+from tiny import CONTEXT, PATIENCE, config, contents, kill, losses, same, train_words, weights
 
 COUNT = 20_000
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import contents, plan_for, same, train_words, trainer
 from torch import Tensor, nn
 
 from msresnet.cli.main import main
@@ -19,6 +18,7 @@ from msresnet.runtime import StopRequest
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.train.checkpoint import newest_checkpoint, prefixed, save_checkpoint, section
 from msresnet.train.loop import Silent
+from tiny import contents, plan_for, same, train_words, trainer
 
 
 class Watcher(Silent):
@@ -123,7 +123,7 @@ def test_F6_a_signal_while_measuring_loses_nothing(bars: Path, tmp_path: Path) -
         stop.code = 130
         return score(*arguments)
 
-    stopped.score = asked  # type: ignore[method-assign]
+    stopped.score = asked  # type: ignore[assignment,method-assign]
     with pytest.raises(Interrupted):
         stopped.run()
     again = trainer(plan, tmp_path)
@@ -155,7 +155,7 @@ def test_the_best_of_raw_and_averaged_is_kept(bars: Path) -> None:
     training = trainer(plan_for(bars, epochs=1))
     assert training.average is not None
     averaged = training.average.model
-    training.score = lambda model, _: (0.9 if model is averaged else 0.1, 1.0)  # type: ignore[method-assign]
+    training.score = lambda model, _: (0.9 if model is averaged else 0.1, 1.0)  # type: ignore[assignment,method-assign]
     training.run()
     assert training.state.history[0]["weights"] == "averaged"
     assert same(training.best, averaged.state_dict())
@@ -204,10 +204,30 @@ def test_what_the_user_set_is_never_changed(bars: Path, **given_values: Any) -> 
 
 def test_every_choice_is_announced_with_its_reason(bars: Path) -> None:
     notes = "\n".join(plan_for(bars, model="auto", device="auto", precision="auto").notes)
-    for reason in ("model msresnet_micro: grey images", "device cpu: ", "precision ", "images held out by a stable hash"):
+    for reason in (
+        "model msresnet_micro: grey images",
+        "device cpu: ",
+        "precision ",
+        "images held out by a stable hash",
+    ):
         assert reason in notes
     assert "tiny images are enlarged" in notes
     assert "learning rate up to" in notes
+
+
+@pytest.mark.parametrize(("side", "precision"), [(8, "fp32"), (16, "fp32"), (17, "bf16"), (64, "bf16")])
+def test_maps_of_one_pixel_are_not_trained_in_bf16(
+    bars: Path, side: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weight's gradient of a 3x3 convolution with stride 2 on a map of one pixel comes out as NaN now and then."""
+    monkeypatch.setattr("msresnet.runtime._bf16", lambda device: (True, "as if it were fast"))
+    asked = {"model": "resnet50", "image_size": (side,)}
+    plan = plan_for(bars, precision="auto", **asked)
+    assert plan.precision == precision
+    assert any(note.startswith(f"precision {precision}: ") for note in plan.notes)
+    if precision == "fp32":
+        with pytest.raises(UsageError, match="--precision fp32"):
+            plan_for(bars, precision="bf16", **asked)
 
 
 def test_a_contradiction_is_refused(bars: Path) -> None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import config
 from torch import Tensor, nn
 
 from msresnet.models import create_model
@@ -23,6 +22,7 @@ from msresnet.train.optimiser import (
     pace,
     set_pace,
 )
+from tiny import config
 
 SHARES = st.floats(0, 1)
 

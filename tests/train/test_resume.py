@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import CONTEXT, PATIENCE, contents, kill, lines, losses, same, start, train_words, wait_for, weights
 
 from msresnet.cli.main import main
 from msresnet.runtime import stop_on_signals
 from msresnet.train.checkpoint import checkpoints
+from tiny import CONTEXT, PATIENCE, contents, kill, lines, losses, same, start, train_words, wait_for, weights
 
 
 @pytest.fixture(scope="module")

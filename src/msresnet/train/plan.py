@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from msresnet.data.preprocess import Preprocess, look, with_statistics
 from msresnet.data.preprocess import plan as plan_preprocess
 from msresnet.data.splits import Splits
 from msresnet.errors import UsageError
+from msresnet.models.base import ImageModel
 from msresnet.models.factory import MODELS, create_classifier
 from msresnet.nn.stems import stem_for
 from msresnet.runtime import Precision, choose_device, choose_precision, seconds
@@ -30,6 +32,7 @@ DEFAULT_EPOCHS = 20
 FEWEST_PIXELS = 6
 MICRO_SIDE = 32
 """Up to this many pixels a side, the micro network sees all there is to see in a grey image."""
+ONE_PIXEL = "with maps of one pixel, gradients of strided convolutions in bf16 are wrong on the CPU"
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,19 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     """Decide everything and decode the data. Raises UsageError, DataError or ResourceError."""
     device, why_device = choose_device(config.device)
     precision, why_precision = choose_precision(config.precision, device)
-    notes = [*splits.notes, f"device {device}: {why_device}", f"precision {precision}: {why_precision}"]
+    notes = [*splits.notes, f"device {device}: {why_device}"]
     sizes, grey = look(splits.train)
     preprocess, reasons = plan_preprocess(config, sizes, grey)
     model = _model(config, preprocess, notes)
     arguments = _arguments(config, preprocess, len(splits.classes))
     with torch.device("meta"):  # an impossible network is refused before the data is read; no memory is taken
-        parameters = sum(p.numel() for p in create_classifier(model, **arguments).parameters())
-    notes += reasons
+        network = create_classifier(model, **arguments)
+    parameters = sum(p.numel() for p in network.parameters())
+    if device.type == "cpu" and precision == "bf16" and _strides_over_one_pixel(network, preprocess):
+        if config.precision == "bf16":
+            raise UsageError("--precision bf16 cannot be trusted here", why=ONE_PIXEL, hint="--precision fp32")
+        precision, why_precision = "fp32", ONE_PIXEL
+    notes += [f"precision {precision}: {why_precision}", *reasons]
     train = decode(splits.train, preprocess, config.workers, config.on_bad)
     val = decode(splits.val, preprocess, config.workers, config.on_bad) if splits.val is not None else None
     notes += [f"{len(d.bad)} unreadable images were skipped" for d in (train, val) if d is not None and d.bad]
@@ -87,6 +95,13 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
         config, task, model, arguments, preprocess, train, val, device, precision, epochs, limit, lr, decay, augment,
         notes,
     )  # fmt: skip
+
+
+def _strides_over_one_pixel(network: ImageModel, preprocess: Preprocess) -> bool:
+    """Whether a stage that halves the resolution begins with a map of one pixel."""
+    reductions = [1, *(stage.reduction for stage in network.feature_info)]
+    side = min(preprocess.size)
+    return any(after > before >= side for before, after in pairwise(reductions))
 
 
 def _model(config: TrainConfig, preprocess: Preprocess, notes: list[str]) -> str:

@@ -1,0 +1,222 @@
+"""Verbs, messages, exit codes; and that every door gives the same answer on the same file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import msresnet
+from msresnet.cli.main import ALIASES, VERBS, main
+from msresnet.results import DIGITS
+from tiny import contents, train_words
+
+
+@pytest.fixture(scope="module")
+def run(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(train_words(bars, folder / "run", "-q", epochs=3, batch=8)) == 0
+    return folder / "run"
+
+
+def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=False, env=os.environ | environment
+    )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["predict", "-h"], ["--version"]])
+def test_help_never_imports_torch(words: list[str]) -> None:
+    code = (
+        f"import sys; from msresnet.cli.main import main; code = main({words!r}); print('torch' in sys.modules, code)"
+    )
+    done = python("-c", code)
+    assert done.stdout.splitlines()[-1] == "False 0"
+
+
+@pytest.mark.parametrize(("word", "near"), [("trian", "train"), ("evalute", "evaluate"), ("vall", "val")])
+def test_an_unknown_verb_names_the_nearest(word: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word]) == 2
+    assert near in capsys.readouterr().err
+
+
+def test_no_verb_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    text = capsys.readouterr().out
+    assert all(f"\n  {verb} " in text for verb in VERBS)
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_aliases_lead_to_their_verbs(alias: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([alias, "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert main([ALIASES[alias], "--print-config"]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def broken(words: object, common: object) -> int:
+    raise ZeroDivisionError("division by zero")
+
+
+def test_a_bug_of_ours_shows_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("msresnet.cli.doctor.main", broken)
+    assert main(["doctor"]) == 1
+    quiet = capsys.readouterr().err
+    assert "ZeroDivisionError" in quiet
+    assert "--debug" in quiet
+    assert "Traceback" not in quiet
+    assert main(["doctor", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_debug_keeps_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "epoch=1", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), 5),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes"), 5),
+        (OSError(28, "No space left on device"), 5),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_F8_what_the_machine_lacks(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(words: object, common: object) -> int:
+        raise error
+
+    monkeypatch.setattr("msresnet.cli.doctor.main", lacking)
+    assert main(["doctor"]) == code
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    script = f"{sys.executable} -m msresnet models --format json --print-config; {sys.executable} -m msresnet --help"
+    command = f"set -o pipefail; ({script}) | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_F3_standard_output_on_a_full_disk() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "msresnet", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 5
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def answers(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
+    assert main(words) == 0
+    return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+
+
+def test_every_door_gives_the_same_answer_to_the_last_digit(
+    run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "--model", str(run), "--data", str(bars), "--output", "measured", "-q"]) == 0
+    capsys.readouterr()
+    with (here / "measured" / "predictions.csv").open(encoding="utf-8") as file:
+        measured = {row["id"]: (row["label"], row["probability"]) for row in csv.DictReader(file)}
+    files = [str(bars / name) for name in measured]
+    together = answers(["predict", "--model", str(run), "--format", "csv", *files], capsys)
+    alone = [answers(["predict", "--model", str(run), "--format", "csv", file], capsys)[0] for file in files[::4]]
+    classifier = msresnet.load(run)
+    door = [classifier.predict(file) for file in files]
+
+    assert len(measured) == 24
+    assert [(a["label"], a["probability"]) for a in together] == list(measured.values())
+    assert [(a["label"], a["probability"]) for a in alone] == list(measured.values())[::4]
+    assert [(d.labels[0], f"{d.confidences[0]:.{DIGITS}f}") for d in door] == list(measured.values())
+
+
+def test_evaluate_and_the_run_agree(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert main(["evaluate", "--model", str(run), "--format", "json", "-q"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert {k: measured[k] for k in ("split", "n", "top1", "loss", "ece")} == {
+        k: recorded[k] for k in ("split", "n", "top1", "loss", "ece")
+    }
+    scores = msresnet.load(run).bundle_.scores
+    assert scores["test"]["top1"] == measured["top1"]
+
+
+def test_the_quality_gate(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    top1 = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["top1"]
+    assert main(["evaluate", "--model", str(run), "-q", "--fail-under", f"top1={top1}"]) == 0
+    assert main(["evaluate", "--model", str(run), "-q", "fail_under=top5=1.0"]) == 0
+    capsys.readouterr()
+    code = main(["evaluate", "--model", str(run), "-q", "--fail-under", "top1=1.0"])
+    assert code == (0 if top1 == 1.0 else 8)
+
+
+def test_the_gate_fails_with_8(run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "swapped").mkdir()
+    (here / "swapped" / "lying").symlink_to(bars / "standing")
+    (here / "swapped" / "standing").symlink_to(bars / "lying")
+    words = ["evaluate", "--model", str(run), "--data", "swapped", "--fail-under", "top1=0.9"]
+    assert main(words) == 8
+    assert "under 0.9" in capsys.readouterr().err
+
+
+def test_unreadable_images_are_named_and_the_rest_is_answered(
+    run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "bad.png").write_bytes(b"")
+    good = bars / "lying" / "00.png"
+    assert main(["predict", "--model", str(run), "bad.png", str(good), "--format", "json"]) == 3
+    found = capsys.readouterr()
+    assert [row["id"] for row in json.loads(found.out)] == [str(good)]
+    assert "bad.png" in found.err
+
+
+def test_I21_names_that_are_no_text(run: Path, bars: Path, here: Path) -> None:
+    picture = (bars / "lying" / "00.png").read_bytes()
+    for name in ("lying", "standing"):
+        (here / "data" / name).mkdir(parents=True)
+        for raw in (b"\xff.png", b"a\nb.png", b"=1+1.png"):
+            (here / "data" / name / os.fsdecode(raw)).write_bytes(picture)
+    words = ["predict", "--model", str(run), "data", "--format"]
+    code = (
+        f"from msresnet.cli.main import main; print([main({words!r} + [f]) for f in ('table', 'csv', 'json', 'jsonl')])"
+    )
+    done = python("-c", code)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "[0, 0, 0, 0]"
+    assert main(["evaluate", "--model", str(run), "--data", "data", "--output", "out", "-q"]) == 0
+    with (here / "out" / "predictions.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 6
+
+
+def test_a_model_without_its_data_asks_for_some(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    msresnet.load(run).save(here / "bundle")
+    assert main(["evaluate", "--model", "bundle"]) == 2
+    assert "--data" in capsys.readouterr().err
+
+
+def test_predicting_writes_nothing(run: Path, bars: Path, here: Path) -> None:
+    assert main(["predict", "--model", str(run), str(bars / "lying")]) == 0
+    assert contents(here) == {}
+
+
+def test_a_run_folder_holds_what_it_should(run: Path) -> None:
+    names = {p.name for p in run.iterdir()} - {".lock"}
+    assert names == {
+        "README.md", "checkpoint", "config.json", "environment.json", "history.csv", "log.txt", "metrics.json",
+        "model.safetensors", "predictions.csv", "report.html", "train.yaml",
+    }  # fmt: skip
+    log = (run / "log.txt").read_text(encoding="utf-8")
+    assert log.startswith("msresnet train")
+    assert "epoch   3" in log
