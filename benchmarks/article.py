@@ -18,7 +18,7 @@ from typing import Any
 
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import ArraySource
-from msresnet.data.splits import open_data, read_any
+from msresnet.data.splits import read_any
 from msresnet.infer.evaluate import evaluate
 from msresnet.infer.predictor import Predictor
 from msresnet.runtime import environment
@@ -40,12 +40,10 @@ class Row:
 
 def ours(name: str, config: TrainConfig) -> Row:
     """Train with msresnet; the test set is measured once, at the end."""
-    splits = open_data(config.data, config)
     start = time.perf_counter()
-    fitted = fit(config, splits)
+    fitted = fit(config)
     seconds = time.perf_counter() - start
-    assert splits.test is not None
-    measured, _ = evaluate(Predictor(fitted.bundle), splits.test, "test", config)
+    measured = evaluate(Predictor(fitted.bundle), fitted.sets["test"], "test")
     return Row(name, fitted.cost["params"], seconds, measured.metrics["top1"])
 
 

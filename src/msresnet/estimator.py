@@ -30,6 +30,7 @@ from msresnet.data.sample import ArraySource, Image, Source
 from msresnet.data.splits import Splits, arrange, open_data, read_any, whole
 from msresnet.errors import DataError, UsageError, nearest
 from msresnet.infer.evaluate import evaluate as measure
+from msresnet.infer.evaluate import prepare
 from msresnet.infer.inputs import expand
 from msresnet.infer.predictor import Predictor, decode_all
 from msresnet.results import Classification, Evaluation
@@ -138,13 +139,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if _is_path(X):
             found, _ = read_any(str(X), config)
             name = next(split for split in ("test", "val", "train") if split in found)
-            return measure(self._predictor, found[name], name, config)[0]
+            return measure(self._predictor, prepare(self.bundle_, found[name], config), name)
         if y is None:
             raise UsageError("evaluate needs labels", hint="evaluate(X, y), or a folder")
         images, targets = self._images(X), self._targets(y)
         check_consistent_length(images, targets)
         source = ArraySource(images, targets, self.bundle_.task.class_names)
-        return measure(self._predictor, source, "given", config)[0]
+        return measure(self._predictor, prepare(self.bundle_, source, config), "given")
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
         """Share of right answers, each weighted by `sample_weight` (N,) if given."""

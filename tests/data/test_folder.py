@@ -11,7 +11,7 @@ import pytest
 
 import hostile
 from msresnet.cli.main import main
-from msresnet.data.loaders import Decoded, decode
+from msresnet.data.loaders import Decoded, decode, decode_sets
 from msresnet.data.options import DataOptions
 from msresnet.data.preprocess import Preprocess, look
 from msresnet.data.sample import Source
@@ -189,6 +189,23 @@ def test_skipped_images_leave_every_other_with_its_own_label(tmp_path: Path) -> 
         seed = 100_000 * int(target) + int(Path(name).stem)
         assert Path(name).parent.name == source.classes[int(target)]
         assert np.array_equal(image[0], hostile.random_pixels(8, 8, seed=seed))
+
+
+def test_F12_the_share_is_judged_over_all_sets_together(tmp_path: Path) -> None:
+    """One bad image in a small validation set is no reason to refuse a large and sound data set."""
+    large, small = spoilt(tmp_path / "train", 0), spoilt(tmp_path / "val", 1, good=10)
+    sets = decode_sets({"train": large, "val": small}, PREPROCESS)
+    assert (len(sets["train"]), len(sets["val"])) == (400, 18)
+    with pytest.raises(DataError, match="2 of 20 images"):
+        decode(small, PREPROCESS)
+
+
+def test_F12_no_class_is_lost_in_silence(tmp_path: Path) -> None:
+    hostile.write_classes(tmp_path, {"cat": 300, "dog": 2})
+    hostile.spoil(tmp_path, ["dog/0000.png", "dog/0001.png"])
+    for policy in (None, "skip"):
+        with pytest.raises(DataError, match=r"no image of dog can be read\n.*dog/0000.png"):
+            decode(folder(tmp_path)[0], PREPROCESS, 0, policy)
 
 
 def test_looking_passes_over_what_cannot_be_read(tmp_path: Path) -> None:

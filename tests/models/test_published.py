@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from msresnet.models.factory import create_classifier
-from randomise import randomised, relative_error
 from oracles import timm
+from randomise import randomised, relative_error
 
 # Torchvision's model tables for ResNet; for Res2Net the paper's repository (25.70 M), and timm for the exact count.
 PUBLISHED = {"resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032, "res2net50_26w_4s": 25_699_120}

@@ -62,6 +62,6 @@ def main(words: list[str], common: Common) -> int:
     samples = samples[: config.count]
     names = [splits.classes[s.target] for s in samples]
     pairs = [(s.image, preprocess.image(s.image)) for s in samples]
-    write_atomic(Path(config.output), lambda part: preprocess_picture(pairs, names, preprocess.describe(), part))
+    write_atomic(Path(config.output), lambda part: preprocess_picture(pairs, names, preprocess.steps(), part))
     screen.note(f"picture: {config.output}")
     return 0

@@ -25,7 +25,8 @@ def main(words: list[str], common: Common) -> int:
     if common.print_config:
         print(parsed.table())
         return 0
-    from msresnet.cli.pipeline import headline, reload, train_run
+    from msresnet.bundle import load_bundle
+    from msresnet.cli.pipeline import headline, train_run
     from msresnet.cli.screen import Screen
     from msresnet.infer.predictor import Predictor
     from msresnet.train.config import TrainConfig
@@ -34,7 +35,7 @@ def main(words: list[str], common: Common) -> int:
     training = TrainConfig(data="digits", epochs=60, time_limit=config.time_limit, output=config.output, exist_ok=True)
     finished = train_run(training, screen, ["demo", *words])
     print(headline(finished.evaluation))
-    bundle = reload(finished.folder)
+    bundle = load_bundle(finished.folder)
     answer = Predictor(bundle, "cpu").predict_ready(finished.data.images[:1], finished.data.ids[:1])
     truth = bundle.task.class_names[int(finished.data.targets[0])]
     label, probability = answer.top(1)[0][0]

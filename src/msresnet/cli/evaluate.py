@@ -26,7 +26,7 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.bundle import load_bundle
     from msresnet.cli.screen import Screen
     from msresnet.files import check_output
-    from msresnet.infer.evaluate import evaluate, pick
+    from msresnet.infer.evaluate import evaluate, pick, prepare
     from msresnet.infer.predictor import Predictor
     from msresnet.report.html import Story
     from msresnet.runtime import environment
@@ -36,9 +36,10 @@ def main(words: list[str], common: Common) -> int:
         check_output(Path(config.output), folder=True)
     bundle = load_bundle(config.model)
     splits = _splits(config)
-    split, source = pick(splits, config.split)
+    split, source = pick(splits.named(), config.split)
     screen.notes([*splits.notes, f"measuring on the {split} set"])
-    measured, data = evaluate(Predictor(bundle, config.device, config.batch_size), source, split, config)
+    data = prepare(bundle, source, config)
+    measured = evaluate(Predictor(bundle, config.device, config.batch_size), data, split)
     if config.output is not None:
         command = shlex.join(["msresnet", "evaluate", *words])
         story = Story(bundle, measured, data, [], splits.notes, environment(), command)

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msresnet.bundle import Bundle, load_bundle
+from msresnet.bundle import Bundle
 from msresnet.cli.screen import Screen
 from msresnet.data.loaders import Decoded
 from msresnet.errors import UsageError
@@ -64,10 +64,10 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     """Evaluate a fitted model once, and write metrics, predictions, the bundle's scores and the report."""
     folder = fitted.folder
     assert folder is not None
-    split, source = pick(fitted.splits, "auto")
+    split, data = pick(fitted.sets, "auto")
     if split != "test":
         screen.note(f"· there is no test set: the figures are of the {split} set, which also chose the model", "yellow")
-    measured, data = evaluate(Predictor(fitted.bundle, config.device), source, split, config)
+    measured = evaluate(Predictor(fitted.bundle, config.device), data, split)
     figures = measured.metrics | fitted.cost
     measured = Evaluation(measured.predictions, measured.targets, figures)
     kept = ("n", "top1", "top1_ci95", "loss", "ece")
@@ -133,8 +133,3 @@ def point_latest(folder: Path) -> None:
         part.replace(link)
     finally:
         part.unlink(missing_ok=True)
-
-
-def reload(folder: Path) -> Bundle:
-    """The bundle of a run as anybody would load it."""
-    return load_bundle(folder)

@@ -51,18 +51,43 @@ class Decoded:
         return digest.hexdigest()[:16]
 
 
-def decode(source: Source, preprocess: Preprocess, workers: int = 0, on_bad: str | None = None) -> Decoded:
-    """Read and preprocess a whole set.
+def decode_sets(
+    sets: dict[str, Source], preprocess: Preprocess, workers: int = 0, on_bad: str | None = None
+) -> dict[str, Decoded]:
+    """Read and preprocess whole sets; how many images may be unreadable is judged over all of them together.
 
     Args:
-        source: the set.
+        sets: by name.
         preprocess: what every image goes through.
         workers: threads that decode; 0 uses the calling one.
         on_bad: 'fail' at the first unreadable image, 'skip' any number, None up to 1 %.
 
     Raises DataError for unreadable images, with their number and the first reasons; ResourceError for lack of memory.
     """
+    decoded = {name: _decode(source, preprocess, workers, on_bad == "fail") for name, source in sets.items()}
+    _judge([entry for data in decoded.values() for entry in data.bad], sum(map(len, sets.values())), on_bad)
+    for name, data in decoded.items():
+        _check_classes(sets[name], data)
+    return decoded
 
+
+def decode(source: Source, preprocess: Preprocess, workers: int = 0, on_bad: str | None = None) -> Decoded:
+    """`decode_sets` for one set."""
+    return decode_sets({"": source}, preprocess, workers, on_bad)[""]
+
+
+def _check_classes(source: Source, data: Decoded) -> None:
+    """Raise DataError when none of a class's images can be read: learning goes on without no class in silence."""
+    lost = np.setdiff1d(source.targets, data.targets.numpy())
+    if len(lost):
+        raise DataError(
+            f"no image of {', '.join(source.classes[c] for c in lost[:5])} can be read",
+            where=_listed(data.bad),
+            hint="mend them, or remove the class",
+        )
+
+
+def _decode(source: Source, preprocess: Preprocess, workers: int, strict: bool) -> Decoded:
     def one(index: int) -> Image | DataError:
         try:
             return preprocess.image(source.image(index))
@@ -79,13 +104,12 @@ def decode(source: Source, preprocess: Preprocess, workers: int = 0, on_bad: str
             results = pool.map(one, chunk) if workers else map(one, chunk)
             for index, result in zip(chunk, results, strict=True):
                 if isinstance(result, DataError):
-                    if on_bad == "fail":
+                    if strict:
                         raise result
                     bad.append((source.ids[index], result.why or result.what))
                 else:
                     pixels[len(kept)] = result
                     kept.append(index)
-    _judge(bad, len(source), on_bad)
     targets = torch.from_numpy(np.asarray(source.targets)[kept].copy())
     return Decoded(images[: len(kept)], targets, [source.ids[i] for i in kept], bad)
 
@@ -104,13 +128,18 @@ def _allocate(count: int, preprocess: Preprocess) -> Tensor:
 def _judge(bad: list[tuple[str, str]], total: int, on_bad: str | None) -> None:
     allowed = total if on_bad == "skip" else int(total * MOST_BAD)
     if len(bad) > allowed or len(bad) == total > 0:
-        listed = "; ".join(f"{printable(name)}: {reason}" for name, reason in bad[:5])
         raise DataError(
             f"{len(bad):,} of {total:,} images cannot be read",
-            where=listed + (f"; and {len(bad) - 5:,} more" if len(bad) > 5 else ""),
+            where=_listed(bad),
             why="all are bad" if len(bad) == total else f"more than {MOST_BAD:.0%}",
             hint="mend or remove them" + ("" if len(bad) == total else ", or --on-bad skip"),
         )
+
+
+def _listed(bad: list[tuple[str, str]]) -> str:
+    """The first unreadable images and the reasons."""
+    listed = "; ".join(f"{printable(name)}: {reason}" for name, reason in bad[:5])
+    return listed + (f"; and {len(bad) - 5:,} more" if len(bad) > 5 else "")
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:

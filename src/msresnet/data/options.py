@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,7 @@ class DataOptions:
     """Share of the training data held out for validation where there is none (by a stable hash)."""
     test_fraction: float = 0.2
     """Share held out for testing where there is neither a validation nor a test set."""
-    image_shape: tuple[int, ...] | None = None
+    image_shape: Annotated[tuple[int, ...] | None, arg(metavar="H W")] = None
     """Shape of the images in a .csv: H W, or C H W. Default: square and grey."""
     label_column: Literal["auto", "first", "last", "none"] = "auto"
     """Which column of a .csv holds the label."""
@@ -32,7 +34,7 @@ class DataOptions:
 class PreprocessOptions:
     """How every image is brought to one form, before training and ever after."""
 
-    image_size: tuple[int, ...] | None = None
+    image_size: Annotated[tuple[int, ...] | None, arg(metavar="PIXELS")] = None
     """Side in pixels, or height and width. Default: that of the data if it is all alike, else 224."""
     channels: Literal[1, 3] | None = None
     """1 grey, 3 RGB. Default: as the data."""

@@ -129,14 +129,18 @@ class Preprocess:
         }
         return cls(**plain)
 
-    def describe(self) -> str:
-        """One line for people."""
+    def steps(self) -> str:
+        """What is done to the pixels, in one line for people."""
         steps = ["grey" if self.channels == 1 else "RGB", f"{self.resize} to {self.size[0]}x{self.size[1]}"]
         if self.threshold is not None:
             name = self.threshold if self.threshold in ("otsu", "adaptive") else f"at {self.threshold}"
             steps.append(f"threshold {name}" + (" to black and white" if self.binary else ""))
+        return " → ".join(steps)
+
+    def describe(self) -> str:
+        """All that is done, in one line for people."""
         numbers = ", ".join(f"{m:.3f}±{s:.3f}" for m, s in zip(self.mean, self.std, strict=True))
-        return " → ".join([*steps, f"normalise ({numbers})"])
+        return f"{self.steps()} → normalise ({numbers})"
 
 
 def otsu(grey: npt.NDArray[np.uint8]) -> int:

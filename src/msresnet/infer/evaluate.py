@@ -5,27 +5,33 @@ from __future__ import annotations
 import csv
 import io
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from msresnet.bundle import Bundle
 from msresnet.data.decode import printable
 from msresnet.data.loaders import Decoded, decode
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Source
-from msresnet.data.splits import Splits
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.predictor import Predictor
 from msresnet.models.cost import count_macs
 from msresnet.results import DIGITS, Evaluation
 
+T = TypeVar("T")
 
-def evaluate(predictor: Predictor, source: Source, split: str, options: DataOptions) -> tuple[Evaluation, Decoded]:
-    """Measure a model on a set; classes are matched by name. Also gives the preprocessed set.
+
+def prepare(bundle: Bundle, source: Source, options: DataOptions) -> Decoded:
+    """A set as a model takes it, its classes matched by name.
 
     Raises DataError for classes that the model does not know, unlabelled samples, and unreadable images.
     """
+    return decode(_matched(source, bundle), bundle.preprocess, options.workers, options.on_bad)
+
+
+def evaluate(predictor: Predictor, data: Decoded, split: str) -> Evaluation:
+    """Measure a model on a prepared set; `split` is what the figures say it is."""
     bundle = predictor.bundle
-    data = decode(_matched(source, bundle), bundle.preprocess, options.workers, options.on_bad)
     start = time.perf_counter()
     results = predictor.predict_decoded(data)
     spent = time.perf_counter() - start
@@ -36,12 +42,11 @@ def evaluate(predictor: Predictor, source: Source, split: str, options: DataOpti
     figures["macs"] = count_macs(bundle.model)
     if data.bad:
         figures["unreadable"] = len(data.bad)
-    return Evaluation(results, measured.targets, figures), data
+    return Evaluation(results, measured.targets, figures)
 
 
-def pick(splits: Splits, split: str) -> tuple[str, Source]:
+def pick(sets: Mapping[str, T], split: str) -> tuple[str, T]:
     """The set that was asked for; 'auto' is the test set, else validation. Raises UsageError for an absent one."""
-    sets = splits.named()
     if split == "auto":
         split = next(name for name in ("test", "val", "train") if name in sets)
     if split not in sets:

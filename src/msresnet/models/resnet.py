@@ -24,6 +24,9 @@ from msresnet.nn.heads import Pooling
 from msresnet.nn.shortcuts import Gate, LayerShortcut, Projection
 from msresnet.nn.stems import StemKind, build_stem, stem_for
 
+MOST_BLOCKS = 1000
+"""More would only be a mistake, or a file that wants to keep the machine busy."""
+
 
 @dataclass(frozen=True)
 class ResNetSpec:
@@ -90,6 +93,8 @@ class MultiScaleResNet(ImageModel):
 
     def __init__(self, spec: ResNetSpec, config: Config) -> None:
         super().__init__(config if config.global_pool is not None else config._replace(global_pool=spec.pool))
+        if not 0 < sum(spec.depths) <= MOST_BLOCKS or len(spec.depths) > len(spec.widths):
+            raise UsageError(f"stages of {spec.depths} blocks and {spec.widths} channels cannot be built")
         if spec.shortcut_levels not in (1, 2, 3):
             raise UsageError(f"shortcut_levels {spec.shortcut_levels}", why="levels are 1, 2 and 3")
         self.spec = spec

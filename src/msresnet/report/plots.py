@@ -162,6 +162,7 @@ def scale_bars(rows: Sequence[tuple[str, float]]) -> str:
 def explanation_picture(items: Sequence[Explanation], path: Path) -> None:
     """One row for each image: the picture, the heat map, the scales, block by block. A PNG file."""
     figure = Figure((11, 3.1 * len(items)), layout="constrained", facecolor="white")
+    grid = figure.add_gridspec(len(items), 3, width_ratios=(1, 1, 1.9))
     for row, item in enumerate(items):
         label, probability = item.result.top(1)[0][0]
         views = (
@@ -169,11 +170,11 @@ def explanation_picture(items: Sequence[Explanation], path: Path) -> None:
             (overlay(item.picture, item.heat), f"where: {item.target}"),
         )
         for column, (view, title) in enumerate(views):
-            axes = figure.add_subplot(len(items), 4, 4 * row + column + 1)
+            axes = figure.add_subplot(grid[row, column])
             axes.imshow(view, interpolation="nearest" if max(view.shape) < 64 else None)
             axes.set_title(title, fontsize=10)
             axes.axis("off")
-        _stacked(figure.add_subplot(len(items), 2, 2 * row + 2), item.scales)
+        _stacked(figure.add_subplot(grid[row, 2]), item.scales)
     figure.savefig(path, format="png", dpi=110)
 
 

@@ -6,22 +6,24 @@ No torch here: `msresnet train --help` reads this file.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 from msresnet.data.options import DataOptions, PreprocessOptions
 from msresnet.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataOptions, PreprocessOptions):
-    """Train a classifier, measure it on held-out images, and write a report."""
+class TrainingOptions:
+    """What is trained, for how long, and how."""
 
     data: str = "digits"
     """digits (embedded), mnist, a folder of class folders, a folder with train/ and val/ or test/, IDX files, or a
     .csv of pixels."""
     model: str = "auto"
     """A name from `msresnet models`. Default: msresnet_micro for grey images up to 32 pixels, else msresnet18."""
-    model_args: tuple[str, ...] = ()
+    model_args: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
     """Arguments of the model as name=value, such as operator=res2net shortcut_levels=3 stem=deep."""
     output: str | None = None
     """The run's folder. Default: runs/<data>-<model>, numbered if taken."""
@@ -82,6 +84,12 @@ class TrainConfig(DataOptions, PreprocessOptions):
     """auto: bf16 where the hardware computes in it."""
     seed: int = 0
     """Decides weights, order and augmentation."""
+
+
+# The bases stand in this order so that the flags do in the other: data and model first, preprocessing last.
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(PreprocessOptions, DataOptions, TrainingOptions):
+    """Train a classifier, measure it on held-out images, and write a report."""
 
     def __post_init__(self) -> None:
         for name, low, high in _BOUNDS:

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from msresnet.bundle import Bundle
+from msresnet.data.loaders import Decoded
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import UsageError
 from msresnet.files import disk_errors, lock, read_yaml, sweep, write_json, write_text
@@ -36,14 +37,14 @@ class Fitted:
 
     Args:
         bundle: the best network, in evaluation mode on the CPU.
-        splits: the sets it came from; `splits.test` was not touched.
+        sets: the decoded sets it came from; the test set was not used.
         history: one row for each epoch.
         cost: train_seconds, images_per_second, params, macs.
         folder: the run's folder, if it has one.
     """
 
     bundle: Bundle
-    splits: Splits
+    sets: dict[str, Decoded]
     history: list[dict[str, Any]]
     cost: dict[str, Any]
     notes: list[str]
@@ -86,7 +87,7 @@ def fit(
         bundle = _bundle(plan, trainer)
         if folder is not None:
             bundle.save(folder)
-        return Fitted(bundle, splits, trainer.state.history, _cost(trainer, bundle), notes, folder)
+        return Fitted(bundle, plan.sets, trainer.state.history, _cost(trainer, bundle), notes, folder)
 
 
 def _begin(config: TrainConfig, folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from msresnet.data.augment import Augment
-from msresnet.data.loaders import Decoded, decode
+from msresnet.data.loaders import Decoded, decode_sets
 from msresnet.data.preprocess import Preprocess, look, with_statistics
 from msresnet.data.preprocess import plan as plan_preprocess
 from msresnet.data.splits import Splits
@@ -40,6 +40,7 @@ class Plan:
     """A training run with nothing left open.
 
     Args:
+        sets: the decoded train, val and test sets, as far as they exist.
         epochs: infinity when only the time limit ends it.
         limit: seconds, or infinity.
         notes: every choice in words, for the screen and the log.
@@ -50,8 +51,7 @@ class Plan:
     model: str
     arguments: dict[str, Any]
     preprocess: Preprocess
-    train: Decoded
-    val: Decoded | None
+    sets: dict[str, Decoded]
     device: torch.device
     precision: Precision
     epochs: float
@@ -60,6 +60,16 @@ class Plan:
     weight_decay: float
     augment: Augment
     notes: list[str]
+
+    @property
+    def train(self) -> Decoded:
+        """What training learns from."""
+        return self.sets["train"]
+
+    @property
+    def val(self) -> Decoded | None:
+        """What chooses the model."""
+        return self.sets.get("val")
 
 
 def make_plan(config: TrainConfig, splits: Splits) -> Plan:
@@ -79,10 +89,10 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
             raise UsageError("--precision bf16 cannot be trusted here", why=ONE_PIXEL, hint="--precision fp32")
         precision, why_precision = "fp32", ONE_PIXEL
     notes += [f"precision {precision}: {why_precision}", *reasons]
-    train = decode(splits.train, preprocess, config.workers, config.on_bad)
-    val = decode(splits.val, preprocess, config.workers, config.on_bad) if splits.val is not None else None
-    notes += [f"{len(d.bad)} unreadable images were skipped" for d in (train, val) if d is not None and d.bad]
-    preprocess = with_statistics(preprocess, train.images)
+    # The test set is only decoded here, not used: that it cannot be read is better known before hours of training.
+    sets = decode_sets(splits.named(), preprocess, config.workers, config.on_bad)
+    notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
+    preprocess = with_statistics(preprocess, sets["train"].images)
     augment, why_augment = _augment(config, preprocess)
     lr = config.lr if config.lr is not None else default_lr(config.optimizer, config.batch_size, parameters)
     decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]
@@ -92,8 +102,7 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     epochs = config.epochs or (math.inf if config.time_limit is not None else DEFAULT_EPOCHS)
     task = ClassificationTask(splits.classes, config.label_smoothing)
     return Plan(
-        config, task, model, arguments, preprocess, train, val, device, precision, epochs, limit, lr, decay, augment,
-        notes,
+        config, task, model, arguments, preprocess, sets, device, precision, epochs, limit, lr, decay, augment, notes
     )  # fmt: skip
 
 
