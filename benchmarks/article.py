@@ -4,7 +4,7 @@ Keras runs where it is installed, with whichever backend it finds; otherwise its
 article prints it: Adam, batch 32, 10 epochs, pixels divided by 255, the last epoch's weights. Here, `article_cnn` gets
 the same epochs and batch size, and then both networks get the seconds of `--seconds`.
 
-Run: python benchmarks/article.py --data ../shared/data/mnist [--seconds 240] [--output benchmarks/results/article.md]
+Run: python benchmarks/article.py --data mnist [--seconds 240] [--output benchmarks/results/article.md]
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each contestant trains for the same time, and is measured on validation images that were held out of MNIST's training
 set. The test set is not touched.
 
-Run: python benchmarks/micro.py --data ../shared/data/mnist --seconds 60 --seeds 2
+Run: python benchmarks/micro.py --data mnist --seconds 60 --seeds 2
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
         lines.append(f"| {name} | {params:,} | {epochs} | {shown} | {100 * sum(scores) / len(scores):.2f} % |")
         print(lines[-1], flush=True)
     here = environment()
-    lines += ["", f"{here['processor']}, {here['threads']} threads, torch {here['torch']}; 5,004 validation images"]
+    lines += ["", f"{here['processor']}, {here['threads']} threads, torch {here['torch']}"]
     lines += [f"`python benchmarks/micro.py --data MNIST --seconds {args.seconds} --seeds {args.seeds}`", ""]
     if args.output is not None:
         args.output.write_text("# Choices of the micro network\n\n" + "\n".join(lines), encoding="utf-8")

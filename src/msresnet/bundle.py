@@ -90,6 +90,7 @@ def load_bundle(path: str | Path) -> Bundle:
             wanted = create_classifier(name, **arguments)
         if wanted.num_classes != task.num_outputs:
             raise ValueError(f"{wanted.num_classes} outputs, {task.num_outputs} class names")
+        _check_input(wanted, preprocess)
         check_matches(tensors, wanted.state_dict(), str(folder / WEIGHTS), name)
         model = create_classifier(name, **arguments)
     except ModelError:
@@ -121,6 +122,18 @@ def _preprocess(values: dict[str, Any]) -> Preprocess:
     if min(preprocess.std) <= 0:
         raise ValueError(f"std {preprocess.std} is not positive")
     return preprocess
+
+
+@torch.no_grad()
+def _check_input(wanted: ImageModel, preprocess: Preprocess) -> None:
+    """Raise ValueError, or torch's RuntimeError, for a network (on no device) that does not take what preprocess gives.
+
+    Most networks take images of any size; those that take one size show it when they are run.
+    """
+    if wanted.in_chans != preprocess.channels:
+        raise ValueError(f"the network takes {wanted.in_chans} channels, preprocess gives {preprocess.channels}")
+    if wanted.config.img_size != tuple(preprocess.size):
+        wanted.eval()(torch.empty(1, preprocess.channels, *preprocess.size, device="meta"))
 
 
 def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], where: str, name: str) -> None:

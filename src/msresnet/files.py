@@ -1,4 +1,4 @@
-"""Files that survive: atomic writes, digests, locks, the cache folder.
+"""Files that survive: atomic writes, locks, the cache folder.
 
 A file appears under its final name only when it is whole and on the disk: write beside it, fsync, rename, fsync the
 folder. What was there before stays until then.
@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,10 @@ import yaml
 
 from msresnet.errors import ResourceError, UsageError
 
-DIGEST_CHUNK = 1 << 20
 MOST_SETTINGS = 64 << 10
 """Bytes of a file of settings; larger ones take minutes to parse and are no settings."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
-PART = ".part"
+PART, LOCK = ".msresnet-part", ".lock"
 
 
 def write_atomic(path: Path, write: Callable[[Path], None], expected_bytes: int = 0) -> None:
@@ -80,6 +78,19 @@ def sweep(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def foreign(folder: Path, ours: Collection[str] = ()) -> list[str]:
+    """What a folder holds besides `ours`, locks, and what killed writers left; nothing where there is no folder."""
+    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    return [n for n in names if n not in ours and n != LOCK and not (n.startswith(".") and n.endswith(PART))]
+
+
+def check_free(folder: Path, ours: Collection[str] = (), hint: str = "--output elsewhere") -> None:
+    """Raise UsageError for a folder that holds files of others: ours may have the same names."""
+    if others := foreign(folder, ours):
+        why = f"such as {', '.join(others[:3])}; nothing there is to be overwritten"
+        raise UsageError("--output holds files that are not of such a command", where=str(folder), why=why, hint=hint)
+
+
 def check_output(path: Path, folder: bool) -> None:
     """Raise UsageError for an output that cannot be written: an unwritable place, a file for a folder, or the reverse.
 
@@ -129,15 +140,6 @@ def disk_errors(path: Path, needed: int = 0) -> Iterator[None]:
         ) from error
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(DIGEST_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; one that was made for it and stays empty is removed in the end.
@@ -145,7 +147,7 @@ def lock(folder: Path) -> Iterator[None]:
     Raises UsageError when the folder cannot be written to, ResourceError when another process holds it. The kernel
     frees it on death.
     """
-    new, name = not folder.exists(), folder / ".lock"
+    new, name = not folder.exists(), folder / LOCK
     check_output(folder, folder=True)
     with disk_errors(name):
         handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
@@ -176,12 +178,21 @@ def read_yaml(path: Path) -> Any:
         why = f"more than {MOST_SETTINGS:,} bytes"
         raise UsageError("the file is too large for settings", where=str(path), why=why)
     try:
-        return yaml.load(data.decode("utf-8-sig"), _Plain)
+        text = data.decode("utf-8-sig")
+    except ValueError as error:
+        raise UsageError("the file is no text", where=str(path), why=str(error)[:200]) from error
+    return plain_yaml(text, str(path), hint="epochs: 10")
+
+
+def plain_yaml(text: str, where: str, hint: str) -> Any:
+    """Plain values from a text. Raises UsageError, naming the line, for no plain YAML."""
+    try:
+        return yaml.load(text, _Plain)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        place = f"{where}, line {mark.line + 1}" if mark else where
         reason = getattr(error, "problem", None) or str(error)
-        raise UsageError("the file is no plain YAML", where=where, why=reason[:200], hint="epochs: 10") from error
+        raise UsageError("this is no plain YAML", where=place, why=reason[:200], hint=hint) from error
 
 
 class _Plain(yaml.SafeLoader):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ import torch
 from msresnet.errors import UsageError
 
 Precision = Literal["fp32", "bf16"]
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def choose_device(asked: str) -> tuple[torch.device, str]:
@@ -65,18 +63,6 @@ def _bf16(device: torch.device) -> tuple[bool, str]:
             return True, "the CPU has AVX512-BF16"
         return False, "the CPU has no bf16 arithmetic"
     return False, "bf16 is not used on this device"
-
-
-def seconds(text: str) -> float:
-    """Seconds from '90', '90s', '2m' or '1h30m'. Raises UsageError for anything else, zero included."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        text += "s"
-    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
-        raise UsageError(f"{text!r} is no length of time", hint="--time-limit 90s, 2m or 1h30m")
-    total = sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", text))
-    if total <= 0:
-        raise UsageError("a time limit of zero leaves nothing to do", hint="--time-limit 2m")
-    return total
 
 
 class StopRequest:

@@ -19,21 +19,42 @@ def test_imports_go_down_only() -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_the_readme_lists_every_file() -> None:
+def listed_files() -> list[str]:
+    """The files in the README's tree, from top to bottom."""
     block = re.search(r"```\nsrc/msresnet/\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
-    listed: set[str] = set()
-    folder = ""
+    listed: list[str] = []
+    folders: list[str] = []
     for line in block[1].splitlines():
         found = re.match(r"( *)(\S+)", line)
         assert found is not None
         depth, name = len(found[1]) // 2, found[2]
+        folders = folders[: depth - 1]
         if name.endswith("/"):
-            folder = name if depth == 1 else f"{folder.split('/', maxsplit=1)[0]}/{name}"
+            folders.append(name)
         else:
-            listed.add(name if depth == 1 else f"{folder}{name}")
+            listed.append("".join(folders) + name)
+    return listed
+
+
+def test_the_readme_lists_every_file() -> None:
     present = {str(p.relative_to(SOURCE)) for p in SOURCE.rglob("*") if p.suffix in (".py", ".jinja")}
-    assert listed == {p for p in present if not p.endswith("__init__.py")}
+    assert sorted(listed_files()) == sorted(p for p in present if not p.endswith("__init__.py"))
+
+
+def test_a_file_imports_only_from_those_above_it_in_its_folder() -> None:
+    order = {name: place for place, name in enumerate(listed_files())}
+    wrong = []
+    for name, place in order.items():
+        folder = name.split("/")[0]
+        if not name.endswith(".py") or "/" not in name:
+            continue
+        text = (SOURCE / name).read_text(encoding="utf-8")
+        for found in re.findall(rf"from msresnet\.{folder}\.([\w.]+) import", text):
+            other = f"{folder}/{found.replace('.', '/')}.py"
+            if order[other] >= place:
+                wrong.append(f"{name} imports {other}")
+    assert wrong == []
 
 
 @pytest.mark.parametrize("argv", [[], ["train"], ["predict"], ["evaluate"], ["data", "show"]], ids=" ".join)

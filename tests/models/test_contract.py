@@ -12,6 +12,7 @@ from msresnet.errors import UsageError
 from msresnet.models.base import FeatureExtractor, ImageModel
 from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_classifier, create_model, list_models
+from msresnet.nn.grammar import OPERATORS
 from randomise import randomised, relative_error
 
 SIDE = 28
@@ -175,13 +176,43 @@ def test_macs_of_a_known_network() -> None:
         ({"name": "resnet18", "out_indices": (1,)}, "features_only"),
         ({"name": "article_cnn", "img_size": 20}, "22"),
         ({"name": "article_cnn", "drop_path_rate": 0.1, "img_size": 28}, "no residual blocks"),
-        ({"name": "resnet18", "shortcut_levels": 4}, "1, 2 and 3"),
+        ({"name": "resnet18", "shortcut_levels": 4}, "one of 1, 2, 3"),
+        ({"name": "resnet18", "stem": "smal"}, "one of imagenet, deep, small"),
+        ({"name": "resnet18", "gate": "foo"}, "one of none, bn, scale"),
+        ({"name": "resnet18", "block": "foo"}, "one of basic"),
+        ({"name": "resnet18", "projection": "foo"}, "one of conv1x1"),
+        ({"name": "resnet18", "operator": "plane"}, "plain"),
+        ({"name": "resnet18", "strides": [1, 2]}, "do not fit together"),
+        ({"name": "resnet18", "widths": "abcd"}, "whole numbers"),
+        ({"name": "resnet18", "depths": [2, 2, 2, "x"]}, "whole numbers"),
+        ({"name": "resnet18", "depths": [2, 2, 2, 10**9]}, "whole numbers"),
         ({"name": "resnet18", "global_pool": "mean"}, "catavgmax"),
     ],
 )
 def test_wrong_arguments_are_answered(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         create_model(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "msresnet_micro"])
+@pytest.mark.parametrize("operator", OPERATORS.names())
+def test_every_operator_in_every_kind_of_network(name: str, operator: str) -> None:
+    if operator == "pyramid" and name == "msresnet_micro":
+        with pytest.raises(UsageError, match="the groups must divide both"):
+            create_classifier(name, operator=operator)
+        return
+    model = randomised(create_classifier(name, num_classes=3, operator=operator, shortcut_levels=3, img_size=32))
+    other = create_classifier(name, num_classes=3, operator=operator, shortcut_levels=3, img_size=32).eval()
+    other.load_state_dict(model.state_dict())
+    x = images(1, 32, 33, chans=3)
+    with torch.no_grad():
+        assert torch.equal(other(x), model(x))
+
+
+def test_counting_leaves_the_mode_alone() -> None:
+    model = create_classifier("msresnet_micro", img_size=28).train()
+    assert count_macs(model) > 0
+    assert model.training
 
 
 def test_list_models_takes_patterns() -> None:

@@ -13,13 +13,16 @@ from msresnet.nn.grammar import OPERATORS, Branch, Operator
 from msresnet.nn.operators import Geometry, MultiScaleConv2d, build_operator
 from randomise import randomised, relative_error
 
+RESIDUAL = Operator((Branch(3), Branch(kind="identity")), merge="sum")
 WIDE = Operator(
     (Branch(3), Branch(5, groups=4), Branch(3, dilation=2), Branch(3, kind="avg_pool"), Branch((1, 7))), merge="sum"
 )
 
 
 @pytest.mark.parametrize(
-    "spec", [OPERATORS["reparameterised"], OPERATORS["online"], WIDE], ids=["rep", "online", "wide"]
+    "spec",
+    [OPERATORS["reparameterised"], OPERATORS["online"], WIDE, RESIDUAL],
+    ids=["rep", "online", "wide", "residual"],
 )
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_linear_operator_folds_into_one_convolution(spec: Operator, stride: int) -> None:
@@ -58,6 +61,24 @@ def test_every_stem_folds(stem: str) -> None:
     with torch.no_grad():
         assert relative_error(fold(model)(x), model(x)) < 1e-5
     assert not [m for m in fold(model).modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        ({"shortcut_levels": 3}, ["layer1.shortcut.bn"]),
+        ({"block": "preact_basic"}, [f"layer{i + 1}.{j}.bn1" for i in range(4) for j in range(2)] + ["norm.0"]),
+        ({"operator": "selective"}, []),
+        ({"operator": "radix"}, []),
+    ],
+)
+def test_only_batchnorm_without_a_convolution_before_it_is_left(arguments: dict[str, object], left: list[str]) -> None:
+    model = randomised(create_classifier("resnet18", num_classes=3, **arguments))
+    folded = fold(model)
+    x = torch.randn(2, 3, 40, 56)
+    with torch.no_grad():
+        assert relative_error(folded(x), model(x)) < 1e-5
+    assert [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)] == left
 
 
 @pytest.mark.parametrize(("house", "plain"), [("msresnet18", "resnet18"), ("msresnet50", "resnet50")])

@@ -37,6 +37,7 @@ def main(words: list[str], common: Common) -> int:
     if common.print_config:
         print(parsed.table())
         return 0
+    from rich.markup import escape
     from rich.table import Table
 
     from msresnet.cli.screen import Screen
@@ -55,7 +56,7 @@ def main(words: list[str], common: Common) -> int:
     for title in ("class", *splits.named()):
         table.add_column(title, justify="left" if title == "class" else "right")
     for index, name in enumerate(splits.classes):
-        table.add_row(name, *(f"{int((s.targets == index).sum()):,}" for s in splits.named().values()))
+        table.add_row(escape(name), *(f"{int((s.targets == index).sum()):,}" for s in splits.named().values()))
     table.add_row("all", *(f"{len(s):,}" for s in splits.named().values()), style="bold")
     screen.table(table)
     samples = [splits.train[i] for i in range(0, len(splits.train), max(1, len(splits.train) // config.count))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
-from msresnet.errors import UsageError, nearest
+from msresnet.errors import DataError, UsageError, nearest
 from msresnet.infer.config import ExplainConfig
 
 
@@ -41,7 +41,7 @@ def main(words: list[str], common: Common) -> int:
     explained = []
     for item in expand(config.inputs, sys.stdin.buffer):
         image = item.decode()
-        if not isinstance(image, (list, tuple)) and isinstance(image, Exception):
+        if isinstance(image, DataError):
             raise image
         result = predictor.predict([image], [item.id])
         target = names.index(config.target) if config.target is not None else int(result.indices[0])

@@ -51,7 +51,7 @@ def parse(verb: str, kind: type[C], argv: list[str], config_file: str | None = N
     layers: list[tuple[str, list[str]]] = []
     if config_file is not None:
         layers.append((config_file, _tokens(_read(config_file, names))))
-    layers.append(("environment", _tokens(_environment(kinds))))
+    layers.append(("environment", _tokens(_environment(verb, kinds))))
     layers.append(("flag", spelled_out(argv, kinds)))
     current: C | None = None
     origin: dict[str, str] = {}
@@ -66,10 +66,12 @@ def parse(verb: str, kind: type[C], argv: list[str], config_file: str | None = N
 def spelled_out(argv: list[str], kinds: dict[str, str]) -> list[str]:
     """`key=value` words as flags, by the type of each key. Raises UsageError, with the nearest, for an unknown one."""
     tokens: list[str] = []
+    flag = ""
     for before, word in zip(["", *argv], argv, strict=False):
+        flag = word if word.startswith("--") else flag
         key, equals, value = word.partition("=")
         plain = word.startswith("-") or not equals or not key.isidentifier() or os.path.lexists(word)
-        if plain or _takes_value(before, kinds):
+        if plain or _takes_value(before, kinds) or _takes_texts(flag, kinds):
             tokens.append(word)
         elif key in kinds:
             tokens += _flag(key, _scalar(value, kinds[key]))
@@ -82,8 +84,16 @@ def spelled_out(argv: list[str], kinds: dict[str, str]) -> list[str]:
 
 def _takes_value(word: str, kinds: dict[str, str]) -> bool:
     """Whether a word is a flag whose value is the next word."""
-    kind = kinds.get(word.removeprefix("--").replace("-", "_"), "")
-    return word.startswith("--") and bool(kind) and kind != "bool"
+    return _kind(word, kinds) not in ("", "bool")
+
+
+def _takes_texts(word: str, kinds: dict[str, str]) -> bool:
+    """Whether a word is a flag whose values are all words up to the next flag, `name=value` ones among them."""
+    return "tuple[str" in _kind(word, kinds)
+
+
+def _kind(word: str, kinds: dict[str, str]) -> str:
+    return kinds.get(word[2:].replace("-", "_"), "") if word.startswith("--") else ""
 
 
 def _scalar(text: str, kind: str) -> Any:
@@ -115,9 +125,16 @@ def _set_by(tokens: list[str], names: set[str]) -> set[str]:
     return found & names
 
 
-def _environment(kinds: dict[str, str]) -> dict[str, Any]:
-    given = {name: os.environ.get(f"{ENVIRONMENT_PREFIX}{name.upper()}") for name in sorted(kinds)}
-    return {name: _scalar(value, kinds[name]) for name, value in given.items() if value is not None}
+def _environment(verb: str, kinds: dict[str, str]) -> dict[str, Any]:
+    """MSRESNET_TRAIN_EPOCHS and the like: of one verb each, for the same key may mean another thing to another verb."""
+    prefix = f"{ENVIRONMENT_PREFIX}{verb.replace(' ', '_').upper()}_"
+    keys = {f"{prefix}{name.upper()}": name for name in kinds}
+    given = {name: value for name, value in sorted(os.environ.items()) if name.startswith(prefix)}
+    for name in given:
+        if name not in keys:
+            hint = nearest(name, keys) or f"msresnet {verb} --help"
+            raise UsageError(f"unknown setting {name[:SHOWN]!r}", where="environment", hint=hint)
+    return {keys[name]: _scalar(value, kinds[keys[name]]) for name, value in given.items()}
 
 
 def _read(path: str, names: set[str]) -> dict[str, Any]:

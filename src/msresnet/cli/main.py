@@ -30,7 +30,6 @@ class Common:
 
     debug: bool = False
     quiet: bool = False
-    verbose: bool = False
     print_config: bool = False
     config: str | None = None
 
@@ -62,8 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def split_common(words: list[str]) -> tuple[Common, list[str]]:
     """The common switches, wherever they stand, and the other words. Raises UsageError for --config without a file."""
-    switches = {"--debug": "debug", "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
-    switches["--print-config"] = "print_config"
+    switches = {"--debug": "debug", "-q": "quiet", "--quiet": "quiet", "--print-config": "print_config"}
     found: dict[str, bool] = {}
     rest: list[str] = []
     config: str | None = None
@@ -124,5 +122,5 @@ Image recognisers built on multi-scale ResNets.
 
 {rows}
 
-Every verb takes --help, --config FILE, --print-config, -q, -v and --debug; --epochs 10 and epochs=10 are the same.
+Every verb takes --help, --config FILE, --print-config, -q and --debug; --epochs 10 and epochs=10 are the same.
 Begin with: msresnet demo"""

@@ -21,7 +21,7 @@ class Screen:
     """Notes and progress for a person; an observer of training.
 
     Args:
-        common: -q shows nothing but errors, -v shows each note.
+        common: -q shows nothing but errors.
     """
 
     def __init__(self, common: Common) -> None:

@@ -19,13 +19,16 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Input:
-    """One image to be: its name, and its bytes if they are here already."""
+    """One image to be: its name, and its bytes if they are here already, or why there are none."""
 
     id: str
     data: bytes | None = None
+    error: DataError | None = None
 
     def decode(self) -> Image | DataError:
         """The image (C, H, W) uint8, or why there is none."""
+        if self.error is not None:
+            return self.error
         try:
             return decode_file(self.id) if self.data is None else decode_bytes(self.data, self.id)
         except DataError as error:
@@ -33,7 +36,10 @@ class Input:
 
 
 def expand(inputs: Sequence[str], stdin: BinaryIO) -> Iterator[Input]:
-    """The images that are meant, one by one. Raises UsageError for none, DataError for an empty folder or pattern."""
+    """The images that are meant, one by one; an empty folder or pattern is one that cannot be read.
+
+    Raises UsageError when nothing was named.
+    """
     if not inputs:
         raise UsageError("no image was named", hint="msresnet predict photo.jpg, a folder, 'photos/*.jpg', or -")
     for text in inputs:
@@ -54,7 +60,8 @@ def _named(text: str) -> Iterator[Input]:
         empty = False
         yield Input(name)
     if empty:
-        raise DataError("no image was found", where=text, hint="a folder or a pattern with .jpg, .png, ... files")
+        hint = "a folder or a pattern with .jpg, .png, ... files"
+        yield Input(text, error=DataError("no image was found", where=text, hint=hint))
 
 
 def _below(folder: Path) -> Iterator[str]:
@@ -75,6 +82,7 @@ def _standard_input(stdin: BinaryIO) -> Iterator[Input]:
         return
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
-        raise DataError("standard input is empty", where=STDIN, hint="ls *.jpg | msresnet predict -")
+        error = DataError("standard input is empty", where=STDIN, hint="ls *.jpg | msresnet predict -")
+        yield Input(STDIN, error=error)
     for name in names:
         yield from _named(name)

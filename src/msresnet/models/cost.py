@@ -13,7 +13,9 @@ def count_macs(model: ImageModel, size: tuple[int, int] | None = None) -> int:
     """Multiply-accumulates of the folded network for one image of (H, W) pixels (default: the size it is meant for)."""
     height, width = size or model.config.img_size
     reference = next(model.parameters())
+    was_training = model.training
     folded = fold(model.eval())
+    model.train(was_training)
     image = torch.zeros(1, model.in_chans, height, width, device=reference.device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         folded(image)

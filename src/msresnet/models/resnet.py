@@ -11,7 +11,7 @@ Parameter names are timm's. B batch, C channels, H and W pixels. Decisions:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ from msresnet.nn.heads import Pooling
 from msresnet.nn.shortcuts import Gate, LayerShortcut, Projection
 from msresnet.nn.stems import StemKind, build_stem, stem_for
 
-MOST_BLOCKS = 1000
+MOST_BLOCKS, MOST_CHANNELS = 1000, 16_384
 """More would only be a mistake, or a file that wants to keep the machine busy."""
 
 
@@ -63,6 +63,42 @@ class ResNetSpec:
     multi_stage: bool = False
     pool: Pooling = "avg"
 
+    def __post_init__(self) -> None:
+        """Refuse, with a UsageError, what cannot be built: settings come from the command line and from files too."""
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                known = ", ".join(map(str, allowed))
+                raise UsageError(f"the model argument {name}={getattr(self, name)!r}", hint=f"one of {known}")
+        for name in ("depths", "widths", "strides"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _counts(name, value))
+        for name in ("stem_width", "base_width", "cardinality", "scale"):
+            _counts(name, (getattr(self, name),))
+        stages = len(self.depths)
+        if sum(self.depths) > MOST_BLOCKS or stages > len(self.widths) or len(self.strides or self.depths) != stages:
+            what = f"stages of {self.depths} blocks, {self.widths} channels and strides {self.strides}"
+            raise UsageError(f"{what} do not fit together", why=f"one of each a stage, at most {MOST_BLOCKS} blocks")
+
+
+def _counts(name: str, values: Any) -> tuple[int, ...]:
+    """Whole numbers from 1 as a tuple. Raises UsageError for anything else."""
+    sound = isinstance(values, (list, tuple)) and values
+    if not sound or not all(isinstance(v, int) and not isinstance(v, bool) and 0 < v <= MOST_CHANNELS for v in values):
+        raise UsageError(f"the model argument {name}={values!r}", why=f"whole numbers from 1 to {MOST_CHANNELS}")
+    return tuple(values)
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "block": get_args(BlockForm),
+    "stem": (*get_args(StemKind), None),
+    "projection": get_args(Projection),
+    "gate": get_args(Gate),
+    "pool": get_args(Pooling),
+    "shortcut_levels": (1, 2, 3),
+    "multi_stage": (True, False),
+}
+
 
 class Stage(nn.Module):
     """Blocks at one resolution, named '0', '1', ...; at level 2 with a shortcut over them all."""
@@ -93,10 +129,6 @@ class MultiScaleResNet(ImageModel):
 
     def __init__(self, spec: ResNetSpec, config: Config) -> None:
         super().__init__(config if config.global_pool is not None else config._replace(global_pool=spec.pool))
-        if not 0 < sum(spec.depths) <= MOST_BLOCKS or len(spec.depths) > len(spec.widths):
-            raise UsageError(f"stages of {spec.depths} blocks and {spec.widths} channels cannot be built")
-        if spec.shortcut_levels not in (1, 2, 3):
-            raise UsageError(f"shortcut_levels {spec.shortcut_levels}", why="levels are 1, 2 and 3")
         self.spec = spec
         stem = build_stem(spec.stem or stem_for(config.img_size)[0], config.in_chans, spec.stem_width)
         self.conv1, self.bn1, self.act1 = stem.conv1, nn.BatchNorm2d(spec.stem_width), nn.ReLU(inplace=True)

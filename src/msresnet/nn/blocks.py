@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from msresnet.nn.grammar import Operator
+from msresnet.nn.grammar import PLAIN, Operator
 from msresnet.nn.operators import CascadeConv2d, Geometry, build_operator
 from msresnet.nn.shortcuts import DropPath, Projection, projection
 
@@ -59,12 +59,20 @@ class ResidualBlock(nn.Module, ABC):
         self.downsample = projection(spec.projection, spec.in_chs, spec.out_chs, spec.stride, norm_projection)
         self.drop_path = DropPath(spec.drop_path) if spec.drop_path else nn.Identity()
 
-    def add_operator(self, index: int, in_chs: int, out_chs: int, stride: int) -> None:
+    def operator_at(self, index: int) -> Operator:
+        """The operator of a basic block's first or second convolution.
+
+        One that keeps the width stands second only: the first may have to change it (so also in published
+        Res2Net-18 forms).
+        """
+        return PLAIN if index == 1 and self.spec.operator.keeps_width else self.spec.operator
+
+    def add_operator(self, index: int, operator: Operator, geometry: Geometry) -> None:
         """Register an operator as conv<index>, with bn<index> and act<index> unless it holds its own."""
-        conv = build_operator(self.spec.operator, Geometry(in_chs, out_chs, stride, self.spec.first))
+        conv = build_operator(operator, geometry)
         has_norm, has_act = getattr(conv, "has_norm", False), getattr(conv, "has_act", False)
         self.add_module(f"conv{index}", conv)
-        self.add_module(f"bn{index}", nn.Identity() if has_norm else nn.BatchNorm2d(out_chs))
+        self.add_module(f"bn{index}", nn.Identity() if has_norm else nn.BatchNorm2d(geometry.out_chs))
         self.add_module(f"act{index}", nn.Identity() if has_act else nn.ReLU(inplace=True))
         if isinstance(conv, CascadeConv2d):
             hoist(self, f"conv{index}")
@@ -82,8 +90,8 @@ class BasicBlock(ResidualBlock):
 
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__(spec)
-        self.add_operator(1, spec.in_chs, spec.width, spec.stride)
-        self.add_operator(2, spec.width, spec.out_chs, 1)
+        self.add_operator(1, self.operator_at(1), Geometry(spec.in_chs, spec.width, spec.stride, spec.first))
+        self.add_operator(2, self.operator_at(2), Geometry(spec.width, spec.out_chs))
         self.act2 = nn.ReLU(inplace=True)
 
     def zero_init_last(self) -> None:
@@ -109,7 +117,7 @@ class Bottleneck(ResidualBlock):
         self.conv1 = nn.Conv2d(spec.in_chs, spec.width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(spec.width)
         self.act1 = nn.ReLU(inplace=True)
-        self.add_operator(2, spec.width, spec.width, spec.stride)
+        self.add_operator(2, spec.operator, Geometry(spec.width, spec.width, spec.stride, spec.first))
         self.conv3 = nn.Conv2d(spec.width, spec.out_chs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(spec.out_chs)
         self.act3 = nn.ReLU(inplace=True)
@@ -130,13 +138,14 @@ class PreActBasicBlock(ResidualBlock):
     """BN and ReLU before each of two operators; the shortcut stays clean (arXiv 1603.05027)."""
 
     expansion = 1
+    fold_pairs = (("conv1", "bn2"),)
 
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__(spec, norm_projection=False)
         self.bn1, self.act1 = nn.BatchNorm2d(spec.in_chs), nn.ReLU(inplace=False)
-        self.conv1 = build_operator(spec.operator, Geometry(spec.in_chs, spec.width, spec.stride, spec.first))
+        self.conv1 = build_operator(self.operator_at(1), Geometry(spec.in_chs, spec.width, spec.stride, spec.first))
         self.bn2, self.act2 = nn.BatchNorm2d(spec.width), nn.ReLU(inplace=True)
-        self.conv2 = build_operator(spec.operator, Geometry(spec.width, spec.out_chs, 1, spec.first))
+        self.conv2 = build_operator(self.operator_at(2), Geometry(spec.width, spec.out_chs))
 
     def zero_init_last(self) -> None:
         """Nothing to zero: the residual ends in a convolution."""
@@ -153,6 +162,7 @@ class PreActBottleneck(ResidualBlock):
     """The bottleneck with BN and ReLU before each convolution (arXiv 1603.05027)."""
 
     expansion = 4
+    fold_pairs = (("conv1", "bn2"), ("conv2", "bn3"))
 
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__(spec, norm_projection=False)

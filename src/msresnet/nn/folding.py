@@ -80,10 +80,11 @@ def fold_operator(operator: MultiScaleConv2d) -> nn.Conv2d:
     if not operator.spec.linear:
         raise UsageError("only a linear operator folds into one convolution")
     in_chs, out_chs, stride, _ = operator.geometry
+    like = next(operator.parameters())
     kernels, shifts = [], []
     for path in operator.paths:
         assert isinstance(path, BranchConv)
-        kernel = path.kernel(in_chs).double()
+        kernel = path.kernel(in_chs, like).double()
         if isinstance(path.bn, nn.BatchNorm2d):
             scale, shift = _affine(path.bn)
             kernel = kernel * scale.view(-1, 1, 1, 1)
@@ -91,7 +92,6 @@ def fold_operator(operator: MultiScaleConv2d) -> nn.Conv2d:
         kernels.append(kernel)
     kernel = sum_kernels(kernels)
     height, width = kernel.shape[2:]
-    like = next(operator.parameters())
     conv = nn.Conv2d(in_chs, out_chs, (height, width), stride, (height // 2, width // 2), bias=bool(shifts))
     conv = conv.to(like.device, like.dtype)
     conv.weight.copy_(kernel)

@@ -28,6 +28,8 @@ class SoftmaxFusion(nn.Module):
     Takes (B, K, C, H, W), gives (B, C, H, W).
     """
 
+    fold_pairs = (("fc_reduce", "bn"),)
+
     def __init__(self, channels: int, branches: int, reduction: float = 1 / 16) -> None:
         super().__init__()
         hidden = make_divisible(channels * reduction, 8)

@@ -80,6 +80,11 @@ class Operator:
             b.down == 1 for b in self.branches
         )
 
+    @property
+    def keeps_width(self) -> bool:
+        """Whether it gives as many channels as it takes, so that another convolution must change their number."""
+        return self.split == "channels"
+
     def with_groups(self, groups: int) -> Operator:
         """The same operator with every full branch split into `groups` (ResNeXt's cardinality)."""
         if groups == 1:

@@ -62,12 +62,14 @@ class BranchConv(nn.Module):
         self.bn = nn.BatchNorm2d(geometry.out_chs) if norm else nn.Identity()
         self.act = nn.ReLU(inplace=True) if act else nn.Identity()
 
-    def kernel(self, in_chs: int) -> Tensor:
-        """The branch as a dense kernel (C_out, C_in, height, width) of its extent, without groups or dilation."""
+    def kernel(self, in_chs: int, like: Tensor) -> Tensor:
+        """The branch as a dense kernel (C_out, C_in, height, width) of its extent, without groups or dilation.
+
+        `like` gives an identity, which has no weights, its type and device.
+        """
         branch = self.branch
         if not isinstance(self.conv, nn.Conv2d):
-            assert isinstance(self.bn, nn.BatchNorm2d)
-            return torch.eye(in_chs, dtype=self.bn.weight.dtype, device=self.bn.weight.device)[:, :, None, None]
+            return torch.eye(in_chs, dtype=like.dtype, device=like.device)[:, :, None, None]
         weight = _without_groups(self.conv)
         height, width = branch.size
         if branch.kind == "avg_pool":
@@ -147,7 +149,8 @@ class MultiScaleConv2d(nn.Module):
 
     def kernel(self) -> Tensor:
         """A linear operator's one kernel, before any BN."""
-        return sum_kernels([path.kernel(self.geometry.in_chs) for path in self.paths])  # type: ignore[operator]
+        like = next(self.parameters())
+        return sum_kernels([path.kernel(self.geometry.in_chs, like) for path in self.paths])  # type: ignore[operator]
 
     def branch_maps(self, x: Tensor) -> list[Tensor]:
         """(B, C_in, H, W) -> each branch's own map, before the merge."""
@@ -246,7 +249,7 @@ class RadixConv2d(nn.Module):
     """
 
     has_norm = has_act = True
-    fold_pairs = (("conv", "bn0"),)
+    fold_pairs = (("conv", "bn0"), ("fc1", "bn1"))
 
     def __init__(self, spec: Operator, geometry: Geometry) -> None:
         super().__init__()
@@ -293,9 +296,6 @@ class RadixConv2d(nn.Module):
         weights = logits.sigmoid() if self.radix == 1 else logits.softmax(1)
         weighted: Tensor = x * weights.reshape(batch, self.radix, -1, 1, 1)
         return weighted
-
-
-AnyOperator = MultiScaleConv2d | CascadeConv2d | RadixConv2d
 
 
 def build_operator(spec: Operator, geometry: Geometry) -> nn.Module:

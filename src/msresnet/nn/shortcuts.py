@@ -74,6 +74,8 @@ class LayerShortcut(nn.Module):
     it by a learned factor that starts at 0, so that training begins without it; 'none' is the paper's form.
     """
 
+    fold_pairs = (("conv", "bn"),)
+
     def __init__(self, in_chs: int, out_chs: int, gate: Gate = "bn") -> None:
         super().__init__()
         same = in_chs == out_chs

@@ -5,6 +5,7 @@ No torch here: `msresnet train --help` reads this file.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -46,8 +47,8 @@ class TrainingOptions:
     """On weights of two and more dimensions. Default: 0.05 for adamw, 0.0005 for sgd."""
     schedule: Literal["cosine", "one-cycle"] = "cosine"
     """cosine: warm-up, then down. one-cycle: up and down, the momentum the other way."""
-    warmup: float = 0.1
-    """Share of the schedule in which the learning rate rises (cosine)."""
+    warmup: float | None = None
+    """Share of the schedule in which the learning rate rises, 0.1 by default; one-cycle has its own."""
     label_smoothing: float = 0.05
     """Probability spread over all classes in the targets."""
     clip_grad: float | None = None
@@ -100,12 +101,33 @@ class TrainConfig(PreprocessOptions, DataOptions, TrainingOptions):
                 raise UsageError(f"--{flag} {value}", why=f"it must be at least {low} and below {high}")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise UsageError(f"--lr {self.lr}", why="a learning rate is positive and finite", hint="--lr 0.004")
+        if self.time_limit is not None:
+            seconds(self.time_limit)
+        if self.warmup is not None and self.schedule == "one-cycle":
+            raise UsageError("--warmup, but --schedule one-cycle", why="it rises for 30 %", hint="leave one of them out")
+        asked = next((name for name in _AUGMENTATIONS if getattr(self, name)), None)
+        if self.augment == "none" and asked is not None:
+            raise UsageError(f"--augment none, but --{asked}", hint="leave one of them out")
 
 
+def seconds(text: str) -> float:
+    """Seconds from '90', '90s', '2m' or '1h30m'. Raises UsageError for anything else, zero included."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        text += "s"
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+        raise UsageError(f"{text!r} is no length of time", hint="--time-limit 90s, 2m or 1h30m")
+    total = sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", text))
+    if total <= 0:
+        raise UsageError("a time limit of zero leaves nothing to do", hint="--time-limit 2m")
+    return total
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_AUGMENTATIONS = ("flip", "shift", "rotate", "scale", "erase", "mixup", "cutmix")
 _BIG = 10**9
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("epochs", 1, _BIG),
-    ("batch_size", 1, _BIG),
+    ("batch_size", 2, _BIG),  # one image with maps of one pixel has no variance for batch normalisation
     ("workers", 0, 1024),
     ("weight_decay", 0, _BIG),
     ("warmup", 0, 1),

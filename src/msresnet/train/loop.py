@@ -12,6 +12,7 @@ import math
 import shlex
 import time
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +40,7 @@ from msresnet.train.optimiser import (
 from msresnet.train.plan import Plan
 
 EVALUATION_BATCH = 500
+WARMUP = 0.1
 
 
 class Observer(Protocol):
@@ -103,8 +105,12 @@ class Trainer:
         self.average = AveragedWeights(self.raw, plan.config.ema) if plan.config.ema else None
         self.model, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
         self.best: dict[str, Tensor] = _copied(self.raw)
-        self.fingerprint = plan.train.fingerprint()
         self.started = time.monotonic()
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of what training learns from and of what chooses the model; only checkpoints need them."""
+        return {name: data.fingerprint() for name, data in self.plan.sets.items() if name != "test"}
 
     def run(self) -> None:
         """Train to the end of the plan. Raises DivergedError, Interrupted, ResourceError."""
@@ -146,7 +152,8 @@ class Trainer:
     def train_step(self, batch: Batch) -> float:
         """One step of the optimiser; returns the loss. Raises DivergedError, before any weight is touched."""
         plan, state = self.plan, self.state
-        now = pace(plan.config.schedule, min(1.0, self.progress), plan.config.warmup)
+        warmup = WARMUP if plan.config.warmup is None else plan.config.warmup
+        now = pace(plan.config.schedule, min(1.0, self.progress), warmup)
         set_pace(self.optimizer, plan.lr, now)
         seed = mix_seed(plan.config.seed, state.epoch, state.step)
         self._seed_layers(seed)

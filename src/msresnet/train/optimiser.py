@@ -14,7 +14,7 @@ from msresnet.train.config import TrainConfig
 DEFAULT_DECAY = {"adamw": 0.05, "sgd": 5e-4}
 NARROW = 1_000_000
 """Parameters below which a network counts as narrow."""
-MOMENTUM = {"adamw": 0.9, "sgd": 0.9}
+MOMENTUM = 0.9
 
 
 def default_lr(optimizer: str, batch_size: int, parameters: int) -> float:
@@ -37,8 +37,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig, lr: float, weight_dec
     ]
     groups = [g for g in groups if g["params"]]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr, momentum=MOMENTUM["sgd"], nesterov=True, fused=True)
-    return torch.optim.AdamW(groups, lr, betas=(MOMENTUM["adamw"], 0.99), fused=True)
+        return torch.optim.SGD(groups, lr, momentum=MOMENTUM, nesterov=True, fused=True)
+    return torch.optim.AdamW(groups, lr, betas=(MOMENTUM, 0.99), fused=True)
 
 
 class Pace(NamedTuple):

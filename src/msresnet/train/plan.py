@@ -5,27 +5,28 @@ A value that the user set is never changed.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
-import yaml
 
 from msresnet.data.augment import Augment
 from msresnet.data.loaders import Decoded, decode_sets
 from msresnet.data.preprocess import Preprocess, look, with_statistics
 from msresnet.data.preprocess import plan as plan_preprocess
 from msresnet.data.splits import Splits
-from msresnet.errors import UsageError
+from msresnet.errors import DataError, UsageError
+from msresnet.files import plain_yaml
 from msresnet.models.base import ImageModel
 from msresnet.models.factory import MODELS, create_classifier
 from msresnet.nn.stems import stem_for
-from msresnet.runtime import Precision, choose_device, choose_precision, seconds
+from msresnet.runtime import Precision, choose_device, choose_precision
 from msresnet.tasks.base import Task
 from msresnet.tasks.classification import ClassificationTask
-from msresnet.train.config import TrainConfig
+from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
 
 DEFAULT_EPOCHS = 20
@@ -74,6 +75,9 @@ class Plan:
 
 def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     """Decide everything and decode the data. Raises UsageError, DataError or ResourceError."""
+    if config.patience is not None and splits.val is None:
+        why = "patience waits for a better validation score"
+        raise UsageError("--patience, but there is no validation set", why=why, hint="--val-fraction 0.1 or --val-data")
     device, why_device = choose_device(config.device)
     precision, why_precision = choose_precision(config.precision, device)
     notes = [*splits.notes, f"device {device}: {why_device}"]
@@ -92,6 +96,9 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     # The test set is only decoded here, not used: that it cannot be read is better known before hours of training.
     sets = decode_sets(splits.named(), preprocess, config.workers, config.on_bad)
     notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
+    if len(sets["train"]) < 2:
+        why = "batch normalisation needs two at least"
+        raise DataError("one image is not enough to learn from", where=config.data, why=why)
     preprocess = with_statistics(preprocess, sets["train"].images)
     augment, why_augment = _augment(config, preprocess)
     lr = config.lr if config.lr is not None else default_lr(config.optimizer, config.batch_size, parameters)
@@ -134,8 +141,19 @@ def _arguments(config: TrainConfig, preprocess: Preprocess, classes: int) -> dic
         name, equals, value = text.partition("=")
         if not equals or name in arguments:
             raise UsageError(f"--model-args {text}", why="name=value, once each", hint="--model-args operator=res2net")
-        arguments[name] = yaml.safe_load(value)
+        arguments[name] = _argument(value, f"--model-args {text}")
     return arguments
+
+
+def _argument(text: str, where: str) -> Any:
+    """What the text of a model's argument stands for. Raises UsageError for what no bundle can hold."""
+    hint = "--model-args operator=res2net"
+    value = plain_yaml(text, where, hint)
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError("this is no plain value", where=where, why=str(error), hint=hint) from error
+    return value
 
 
 def _augment(config: TrainConfig, preprocess: Preprocess) -> tuple[Augment, str]:
@@ -149,9 +167,6 @@ def _augment(config: TrainConfig, preprocess: Preprocess) -> tuple[Augment, str]
         chosen, reason = Augment(flip=0.5, shift=0.1, scale=0.15), "for colour images: mirror, shift, scale"
     given = {name: getattr(config, name) for name in chosen.to_dict()}
     asked = {name: value for name, value in given.items() if value is not None}
-    if config.augment == "none" and any(asked.values()):
-        contradiction = next(name for name, value in asked.items() if value)
-        raise UsageError(f"--augment none, but --{contradiction}", hint="leave one of them out")
     if asked:
         reason += "; " + ", ".join(f"{name} {value:g}" for name, value in asked.items()) + " as asked"
     return Augment(**(chosen.to_dict() | asked)), reason
