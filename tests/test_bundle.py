@@ -214,6 +214,7 @@ def test_a_missing_config(saved: Path, capsys: pytest.CaptureFixture[str]) -> No
         ("preprocess", {"std": [0.0]}),
         ("preprocess", {"std": ["x"]}),
         ("preprocess", {"colour": "blue"}),
+        ("preprocess", {"channels": 3, "mean": [0.0] * 3, "std": [1.0] * 3}),
         ("arguments", {"num_classes": "three"}),
         ("arguments", {"in_chans": 10**12}),
         ("arguments", {"img_size": [1, 2, 3]}),
@@ -225,6 +226,19 @@ def test_a_config_that_says_nonsense(saved: Path, section: str, values: dict[str
     edit(saved, lambda c: c[section].update(values))
     with pytest.raises(ModelError, match=CONFIG if section != "arguments" or "in_chans" not in values else WEIGHTS):
         load_bundle(saved)
+
+
+def test_networks_of_one_size_are_fed_that_size(saved: Path, tmp_path: Path) -> None:
+    edit(saved, lambda c: c["preprocess"].update(size=[16, 16]))
+    assert load_bundle(saved).preprocess.size == (16, 16)  # most take any
+
+    arguments = {"num_classes": 3, "in_chans": 1, "img_size": [28, 28]}
+    model = create_classifier("article_cnn", **arguments).eval()
+    other = Bundle(
+        model, "article_cnn", arguments, ClassificationTask(NAMES), Preprocess((64, 64), 1, mean=(0.0,), std=(1.0,))
+    )
+    with pytest.raises(ModelError, match=CONFIG):
+        load_bundle(other.save(tmp_path / "article"))
 
 
 def test_an_absent_model_names_the_nearest(saved: Path) -> None:

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from msresnet.errors import ResourceError, UsageError
 from msresnet.files import (
     cache_folder,
+    check_free,
     check_output,
     check_space,
     lock,
     read_yaml,
-    sha256,
     sweep,
     write_atomic,
     write_json,
@@ -80,15 +80,11 @@ def test_space_is_named_in_bytes(tmp_path: Path) -> None:
 
 
 def test_sweep_takes_only_what_killed_writers_left(tmp_path: Path) -> None:
-    for name in (".a.txt.x1.part", "a.part", ".hidden", "b.txt"):
+    others = {".a.txt.x1.part", "a.msresnet-part", ".hidden", "b.txt"}
+    for name in (".a.txt.x1.msresnet-part", *others):
         (tmp_path / name).touch()
     sweep(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {"a.part", ".hidden", "b.txt"}
-
-
-def test_sha256_of_a_known_text(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert {p.name for p in tmp_path.iterdir()} == others
 
 
 def test_K12_a_lock_is_held_by_one(tmp_path: Path) -> None:
@@ -107,6 +103,15 @@ def test_a_folder_made_for_a_lock_goes_with_it(tmp_path: Path) -> None:
     with lock(tmp_path / "kept"):
         (tmp_path / "kept" / "result").touch()
     assert (tmp_path / "kept" / "result").exists()
+
+
+def test_a_folder_with_files_of_others_is_not_free(tmp_path: Path) -> None:
+    for name in (".lock", ".a.x.msresnet-part", "metrics.json"):
+        (tmp_path / name).touch()
+    check_free(tmp_path, ours=("metrics.json",))
+    check_free(tmp_path / "absent")
+    with pytest.raises(UsageError, match=r"metrics\.json"):
+        check_free(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["file", "file/below", "x" * 300])

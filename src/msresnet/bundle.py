@@ -38,6 +38,7 @@ class Bundle:
         architecture, arguments: what `create_model` takes.
         scores: figures by split, each with how it was measured.
         licence: of the weights, as their owner says.
+        labels: what the classes were called before they became names, in their order: numbers, flags or texts.
     """
 
     model: ImageModel
@@ -47,6 +48,7 @@ class Bundle:
     preprocess: Preprocess
     scores: dict[str, Any] = field(default_factory=dict)
     licence: str = "not stated"
+    labels: list[Any] | None = None
 
     def with_scores(self, scores: dict[str, Any]) -> Bundle:
         """The same bundle with other scores."""
@@ -69,7 +71,7 @@ class Bundle:
             "preprocess": self.preprocess.to_dict(),
             "scores": self.scores,
             "licence": self.licence,
-        }
+        } | ({} if self.labels is None else {"labels": self.labels})
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -83,6 +85,7 @@ def load_bundle(path: str | Path) -> Bundle:
     where = str(folder / CONFIG)
     try:
         task = _task(config["task"])
+        labels = _labels(config.get("labels"), task)
         preprocess = _preprocess(config["preprocess"])
         arguments = dict(config["arguments"])
         name = config["architecture"]
@@ -90,8 +93,8 @@ def load_bundle(path: str | Path) -> Bundle:
             wanted = create_classifier(name, **arguments)
         if wanted.num_classes != task.num_outputs:
             raise ValueError(f"{wanted.num_classes} outputs, {task.num_outputs} class names")
-        _check_input(wanted, preprocess)
         check_matches(tensors, wanted.state_dict(), str(folder / WEIGHTS), name)
+        _check_input(wanted, preprocess)
         model = create_classifier(name, **arguments)
     except ModelError:
         raise
@@ -103,7 +106,7 @@ def load_bundle(path: str | Path) -> Bundle:
         raise ModelError(what, where=where, why=why[:300]) from error
     load_weights(model, tensors, str(folder / WEIGHTS), name)
     scores, licence = config.get("scores", {}), config.get("licence", "not stated")
-    return Bundle(model.eval(), name, arguments, task, preprocess, scores, licence)
+    return Bundle(model.eval(), name, arguments, task, preprocess, scores, licence, labels)
 
 
 def _task(values: dict[str, Any]) -> Task:
@@ -111,6 +114,16 @@ def _task(values: dict[str, Any]) -> Task:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError("class_names is no list of texts")
     return TASKS[values["name"]](names)
+
+
+def _labels(values: Any, task: Task) -> list[Any] | None:
+    if values is None:
+        return None
+    if not isinstance(values, list) or not all(isinstance(value, (str, int, float)) for value in values):
+        raise TypeError("labels is no list of numbers, flags or texts")
+    if len(values) != task.num_outputs:
+        raise ValueError(f"{len(values)} labels, {task.num_outputs} class names")
+    return values
 
 
 def _preprocess(values: dict[str, Any]) -> Preprocess:

@@ -6,12 +6,15 @@
     model.evaluate(x_test, y_test)
 
 Images come as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as flat rows of pixels (N, H*W), as a folder, or as
-anything else that `msresnet train --data` takes.
+anything else that `msresnet train --data` takes. How numbers become pixels is settled by what the model was trained on,
+never by the images that come later: after arrays that are not uint8, the range found in them is black to white; after
+bytes, files or folders, uint8 is 0 to 255 and any other kind of number is a share of 1.
 """
 
 from __future__ import annotations
 
 import io
+from copy import copy
 from dataclasses import fields, replace
 from math import isqrt
 from pathlib import Path
@@ -27,7 +30,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 from msresnet.bundle import load_bundle
 from msresnet.data.preprocess import to_uint8
 from msresnet.data.sample import ArraySource, Image, Source
-from msresnet.data.splits import Splits, arrange, open_data, read_any, whole
+from msresnet.data.splits import Splits, arrange, open_data, read_any
 from msresnet.errors import DataError, UsageError, nearest
 from msresnet.infer.evaluate import evaluate as measure
 from msresnet.infer.evaluate import prepare
@@ -39,6 +42,20 @@ from msresnet.train.fit import fit as train
 
 FLAT = 2
 Array = npt.NDArray[Any]
+Range = tuple[float, float] | None
+ARGUMENTS = {
+    **{name: name for name in ("model", "epochs", "batch_size", "lr", "time_limit")},
+    "val_fraction": "validation_fraction",
+    "seed": "random_state",
+}
+"""Settings of `msresnet train` that are arguments of the constructor, by their name there."""
+ELSEWHERE = {
+    **dict.fromkeys(("data", "val_data"), "fit(X, y, validation_data=...) takes the data"),
+    "test_data": "evaluate(X, y) measures on other data",
+    **dict.fromkeys(("output", "exist_ok"), "save(folder) writes the model"),
+    "resume": "msresnet train --resume continues a run",
+}
+"""Settings of `msresnet train` that an estimator has no use for, and what does their work."""
 
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -50,12 +67,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: images in a step.
         lr: highest learning rate; None chooses by optimiser and batch size.
         time_limit: longest training time, such as '2m'.
-        validation_fraction: share of the data that chooses the model; 0 holds none out.
+        validation_fraction: share of the data that chooses the model; 0 holds none out; None is 0.1, of large
+            sets about 5,000 images.
         random_state: a seed, or a numpy RandomState to draw it from.
-        options: any further setting of `msresnet train`, such as {'optimizer': 'sgd', 'mixup': 0.2}.
+        options: any other setting of `msresnet train`, such as {'optimizer': 'sgd', 'mixup': 0.2}.
 
     Attributes:
-        classes_: the labels, sorted.
+        classes_: the labels, sorted; names as text where the model was trained on files or on the command line.
         bundle_: the trained model, as `save` writes it.
         history_: one row for each epoch.
     """
@@ -68,7 +86,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: int = 128,
         lr: float | None = None,
         time_limit: str | None = None,
-        validation_fraction: float = 0.1,
+        validation_fraction: float | None = None,
         random_state: int | np.random.RandomState | None = 0,
         options: dict[str, Any] | None = None,
     ) -> None:
@@ -96,30 +114,36 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: images as arrays, or a path or name as text.
             y: labels (N,), numbers or strings; None with a path.
             epochs, batch_size: for this call, in place of the constructor's.
-            validation_data: (X, y), or a path; it chooses the model. None holds some of X out.
+            validation_data: (X, y) beside arrays, a path beside a path; it chooses the model. None holds some of X out.
 
-        Raises UsageError and DataError (both ValueErrors).
+        Raises UsageError and DataError (both ValueErrors); the model is then what it was before.
         """
+        fresh = copy(self)
+        fresh._fit(X, y, epochs, batch_size, validation_data)
+        self.__dict__ = fresh.__dict__
+        return self
+
+    def _fit(self, X: Any, y: Any, epochs: int | None, batch_size: int | None, validation: Any) -> None:  # noqa: N803
         config = self._config()
         config = replace(
             config,
             epochs=config.epochs if epochs is None else epochs,
             batch_size=config.batch_size if batch_size is None else batch_size,
         )
-        value_range = (0.0, 255.0)
+        if validation is not None and _is_path(validation) != _is_path(X):
+            raise UsageError("data and validation_data are a path and arrays", hint="give both in the same form")
+        value_range: Range = None
         if _is_path(X):
-            splits = open_data(str(X), config)
-            self.classes_ = _labels(splits.classes)
-            if validation_data is not None:
-                splits = arrange({"train": splits.train, "val": whole(str(validation_data), config)}, config)
+            splits = open_data(str(X), replace(config, val_data=None if validation is None else str(validation)))
+            labels, self.classes_ = None, np.array(splits.classes)
         else:
             images, value_range = self._first_images(X, y)
-            splits = self._splits(images, y, validation_data, value_range, config)
+            splits = self._splits(images, y, validation, value_range, config)
+            labels = _plain(self.classes_)
         fitted = train(config, splits)
         preprocess = replace(fitted.bundle.preprocess, value_range=value_range)
-        self.bundle_, self.history_ = replace(fitted.bundle, preprocess=preprocess), fitted.history
+        self.bundle_, self.history_ = replace(fitted.bundle, preprocess=preprocess, labels=labels), fitted.history
         self._predictor = Predictor(self.bundle_, config.device)
-        return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
         """Probabilities (N, K), in the order of `classes_`."""
@@ -127,7 +151,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._results(X).probabilities
 
     def predict(self, X: Any) -> Any:  # noqa: N803
-        """Labels (N,) for arrays; for a file, folder or pattern, a `Classification` with names and probabilities."""
+        """Labels (N,) out of `classes_` for arrays; for a file, folder or pattern, a `Classification`, by name."""
         check_is_fitted(self, "bundle_")
         results = self._results(X)
         return results if _is_path(X) else self.classes_[results.indices]
@@ -159,8 +183,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _config(self) -> TrainConfig:
         options = dict(self.options or {})
-        known = {f.name for f in fields(TrainConfig)}
-        for key in options:
+        known = {f.name for f in fields(TrainConfig)} - ARGUMENTS.keys() - ELSEWHERE.keys()
+        for key, value in options.items():
+            if key in ARGUMENTS:
+                what = f"{key!r} is an argument of its own, no option"
+                raise UsageError(what, hint=f"Classifier({ARGUMENTS[key]}={value!r})")
+            if key in ELSEWHERE:
+                raise UsageError(f"the option {key!r} has no meaning here", hint=ELSEWHERE[key])
             if key not in known:
                 raise UsageError(f"unknown option {key!r}", hint=nearest(key, known) or ", ".join(sorted(known)))
         options = {"workers": 0, "test_fraction": 0.0, **options}
@@ -175,7 +204,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             **options,
         )
 
-    def _first_images(self, X: Any, y: Any) -> tuple[Image, tuple[float, float]]:  # noqa: N803
+    def _first_images(self, X: Any, y: Any) -> tuple[Image, Range]:  # noqa: N803
         """The training images, and the range of values that all later ones are measured by."""
         if y is None:
             raise UsageError(
@@ -183,11 +212,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         dense = self._checked(X, fitting=True)
         value_range = _value_range(dense)
-        return to_uint8(_as_images(dense), value_range), value_range
+        return _pixels(dense, value_range), value_range
 
-    def _splits(
-        self, images: Image, y: Any, validation: Any, value_range: tuple[float, float], config: TrainConfig
-    ) -> Splits:
+    def _splits(self, images: Image, y: Any, validation: Any, value_range: Range, config: TrainConfig) -> Splits:
         labels = column_or_1d(y, warn=True)
         check_consistent_length(images, labels)
         if labels.dtype.kind == "f":
@@ -199,18 +226,21 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names = [str(c) for c in self.classes_]
         found: dict[str, Source] = {"train": ArraySource(images, targets.astype(np.int64), names)}
         if validation is not None:
-            others = to_uint8(_as_images(self._checked(validation[0], fitting=False)), value_range)
+            others = _pixels(self._checked(validation[0], fitting=False), value_range)
             found["val"] = ArraySource(others, self._targets(validation[1]), names, "validation")
         return arrange(found, config)
 
     def _targets(self, y: Any) -> npt.NDArray[np.int64]:
         """Labels (N,) -> class indices. Raises DataError for a label that the model does not know."""
-        places = {str(name): i for i, name in enumerate(self.classes_)}
-        labels = [str(label) for label in column_or_1d(y)]
-        unknown = next((label for label in labels if label not in places), None)
+        classes = self.classes_.tolist()
+        places = {_key(label): i for i, label in enumerate(classes)} | {
+            str(label): i for i, label in enumerate(classes)
+        }
+        found = [(label, places.get(str(label), places.get(_key(label)))) for label in column_or_1d(y).tolist()]
+        unknown = next((label for label, place in found if place is None), None)
         if unknown is not None:
-            raise DataError(f"unknown label {unknown!r}", why=f"the model knows {', '.join(places)}")
-        return np.array([places[label] for label in labels], dtype=np.int64)
+            raise DataError(f"unknown label {str(unknown)!r}", why=f"the model knows {', '.join(map(str, classes))}")
+        return np.array([place for _, place in found], dtype=np.int64)
 
     def _checked(self, X: Any, fitting: bool) -> Array:  # noqa: N803
         """Finite numbers as an array; the number of features of flat rows stays that of `fit`."""
@@ -220,11 +250,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _images(self, X: Any) -> Image:  # noqa: N803
         """Arrays to predict on, as uint8 (N, C, H, W)."""
-        dense = self._checked(X, fitting=False)
-        value_range = self.bundle_.preprocess.value_range
-        if value_range == (0.0, 255.0) and dense.dtype.kind == "f" and dense.min() >= 0 and dense.max() <= 1:
-            value_range = (0.0, 1.0)  # shares of 255, as people write them
-        return to_uint8(_as_images(dense), value_range)
+        return _pixels(self._checked(X, fitting=False), self.bundle_.preprocess.value_range)
 
     def _results(self, X: Any) -> Classification:  # noqa: N803
         if not _is_path(X):
@@ -244,11 +270,15 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def load(folder: str | Path) -> Classifier:
-    """A trained classifier from a bundle or a run's folder. Raises ModelError for one that cannot be used."""
+    """A trained classifier from a bundle or a run's folder. Raises ModelError for one that cannot be used.
+
+    Labels are those that `fit` was given. A model trained on files or on the command line knows the names of its
+    classes alone: it predicts texts ('7', not 7), and takes either as `y`.
+    """
     bundle = load_bundle(folder)
     model = Classifier(bundle.architecture)
     model.bundle_, model.history_ = bundle, []
-    model.classes_ = _labels(bundle.task.class_names)
+    model.classes_ = np.array(bundle.task.class_names if bundle.labels is None else bundle.labels)
     model._predictor = Predictor(bundle)
     return model
 
@@ -264,21 +294,41 @@ def _is_path(X: Any) -> bool:  # noqa: N803
     return isinstance(X, (str, Path))
 
 
-def _labels(names: tuple[str, ...]) -> Array:
-    """Class names as labels: numbers where all are whole numbers."""
-    whole_numbers = all(name.isdecimal() and str(int(name)) == name for name in names)
-    return np.array([int(name) for name in names] if whole_numbers else names)
+def _plain(classes: Array) -> list[Any] | None:
+    """Labels as JSON can hold them, or None for labels of another kind, which are known by their names."""
+    labels = [label.item() if isinstance(label, np.generic) else label for label in classes.tolist()]
+    return labels if all(isinstance(label, (str, int, float)) for label in labels) else None
 
 
-def _value_range(dense: Array) -> tuple[float, float]:
-    """(lowest, highest) value that is black and white: 0 to 255 for bytes, 0 to 1 for shares, else as found."""
+def _key(label: Any) -> str:
+    """The same text for labels that are equal, as 1, 1.0 and True are."""
+    return (
+        str(int(label)) if isinstance(label, bool) or (isinstance(label, float) and label.is_integer()) else str(label)
+    )
+
+
+def _value_range(dense: Array) -> Range:
+    """(lowest, highest) value that is black and white: 0 to 1 for shares, 0 to 255, else as found; None for bytes."""
     if dense.dtype == np.uint8:
-        return 0.0, 255.0
+        return None
     low, high = float(dense.min()), float(dense.max())
     if low >= 0 and high <= 1:
         return 0.0, 1.0
     bytes_too = low >= 0 and 100 < high <= 255 and bool((dense == np.rint(dense)).all())
     return (0.0, 255.0) if bytes_too else (low, high)
+
+
+def _pixels(dense: Array, value_range: Range) -> Image:
+    """Arrays as uint8 (N, C, H, W). Raises DataError for numbers that cannot be meant after training on bytes."""
+    if value_range is None and dense.dtype != np.uint8:
+        low, high = dense.min(), dense.max()
+        if low < 0 or high > 1:
+            raise DataError(
+                f"the {'smallest' if low < 0 else 'largest'} value is {low if low < 0 else high:g}",
+                why=f"after training on bytes, uint8 is 0 to 255, and {dense.dtype} is 0 to 1",
+                hint="X.astype('uint8'), or X / 255",
+            )
+    return to_uint8(_as_images(dense), value_range or (0.0, 1.0))
 
 
 def _as_images(dense: Array) -> Array:

@@ -41,13 +41,36 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -
         (["lr=1e-3", "binary=true", "threshold=otsu"], ["--lr", "0.001", "--binary", "--threshold", "otsu"]),
         (["binary=false"], ["--no-binary"]),
         (["image_size=28,32"], ["--image-size", "28", "32"]),
-        (["data=a,b.csv", "time_limit=true"], ["--data", "a,b.csv", "--time-limit", "true"]),
+        (["data=a,b.csv", "output=true"], ["--data", "a,b.csv", "--output", "true"]),
         (["model=resnet18", "--epochs", "3", "seed=5"], ["--model=resnet18", "--epochs=3", "--seed=5"]),
         (["--output", "epochs=3"], ["--output=epochs=3"]),
     ],
 )
 def test_key_equals_value_is_the_same_as_flags(one: list[str], other: list[str]) -> None:
     assert config(*one) == config(*other)
+
+
+def test_a_list_of_texts_goes_on_to_the_next_flag() -> None:
+    found = config("--model-args", "operator=plain", "shortcut_levels=3", "drop_rate=0.3", "--epochs", "2", "lr=0.1")
+    assert found.model_args == ("operator=plain", "shortcut_levels=3", "drop_rate=0.3")
+    assert (found.drop_rate, found.epochs, found.lr) == (0.0, 2, 0.1)
+
+
+def test_the_model_arguments_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "train --model msresnet18 --model-args operator=selective shortcut_levels=3 --print-config"
+    assert main(words.split()) == 0
+    assert "model_args: [operator=selective, shortcut_levels=3]  # flag" in capsys.readouterr().out
+
+
+def test_a_variable_speaks_to_one_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSRESNET_TRAIN_OUTPUT", "run")
+    assert config().output == "run"
+    assert parse("evaluate", EvaluateConfig, []).config.output is None
+
+
+def test_K01_an_unknown_variable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MSRESNET_TRAIN_EPOCH", "3")
+    assert "MSRESNET_TRAIN_EPOCHS" in fails(["train"], capsys)
 
 
 def test_a_value_may_hold_an_equals_sign() -> None:
@@ -63,8 +86,8 @@ def test_values_arrive_as_they_were_given(epochs: int, lr: float, resume: bool) 
 
 def test_default_then_file_then_environment_then_flag(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "a.yaml").write_text("epochs: 3\nlr: 0.3\nseed: 3\nimage_size: [8, 9]\nval_data: null\n", encoding="utf-8")
-    monkeypatch.setenv("MSRESNET_LR", "0.2")
-    monkeypatch.setenv("MSRESNET_SEED", "2")
+    monkeypatch.setenv("MSRESNET_TRAIN_LR", "0.2")
+    monkeypatch.setenv("MSRESNET_TRAIN_SEED", "2")
     parsed = parse("train", TrainConfig, ["--seed", "1"], str(here / "a.yaml"))
     found = parsed.config
     assert (found.batch_size, found.epochs, found.lr, found.seed, found.image_size) == (128, 3, 0.2, 1, (8, 9))
@@ -77,7 +100,7 @@ def test_print_config_shows_where_each_value_is_from(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "a.yaml").write_text("epochs: 3\n", encoding="utf-8")
-    monkeypatch.setenv("MSRESNET_LR", "0.2")
+    monkeypatch.setenv("MSRESNET_TRAIN_LR", "0.2")
     assert main(["train", "--config", "a.yaml", "--print-config", "--image-size", "8", "9"]) == 0
     text = capsys.readouterr().out
     for row in ("epochs: 3  # a.yaml", "lr: 0.2  # environment", "image_size: [8, 9]  # flag", "seed: 0  # default"):
@@ -124,6 +147,9 @@ def test_K01_an_unknown_key_in_a_file(here: Path, capsys: pytest.CaptureFixture[
         ["--epochs", "ten"], ["--epochs", "1.5"], ["--epochs", "0"], ["--batch-size", "-1"], ["--optimizer", "adam"],
         ["--ema", "1"], ["--warmup", "nan"], ["--flip", "2"], ["--seed", "-1"], ["--workers", "-1"], ["epochs="],
         ["binary=maybe"], ["--image-size", "x"], ["--clip-grad", "0"], ["--val-fraction", "1"],
+        ["--batch-size", "1"], ["--data", "absent", "--time-limit", "soon"],
+        ["--data", "absent", "--augment", "none", "--flip", "0.5"],
+        ["--schedule", "one-cycle", "--warmup", "0.1"],
     ],
 )  # fmt: skip
 def test_K02_wrong_types_and_bounds(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +162,7 @@ def test_K02_wrong_types_and_bounds(words: list[str], capsys: pytest.CaptureFixt
         ["predict", "--workers", "-1"], ["predict", "--batch-size", "0"], ["predict", "--top", "0"],
         ["evaluate", "--workers", "-1"], ["evaluate", "--batch-size", "0"], ["data", "show", "--count", "0"],
         ["evaluate", "--fail-under", "top1=nan"], ["evaluate", "--fail-under", "top1=90"],
-        ["evaluate", "--fail-under", "top9=0.9"], ["explain", "--output", "a.jpg"], ["data"],
+        ["evaluate", "--fail-under", "top9=0.9"], ["-v", "doctor"], ["explain", "--output", "a.jpg"], ["data"],
     ],
 )  # fmt: skip
 def test_K02_wrong_values_of_other_verbs(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +174,7 @@ def test_K02_a_wrong_type_names_its_file_or_variable(
 ) -> None:
     (here / "a.yaml").write_text("epochs: ten\n", encoding="utf-8")
     assert "a.yaml" in fails(["train", "--config", "a.yaml"], capsys)
-    monkeypatch.setenv("MSRESNET_EPOCHS", "ten")
+    monkeypatch.setenv("MSRESNET_TRAIN_EPOCHS", "ten")
     assert "environment: --epochs=ten" in fails(["train"], capsys)
 
 
@@ -196,6 +222,30 @@ def test_K06_outputs_that_cannot_be_written(
         if mounted:
             subprocess.run(["umount", str(here / "disk")], check=True)
     assert contents(here) == {"file": b"mine"}
+
+
+@pytest.mark.parametrize("words", [["train"], ["demo"], ["evaluate"]])
+def test_files_of_others_are_never_overwritten(
+    here: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "README.md").write_bytes(b"mine")
+    assert "README.md" in fails([*words, "--output", "."], capsys)
+    assert contents(here) == {"README.md": b"mine"}
+
+
+@pytest.mark.parametrize("text", ["operator=[", "stem=2020-01-01", "operator=.nan", "operator"])
+def test_model_arguments_that_are_no_plain_values(
+    here: Path, bars: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert text in fails(train_words(bars, here / "run", "--model-args", text), capsys)
+
+
+@pytest.mark.parametrize(
+    "words", [["--val-data", "x"], ["--test-data", "x"], ["--val-fraction", "0.1"], ["--test-fraction", "0.2"]]
+)
+def test_evaluate_refuses_what_it_would_ignore(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{words[0]} has no effect" in fails(["evaluate", "--data", "digits", *words], capsys)
+    assert "--label-column has no effect" in fails(["evaluate", "--label-column", "first"], capsys)
 
 
 def test_K06_an_output_that_holds_a_run(here: Path, bars: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,14 @@ def test_aliases_lead_to_their_verbs(alias: str, capsys: pytest.CaptureFixture[s
     printed = capsys.readouterr().out
     assert main([ALIASES[alias], "--print-config"]) == 0
     assert capsys.readouterr().out == printed
+
+
+def swapped(bars: Path, here: Path) -> Path:
+    """The pictures under each other's names."""
+    (here / "swapped").mkdir()
+    (here / "swapped" / "lying").symlink_to(bars / "standing")
+    (here / "swapped" / "standing").symlink_to(bars / "lying")
+    return here / "swapped"
 
 
 def broken(words: object, common: object) -> int:
@@ -153,6 +162,60 @@ def test_evaluate_and_the_run_agree(run: Path, capsys: pytest.CaptureFixture[str
     assert scores["test"]["top1"] == measured["top1"]
 
 
+def test_the_mistakes_are_counted_and_shown(
+    run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--model", str(run), "--data", str(swapped(bars, here)), "-q"]
+    assert main([*words, "--format", "json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    right = sum(measured["confusion"][i][i] for i in range(2))
+    sure = [item["probability"] for item in measured["worst"]]
+
+    assert measured["split"] == "given"
+    assert (sum(map(sum, measured["confusion"])), right / 24) == (24, measured["top1"])
+    assert len(sure) == min(10, 24 - right)
+    assert sure == sorted(sure, reverse=True)
+    assert all(item["truth"] != item["label"] for item in measured["worst"])
+    assert main(words) == 0
+    assert "most confident mistakes" in capsys.readouterr().out
+
+
+def test_a_changed_held_out_set_is_told(bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = Path(shutil.copytree(bars, here / "data"))
+    assert main(train_words(data, here / "run", "-q", epochs=1, batch=8)) == 0
+    assert main(["evaluate", "--model", "run"]) == 0
+    assert "changed since training" not in capsys.readouterr().err
+
+    with (here / "run" / "predictions.csv").open(encoding="utf-8") as file:
+        (data / next(csv.DictReader(file))["id"]).unlink()
+    assert main(["evaluate", "--model", "run"]) == 0
+    assert "changed since training" in capsys.readouterr().err
+
+
+def test_class_names_are_no_markup(bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for old, new in (("lying", "[red]a"), ("standing", "b[x]")):
+        shutil.copytree(bars / old, here / "data" / new)
+    assert main(["data", "show", "--data", "data", "-q"]) == 0
+    assert main(train_words(here / "data", here / "run", "-q", epochs=1, batch=8)) == 0
+    shown = capsys.readouterr().out
+    assert main(["evaluate", "--model", "run", "-q"]) == 0
+    for text in (shown, capsys.readouterr().out):
+        assert "[red]a" in text
+        assert "b[x]" in text
+
+
+def test_an_empty_folder_does_not_discard_the_other_answers(
+    run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "empty").mkdir()
+    good = bars / "lying" / "00.png"
+    assert main(["predict", "--model", str(run), str(good), "empty", "no*.png", "--format", "json"]) == 3
+    found = capsys.readouterr()
+    assert [row["id"] for row in json.loads(found.out)] == [str(good)]
+    assert "where: empty" in found.err
+    assert "where: no*.png" in found.err
+
+
 def test_the_quality_gate(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     top1 = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["top1"]
     assert main(["evaluate", "--model", str(run), "-q", "--fail-under", f"top1={top1}"]) == 0
@@ -163,10 +226,7 @@ def test_the_quality_gate(run: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_the_gate_fails_with_8(run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (here / "swapped").mkdir()
-    (here / "swapped" / "lying").symlink_to(bars / "standing")
-    (here / "swapped" / "standing").symlink_to(bars / "lying")
-    words = ["evaluate", "--model", str(run), "--data", "swapped", "--fail-under", "top1=0.9"]
+    words = ["evaluate", "--model", str(run), "--data", str(swapped(bars, here)), "--fail-under", "top1=0.9"]
     assert main(words) == 8
     assert "under 0.9" in capsys.readouterr().err
 

@@ -193,11 +193,24 @@ def test_skipped_images_leave_every_other_with_its_own_label(tmp_path: Path) -> 
 
 def test_F12_the_share_is_judged_over_all_sets_together(tmp_path: Path) -> None:
     """One bad image in a small validation set is no reason to refuse a large and sound data set."""
-    large, small = spoilt(tmp_path / "train", 0), spoilt(tmp_path / "val", 1, good=10)
+    large = spoilt(tmp_path / "train", 0)
+    hostile.write_classes(tmp_path / "val", {"cat": 10, "dog": 10})
+    hostile.spoil(tmp_path / "val", ["cat/0000.png"])
+    small = folder(tmp_path / "val")[0]
     sets = decode_sets({"train": large, "val": small}, PREPROCESS)
-    assert (len(sets["train"]), len(sets["val"])) == (400, 18)
-    with pytest.raises(DataError, match="2 of 20 images"):
+    assert (len(sets["train"]), len(sets["val"])) == (400, 19)
+    with pytest.raises(DataError, match="1 of 20 images"):
         decode(small, PREPROCESS)
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_F12_a_large_training_set_does_not_excuse_a_ruined_small_set(name: str, tmp_path: Path) -> None:
+    large, small = spoilt(tmp_path / "train", 0), spoilt(tmp_path / "small", 1, good=10)
+    with pytest.raises(DataError, match=f"2 of 20 images of the {name} set cannot be read"):
+        decode_sets({"train": large, name: small}, PREPROCESS)
+    assert len(decode_sets({"train": large, name: small}, PREPROCESS, on_bad="skip")[name]) == 18
+    # The other way round it is the training set that is small, and the common share is what counts.
+    assert len(decode_sets({"train": small, name: large}, PREPROCESS)["train"]) == 18
 
 
 def test_F12_no_class_is_lost_in_silence(tmp_path: Path) -> None:

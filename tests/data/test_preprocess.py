@@ -14,7 +14,8 @@ from PIL import Image as Pillow
 
 import hostile
 from msresnet.data.options import PreprocessOptions
-from msresnet.data.preprocess import Preprocess, otsu, plan, to_uint8, with_statistics
+from msresnet.data.preprocess import Preprocess, look, otsu, plan, to_uint8, with_statistics
+from msresnet.data.sample import ArraySource, Subset
 from msresnet.errors import DataError, UsageError
 
 GREY = hostile.random_pixels(1, 20, 30)
@@ -199,6 +200,16 @@ def test_the_size_follows_the_data_with_a_reason(sizes: Sizes, size: tuple[int, 
     assert preprocess.size == size
     assert preprocess.channels == 1
     assert len(reasons) == 2
+
+
+def test_a_reason_from_a_sample_says_so() -> None:
+    large = ArraySource(np.zeros((1000, 1, 28, 28), np.uint8), np.zeros(1000, np.int64), ["a"])
+    _, reasons = plan(PreprocessOptions(), *look(large), len(large))
+    assert reasons == [
+        "image size 28x28: all images of 334 looked at have it", "grey: no image of 334 looked at has colour",
+    ]  # fmt: skip
+    few = Subset(large, np.arange(300))
+    assert not any("looked at" in reason for reason in plan(PreprocessOptions(), *look(few), len(few))[1])
 
 
 def test_what_the_user_set_is_never_changed() -> None:

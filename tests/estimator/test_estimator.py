@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import msresnet
-from msresnet import Classifier
-from msresnet.errors import DataError, UsageError
+from msresnet import Classifier, estimator
+from msresnet.data.splits import Splits
+from msresnet.errors import DataError, DivergedError, ModelError, UsageError
+from msresnet.train.config import TrainConfig
+from msresnet.train.fit import Fitted, fit
 
 FAST: dict[str, Any] = {"epochs": 1, "batch_size": 64, "options": {"precision": "fp32", "device": "cpu"}}
 
@@ -46,6 +50,17 @@ def digits() -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def trained(digits: tuple[Any, Any]) -> Classifier:
     return Classifier(**FAST | {"epochs": 25, "lr": 0.01}).fit(*digits)
+
+
+def write_set(folder: Path, count: int = 12) -> Path:
+    """Dark and bright pictures in class folders."""
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("bright", 150)):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(low, low + 100, (12, 12)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
 
 
 def test_it_learns_digits(trained: Classifier, digits: tuple[Any, Any]) -> None:
@@ -102,12 +117,7 @@ def test_epochs_and_batch_size_of_one_call(digits: tuple[Any, Any]) -> None:
 
 
 def test_a_folder_is_trained_on_measured_and_asked(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name, low in (("dark", 0), ("bright", 150)):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        for i in range(12):
-            pixels = rng.integers(low, low + 100, (12, 12)).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{i}.png")
+    write_set(tmp_path / "set")
     model = Classifier(**FAST | {"epochs": 12, "batch_size": 8}).fit(tmp_path / "set")
     answer = model.predict(tmp_path / "set" / "bright" / "3.png")
     assert answer.labels == ["bright"]
@@ -115,10 +125,102 @@ def test_a_folder_is_trained_on_measured_and_asked(tmp_path: Path) -> None:
     assert len(model.predict(str(tmp_path / "set" / "dark"))) == 12
 
 
-def test_shares_of_255_are_understood_by_a_model_of_bytes(digits: tuple[Any, Any]) -> None:
+def test_validation_data_beside_a_folder_takes_nothing_from_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Splits] = []
+
+    def watched(config: TrainConfig, splits: Splits) -> Fitted:
+        seen.append(splits)
+        return fit(config, splits)
+
+    monkeypatch.setattr(estimator, "train", watched)
+    data, other = write_set(tmp_path / "set"), write_set(tmp_path / "other", 3)
+    Classifier(**FAST).fit(data, validation_data=other)
+    assert {name: len(part) for name, part in seen[0].named().items()} == {"train": 24, "val": 6}
+
+
+def test_validation_data_that_contradicts_is_refused(tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        write_set(tmp_path / "set" / name, 3)
+    other = write_set(tmp_path / "other", 3)
+    with pytest.raises(UsageError, match="holds a val set"):
+        Classifier(**FAST).fit(tmp_path / "set", validation_data=other)
+    with pytest.raises(UsageError, match="a path and arrays"):
+        Classifier(**FAST).fit(other, validation_data=(np.zeros((2, 12, 12)), [0, 1]))
+
+
+def test_a_model_of_bytes_takes_shares_of_1_and_no_other_numbers(digits: tuple[Any, Any], tmp_path: Path) -> None:
     images = (digits[0] * 15).astype(np.uint8)
-    model = Classifier(**FAST).fit(images, digits[1])
-    assert np.array_equal(model.predict_proba(images[:5]), model.predict_proba(images[:5] / 255))
+    trained = Classifier(**FAST).fit(images, digits[1])
+    for model in (trained, msresnet.load(trained.save(tmp_path / "model"))):
+        assert np.array_equal(model.predict_proba(images[:5]), model.predict_proba(images[:5] / 255))
+        with pytest.raises(DataError, match="largest value is 240"):
+            model.predict(images[:5].astype(float))
+        with pytest.raises(DataError, match="smallest value is -1"):
+            model.predict(images[:5] / 255 - 1)
+
+
+def test_an_images_answer_does_not_depend_on_its_batch(digits: tuple[Any, Any]) -> None:
+    images = digits[0] * 15
+    model = Classifier(**FAST | {"epochs": 3}).fit(images, digits[1])
+    dark = images[:1] / 240
+    assert np.array_equal(model.predict_proba(dark), model.predict_proba(np.concatenate([dark, images[:3]]))[:1])
+
+
+LABELS: list[Any] = [[-1, 1], [False, True], [-1.0, 1.0], ["0", "1"], ["no", "yes"], [7, 300]]
+
+
+@pytest.mark.parametrize("pair", LABELS)
+def test_labels_keep_their_kind(pair: list[Any], tmp_path: Path) -> None:
+    images, labels = np.random.default_rng(0).random((40, 8, 8)), np.array(pair * 20)
+    trained = Classifier(**FAST).fit(images, labels)
+    loaded = msresnet.load(trained.save(tmp_path / "model"))
+    assert loaded.classes_.dtype == labels.dtype
+    assert loaded.classes_.tolist() == pair
+    assert np.array_equal(loaded.predict(images), trained.predict(images))
+
+
+@pytest.mark.parametrize(("fitted", "given"), [([0.0, 1.0], [0, 1]), ([0, 1], [0.0, 1.0]), ([False, True], [0, 1])])
+def test_equal_labels_match_whatever_their_kind(fitted: list[Any], given: list[Any]) -> None:
+    images = np.random.default_rng(0).random((40, 8, 8))
+    model = Classifier(**FAST).fit(images, np.array(fitted * 20))
+    assert model.score(images, np.array(given * 20)) == model.score(images, np.array(fitted * 20))
+
+
+def test_a_model_of_files_knows_names_and_takes_numbers(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "set")
+    (data / "dark").rename(data / "0")
+    (data / "bright").rename(data / "1")
+    trained = Classifier(**FAST).fit(data)
+    loaded = msresnet.load(trained.save(tmp_path / "model"))
+    images = np.full((2, 12, 12), [[[50]], [[200]]], np.uint8)
+    assert trained.classes_.tolist() == loaded.classes_.tolist() == ["0", "1"]
+    assert loaded.score(images, [0, 1]) == loaded.score(images, ["0", "1"]) == trained.score(images, [0.0, 1.0])
+
+
+@pytest.mark.parametrize("labels", [["a"], "ab", [None, 1], [[1], [2]]])
+def test_labels_of_a_damaged_bundle_are_refused(labels: Any, tmp_path: Path) -> None:
+    Classifier(**FAST).fit(np.random.default_rng(0).random((4, 8, 8)), [1, 2, 1, 2]).save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["labels"] == [1, 2]
+    (tmp_path / "config.json").write_text(json.dumps(config | {"labels": labels}))
+    with pytest.raises(ModelError, match="labels"):
+        msresnet.load(tmp_path)
+
+
+def test_a_failed_fit_leaves_the_model_as_it_was(digits: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, labels = digits[0].reshape(-1, 64), digits[1]
+    model = Classifier(**FAST).fit(rows, labels)
+    before = dict(vars(model))
+
+    def diverge(config: TrainConfig, splits: Splits) -> None:
+        raise DivergedError("the loss is not finite")
+
+    monkeypatch.setattr(estimator, "train", diverge)
+    with pytest.raises(DivergedError):
+        model.fit(rows[:, :49], np.where(labels > 4, "large", "small"))
+    assert vars(model) == before
 
 
 def test_it_shows_in_a_notebook(trained: Classifier, digits: tuple[Any, Any]) -> None:
@@ -146,3 +248,16 @@ def test_unknown_options_and_labels_are_named(trained: Classifier, digits: tuple
         Classifier(options={"optimiser": "sgd"}).fit(*digits)
     with pytest.raises(DataError, match="unknown label '11'"):
         trained.score(digits[0][:2], [1, 11])
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("epochs", r"Classifier\(epochs=3\)"), ("seed", r"Classifier\(random_state=3\)"),
+        ("val_fraction", r"Classifier\(validation_fraction=3\)"),
+        *((name, "no meaning here") for name in ("output", "resume", "exist_ok", "data", "val_data", "test_data")),
+    ],
+)  # fmt: skip
+def test_options_that_belong_elsewhere_are_refused(option: str, words: str, digits: tuple[Any, Any]) -> None:
+    with pytest.raises(UsageError, match=words):
+        Classifier(options={option: 3}).fit(*digits)

@@ -210,7 +210,7 @@ def test_F3_through_the_command_line(
     assert re.search(r"[\d,]+ bytes are needed, [\d,]+ are free", message)
     assert "--resume" in message
     assert "Traceback" not in message
-    assert not list(run.rglob("*.part"))
+    assert not list(run.rglob("*.msresnet-part"))
     assert newest_checkpoint(run / "checkpoint")[2] == []
 
     ballast.unlink()
@@ -246,7 +246,7 @@ def test_F4_a_disk_that_fails_in_mid_run(
         fit(config(bars, epochs=4), folder=tmp_path / "run", observer=Breaks())
     assert caught.value.exit_code == 5
     assert newest_checkpoint(tmp_path / "run" / "checkpoint")[1]["epoch"] == 2
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.msresnet-part"))
 
 
 def _read_only(disk: Path) -> None:

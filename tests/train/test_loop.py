@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -13,12 +15,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from msresnet.cli.main import main
-from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError
+from msresnet.data.loaders import Decoded
+from msresnet.data.sample import ArraySource
+from msresnet.data.splits import Splits
+from msresnet.errors import DataError, DivergedError, Interrupted, ModelError, UsageError
 from msresnet.runtime import StopRequest
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.train.checkpoint import newest_checkpoint, prefixed, save_checkpoint, section
 from msresnet.train.loop import Silent
-from tiny import contents, plan_for, same, train_words, trainer
+from msresnet.train.plan import make_plan
+from tiny import config, contents, plan_for, same, train_words, trainer
 
 
 class Watcher(Silent):
@@ -55,8 +61,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, what: str = "loss") -> None:
 def test_F7_a_bad_batch_changes_no_weight(
     bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    spoil(monkeypatch, 4, what)
-    training = trainer(plan_for(bars, epochs=3), tmp_path)
+    spoil(monkeypatch, 5, what)
+    training = trainer(plan_for(bars, epochs=3, batch_size=4), tmp_path)
     before: dict[str, Tensor] = {}
     training.observer = Watcher()
     training.observer.step = lambda *_: before.update(  # type: ignore[method-assign]
@@ -151,6 +157,32 @@ def test_patience_ends_a_training_that_gains_nothing(bars: Path) -> None:
     assert training.state.best_epoch == 0
 
 
+def test_patience_without_validation_is_refused(bars: Path) -> None:
+    with pytest.raises(UsageError, match="no validation set"):
+        plan_for(bars, patience=2, val_fraction=0.0)
+
+
+def test_one_image_is_no_training_set(bars: Path) -> None:
+    chosen = config(bars)
+    single = ArraySource(np.zeros((1, 1, 12, 12), dtype=np.uint8), np.zeros(1, dtype=np.int64), ("a", "b"))
+    with pytest.raises(DataError, match="one image"):
+        make_plan(chosen, Splits(single))
+
+
+def test_a_checkpoint_knows_its_validation_set(bars: Path, tmp_path: Path) -> None:
+    plan = plan_for(bars, epochs=1)
+    trainer(plan, tmp_path).run()
+    changed = replace(plan, sets=plan.sets | {"val": plan.sets["test"]})
+    with pytest.raises(ModelError, match="not what the run began with"):
+        trainer(changed).restore(*newest_checkpoint(tmp_path)[:2], "")
+
+
+def test_no_digest_is_computed_without_checkpoints(bars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_for(bars, epochs=1)
+    monkeypatch.setattr(Decoded, "fingerprint", None)
+    trainer(plan).run()
+
+
 def test_the_best_of_raw_and_averaged_is_kept(bars: Path) -> None:
     training = trainer(plan_for(bars, epochs=1))
     assert training.average is not None
@@ -188,7 +220,7 @@ def test_epochs_win_over_a_longer_limit(bars: Path) -> None:
     lr=st.floats(1e-6, 1.0),
     weight_decay=st.floats(0, 1),
     epochs=st.integers(1, 1000),
-    batch_size=st.integers(1, 4096),
+    batch_size=st.integers(2, 4096),
     shift=st.floats(0, 0.5),
     drop_rate=st.floats(0, 0.9),
     optimizer=st.sampled_from(["adamw", "sgd"]),

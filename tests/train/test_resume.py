@@ -11,15 +11,22 @@ import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from msresnet.bundle import Bundle
+from msresnet.cli import pipeline
 from msresnet.cli.main import main
+from msresnet.errors import ResourceError
+from msresnet.files import lock
 from msresnet.runtime import stop_on_signals
+from msresnet.train import fit as fit_module
 from msresnet.train.checkpoint import checkpoints
-from tiny import CONTEXT, PATIENCE, contents, kill, lines, losses, same, start, train_words, wait_for, weights
+from msresnet.train.loop import Silent
+from tiny import CONTEXT, PATIENCE, config, contents, kill, lines, losses, same, start, train_words, wait_for, weights
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +50,62 @@ def assert_equal_runs(left: Path, right: Path) -> None:
     assert losses(left) == losses(right)
 
 
-def test_F5_killed_in_mid_epoch_through_the_real_command(bars: Path, whole: Path, here: Path) -> None:
-    run = here / "run"
-    command = [sys.executable, "-m", "msresnet", *train_words(bars, run, "-q")]
+def test_F5_killed_in_mid_epoch_through_the_real_command(
+    bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, whole = here / "run", here / "whole"
+    assert main(train_words(bars, whole, "-q", epochs=30)) == 0
+    command = [sys.executable, "-m", "msresnet", *train_words(bars, run, "-q", epochs=30)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        wait_for(lambda: lines(run / "history.csv") >= 2)
+        wait_for(lambda: len(checkpoints(run / "checkpoint")) >= 2)
+        time.sleep(0.02)  # for some steps after it
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not (run / "model.safetensors").exists()
 
-    assert main(["train", "--resume", "--output", str(run), "-q"]) == 0
+    assert main(["train", "--resume", "--output", str(run)]) == 0
+    assert "continuing after epoch" in capsys.readouterr().err
     assert_equal_runs(run, whole)
+
+
+def test_F6_a_signal_after_the_last_step_is_not_swallowed(
+    bars: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def late(*arguments: Any) -> Bundle:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return bundle(*arguments)
+
+    bundle = fit_module._bundle
+    monkeypatch.setattr(fit_module, "_bundle", late)
+    assert main(train_words(bars, here / "run", epochs=1)) == 128 + signal.SIGTERM
+    assert "the model is saved" in capsys.readouterr().err
+    assert (here / "run" / "model.safetensors").exists()
+    assert not (here / "run" / "metrics.json").exists()
+
+
+def test_without_a_folder_signals_stay_as_they_are(bars: Path) -> None:
+    class Presses(Silent):
+        def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_module.fit(config(bars), observer=Presses())
+
+
+def test_K12_the_folder_is_held_until_all_is_measured(bars: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(*arguments: Any) -> Any:
+        with pytest.raises(ResourceError, match="another run"), lock(here / "run"):
+            pass
+        return measure(*arguments)
+
+    measure = pipeline.measure
+    monkeypatch.setattr(pipeline, "measure", held)
+    assert main(train_words(bars, here / "run", "-q", epochs=1)) == 0
+
+
+def test_a_new_run_in_an_old_folder_begins_without_its_products(copy: Path, bars: Path) -> None:
+    assert main(train_words(bars, copy, "--exist-ok", "-q", "--lr", "1e30")) == 6
+    assert not {"model.safetensors", "config.json", "README.md", "metrics.json", "report.html"} & set(contents(copy))
 
 
 def test_F5_F6_stopped_by_sigterm_and_continued_from_latest(
@@ -162,10 +214,10 @@ def test_a_run_without_a_checkpoint_begins_again(copy: Path, whole: Path, capsys
 
 
 def test_F1_what_a_killed_writer_left_is_removed(copy: Path) -> None:
-    left = copy / "checkpoint" / ".epoch-00003-step-0000000.safetensors.abc.part"
+    left = copy / "checkpoint" / ".epoch-00003-step-0000000.safetensors.abc.msresnet-part"
     left.write_bytes(b"half")
     assert main(["train", "--resume", "--output", str(copy), "-q"]) == 0
-    assert not list(copy.rglob("*.part"))
+    assert not list(copy.rglob("*.msresnet-part"))
 
 
 @pytest.mark.parametrize("words", [["--resume"], ["--resume", "--output", "nothing"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
@@ -28,9 +29,13 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.bundle import load_bundle
     from msresnet.cli.pipeline import headline, train_run
     from msresnet.cli.screen import Screen
+    from msresnet.files import check_free
     from msresnet.infer.predictor import Predictor
     from msresnet.train.config import TrainConfig
+    from msresnet.train.fit import CONFIG
 
+    if not (Path(config.output) / CONFIG).exists():
+        check_free(Path(config.output))
     screen = Screen(common)
     training = TrainConfig(data="digits", epochs=60, time_limit=config.time_limit, output=config.output, exist_ok=True)
     finished = train_run(training, screen, ["demo", *words])

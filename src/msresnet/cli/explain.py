@@ -25,11 +25,12 @@ def main(words: list[str], common: Common) -> int:
         raise UsageError(f"--output {path}", why="the picture is a PNG", hint=hint)
     from msresnet.bundle import load_bundle
     from msresnet.explain.attribution import grad_cam
+    from msresnet.explain.explanation import Explanation
     from msresnet.explain.scales import scale_responses
     from msresnet.files import check_output, write_atomic, write_json
     from msresnet.infer.inputs import expand
     from msresnet.infer.predictor import Predictor
-    from msresnet.report.plots import Explanation, explanation_picture
+    from msresnet.report.plots import explanation_picture
 
     check_output(path, folder=False)
     bundle = load_bundle(config.model)

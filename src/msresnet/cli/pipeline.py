@@ -11,7 +11,7 @@ from msresnet.bundle import Bundle
 from msresnet.cli.screen import Screen
 from msresnet.data.loaders import Decoded
 from msresnet.errors import UsageError
-from msresnet.files import disk_errors, write_json, write_text
+from msresnet.files import check_free, disk_errors, foreign, lock, write_json, write_text
 from msresnet.infer.config import LATEST
 from msresnet.infer.evaluate import evaluate, pick, predictions_csv
 from msresnet.infer.predictor import Predictor
@@ -20,9 +20,9 @@ from msresnet.report.html import Story, write_report
 from msresnet.results import Evaluation
 from msresnet.runtime import environment
 from msresnet.train.config import TrainConfig
-from msresnet.train.fit import CONFIG, Fitted, check_unchanged, fit, from_yaml
+from msresnet.train.fit import CONFIG, METRICS, PREDICTIONS, REPORT, Fitted, check_unchanged, fit, from_yaml
 
-METRICS, PREDICTIONS, REPORT, LOG = "metrics.json", "predictions.csv", "report.html", "log.txt"
+LOG, DIGEST = "log.txt", "data_digest"
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,12 @@ def train_run(config: TrainConfig, screen: Screen, words: list[str]) -> Finished
             notes = [*notes, f"{LATEST} does not point here: {error.strerror}"]
         screen.notes(notes)
 
-    try:
-        fitted = fit(config, None, folder, screen, begin)
-    finally:
-        screen.stop()
-    return measure(fitted, config, screen, words)
+    with lock(folder):
+        try:
+            fitted = fit(config, None, folder, screen, begin)
+        finally:
+            screen.stop()
+        return measure(fitted, config, screen, words)
 
 
 def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str]) -> Finished:
@@ -68,7 +69,8 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     if split != "test":
         screen.note(f"· there is no test set: the figures are of the {split} set, which also chose the model", "yellow")
     measured = evaluate(Predictor(fitted.bundle, config.device), data, split)
-    figures = measured.metrics | fitted.cost
+    digests = {name: decoded.fingerprint() for name, decoded in fitted.sets.items()}
+    figures = measured.metrics | fitted.cost | {DIGEST: digests}
     measured = Evaluation(measured.predictions, measured.targets, figures)
     kept = ("n", "top1", "top1_ci95", "loss", "ece")
     scores = {split: {name: figures[name] for name in kept} | {"measured_by": "msresnet train", "data": config.data}}
@@ -106,11 +108,13 @@ def run_folder(config: TrainConfig) -> Path:
             raise UsageError(
                 "the folder holds a run already", where=str(folder), hint="--resume, --exist-ok, or another --output"
             )
+        if not config.exist_ok:
+            check_free(folder, hint="another --output, or --exist-ok")
         return folder
     base = Path("runs")
     name = f"{Path(config.data).resolve().stem or 'data'}-{config.model}"
     numbers = (base / (name if n == 1 else f"{name}-{n}") for n in range(1, 100_000))
-    return next(folder for folder in numbers if not (folder / CONFIG).exists())
+    return next(folder for folder in numbers if not foreign(folder))
 
 
 def resumed(config: TrainConfig, explicit: dict[str, object]) -> TrainConfig:

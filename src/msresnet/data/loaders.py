@@ -21,7 +21,7 @@ from msresnet.data.sample import Batch, Image, Source
 from msresnet.errors import DataError, ResourceError
 
 MOST_BAD = 0.01
-"""Share of unreadable images above which a set is refused when the user did not say what to do."""
+"""Share of unreadable images above which data is refused when the user did not say what to do."""
 CHUNK = 1024
 
 
@@ -56,6 +56,9 @@ def decode_sets(
 ) -> dict[str, Decoded]:
     """Read and preprocess whole sets; how many images may be unreadable is judged over all of them together.
 
+    A set that is not for training is judged by itself too: a large training set does not excuse a ruined test set. One
+    unreadable image is no ruin, however small the set.
+
     Args:
         sets: by name.
         preprocess: what every image goes through.
@@ -66,6 +69,9 @@ def decode_sets(
     """
     decoded = {name: _decode(source, preprocess, workers, on_bad == "fail") for name, source in sets.items()}
     _judge([entry for data in decoded.values() for entry in data.bad], sum(map(len, sets.values())), on_bad)
+    for name, data in decoded.items():
+        if name != "train" and len(data.bad) > 1:
+            _judge(data.bad, len(sets[name]), on_bad, f" of the {name} set")
     for name, data in decoded.items():
         _check_classes(sets[name], data)
     return decoded
@@ -125,11 +131,11 @@ def _allocate(count: int, preprocess: Preprocess) -> Tensor:
         ) from error
 
 
-def _judge(bad: list[tuple[str, str]], total: int, on_bad: str | None) -> None:
+def _judge(bad: list[tuple[str, str]], total: int, on_bad: str | None, of: str = "") -> None:
     allowed = total if on_bad == "skip" else int(total * MOST_BAD)
     if len(bad) > allowed or len(bad) == total > 0:
         raise DataError(
-            f"{len(bad):,} of {total:,} images cannot be read",
+            f"{len(bad):,} of {total:,} images{of} cannot be read",
             where=_listed(bad),
             why="all are bad" if len(bad) == total else f"more than {MOST_BAD:.0%}",
             hint="mend or remove them" + ("" if len(bad) == total else ", or --on-bad skip"),

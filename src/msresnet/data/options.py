@@ -16,8 +16,9 @@ class DataOptions:
     """Validation data in the same forms; without it, some of the training data is held out."""
     test_data: str | None = None
     """Test data in the same forms, never seen by training or by the choice of the model."""
-    val_fraction: float = 0.1
-    """Share of the training data held out for validation where there is none (by a stable hash)."""
+    val_fraction: float | None = None
+    """Share of the training data held out for validation where there is none (by a stable hash). Default: 0.1, of
+    large sets about 5,000 images."""
     test_fraction: float = 0.2
     """Share held out for testing where there is neither a validation nor a test set."""
     image_shape: Annotated[tuple[int, ...] | None, arg(metavar="H W")] = None

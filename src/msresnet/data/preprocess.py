@@ -26,6 +26,8 @@ RESIZES = get_args(Resize)
 ADAPTIVE_OFFSET = 10
 """Grey levels that a pixel must be above its neighbourhood's mean, so that flat areas stay dark."""
 DEFAULT_SIDE, LARGEST_LIKE_DATA = 224, 256
+FEW = 256
+"""About so many images are looked at before anything is decided."""
 TINY, ENLARGED = range(6, 16), 24
 """Images of so few pixels a side are enlarged: strides would leave nothing of them."""
 
@@ -41,7 +43,8 @@ class Preprocess:
         threshold: None, a grey level as text, 'otsu' or 'adaptive'.
         binary: whether what passes the threshold becomes 255, or keeps its grey level.
         mean, std: per channel, of pixels in 0 to 1.
-        value_range: (lowest, highest) of arrays that are not uint8; mapped to 0 to 255.
+        value_range: (lowest, highest) of arrays that are not uint8, mapped to 0 to 255; None for what was learnt from
+            bytes, beside which only shares of 1 make sense.
     """
 
     size: tuple[int, int]
@@ -51,7 +54,7 @@ class Preprocess:
     binary: bool = False
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
-    value_range: tuple[float, float] = (0.0, 255.0)
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.binary and self.threshold is None:
@@ -182,9 +185,16 @@ def to_uint8(array: npt.ArrayLike, value_range: tuple[float, float]) -> Image:
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
-def plan(options: PreprocessOptions, sizes: set[tuple[int, int]], grey: bool) -> tuple[Preprocess, list[str]]:
-    """The preprocess for images of these (H, W) sizes, before mean and std are known, and the reasons in words."""
+def plan(
+    options: PreprocessOptions, sizes: set[tuple[int, int]], grey: bool, total: int = 0
+) -> tuple[Preprocess, list[str]]:
+    """The preprocess for images of these (H, W) sizes, before mean and std are known, and the reasons in words.
+
+    `total` is the number of images in the set that `look` saw some of.
+    """
     reasons = []
+    seen = len(_places(total))
+    sample = f" of {seen} looked at" if seen < total else ""
     if options.image_size is not None:
         given = options.image_size
         if len(given) not in (1, 2) or min(given) < 1:
@@ -197,13 +207,13 @@ def plan(options: PreprocessOptions, sizes: set[tuple[int, int]], grey: bool) ->
             reasons.append(f"image size {factor} times {size[0]}x{size[1]}: tiny images are enlarged")
             size = (size[0] * factor, size[1] * factor)
         else:
-            reasons.append(f"image size {size[0]}x{size[1]}: all images have it")
+            reasons.append(f"image size {size[0]}x{size[1]}: all images{sample} have it")
     else:
         size = (DEFAULT_SIDE, DEFAULT_SIDE)
         reasons.append(f"image size {DEFAULT_SIDE}: the images differ in size or are large (--image-size changes it)")
     channels = options.channels or (1 if grey else 3)
     if options.channels is None:
-        reasons.append("grey: no image has colour" if grey else "RGB: the images have colour")
+        reasons.append(f"grey: no image{sample} has colour" if grey else "RGB: the images have colour")
     return Preprocess(size, channels, options.resize, options.threshold, options.binary), reasons
 
 
@@ -224,11 +234,16 @@ def _rounded(values: Tensor) -> tuple[float, ...]:
     return tuple(round(float(v), 6) for v in values)
 
 
-def look(source: Source, limit: int = 256) -> tuple[set[tuple[int, int]], bool]:
+def _places(total: int) -> range:
+    """Some evenly spaced indices."""
+    return range(0, total, max(1, total // FEW))
+
+
+def look(source: Source) -> tuple[set[tuple[int, int]], bool]:
     """The sizes (H, W) of some evenly spaced images, and whether all are grey; unreadable ones are passed over."""
     sizes: set[tuple[int, int]] = set()
     grey = True
-    for index in range(0, len(source), max(1, len(source) // limit)):
+    for index in _places(len(source)):
         try:
             image = source.image(index)
         except DataError:

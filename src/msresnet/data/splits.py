@@ -1,17 +1,17 @@
 """From `--data` to training, validation and test sets: which form it is, which classes, and who holds what out.
 
 What training learns from, what chooses the model, and what measures it are three sets. A missing validation set is held
-out of the training data; where nothing is given, a test set is too. The choice is by a stable hash of each
-sample, class by class: adding images moves no others across.
+out of the training data; where nothing is given, a test set is too. A sample is held out when its stable hash lies
+under the share asked for, so its side depends on itself alone: adding images moves no others across.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,10 @@ from msresnet.data.sources.pixels import EXTENSIONS as TABLES
 from msresnet.data.sources.pixels import pixels
 from msresnet.errors import DataError, UsageError, nearest
 
-MOST_HELD_OUT = 5_000
-"""More images than this, held out for validation, would only take from training."""
+VAL_SHARE, MOST_HELD_OUT = 0.1, 5_000
+"""What is held out for validation when nobody says; more images than this would only take from training."""
+HASH_BITS = 63
+Role = Literal["val", "test"]
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,22 @@ class Splits:
         return {name: source for name, source in sets.items() if source is not None}
 
 
-def open_data(spec: str, options: DataOptions) -> Splits:
-    """The sets for training from `--data`.
+def open_data(spec: str, options: DataOptions, unlabelled: bool = False) -> Splits:
+    """The sets for training from `--data`; with `unlabelled`, data without labels too, of which nothing is held out.
 
     Raises DataError for data that cannot be learnt from, UsageError for contradictions.
     """
     found, notes = read_any(spec, options)
-    for split, other in (("val", options.val_data), ("test", options.test_data)):
+    if "train" not in found:
+        raise DataError("there is no training set", where=spec, why=f"only {', '.join(found)} was found")
+    asked: dict[Role, str | None] = {"val": options.val_data, "test": options.test_data}
+    for split, other in asked.items():
         if other is not None:
             if split in found:
                 raise UsageError(f"--{split}-data, but {spec} holds a {split} set", hint="leave one of them out")
-            found[split] = whole(other, options)
-    if "train" not in found:
-        raise DataError("there is no training set", where=spec, why=f"only {', '.join(found)} was found")
+            found[split] = whole(other, options, split, found["train"])
+    if unlabelled and (found["train"].targets < 0).any():
+        return Splits(found["train"], found.get("val"), found.get("test"), [*notes, "no labels: nothing is held out"])
     splits = arrange(found, options)
     return Splits(splits.train, splits.val, splits.test, [*notes, *splits.notes])
 
@@ -75,10 +80,16 @@ def arrange(found: dict[str, Source], options: DataOptions) -> Splits:
     if not others and options.test_fraction:
         train, others["test"] = hold_out(train, options.test_fraction, "test")
         notes.append(f"test set: {len(others['test']):,} images held out by a stable hash; training never sees them")
-    if "val" not in others and options.val_fraction:
-        fraction = min(options.val_fraction, MOST_HELD_OUT / len(train))
-        train, others["val"] = hold_out(train, fraction, "val")
-        notes.append(f"validation set: {len(others['val']):,} training images held out by a stable hash")
+    share, why = options.val_fraction, ""
+    if share is None:
+        share = min(VAL_SHARE, MOST_HELD_OUT / len(train))
+        why = f"; about {MOST_HELD_OUT:,} are enough, --val-fraction changes it" if share < VAL_SHARE else ""
+    if "val" not in others and share:
+        train, others["val"] = hold_out(train, share, "val")
+        notes.append(f"validation set: {len(others['val']):,} training images held out by a stable hash{why}")
+    for name in [name for name, source in others.items() if not len(source)]:
+        del others[name]
+        notes.append(f"so there is no {name} set: no class has two different images")
     for name, source in others.items():
         absent = [c for i, c in enumerate(train.classes) if not (source.targets == i).any()]
         if absent:
@@ -86,8 +97,11 @@ def arrange(found: dict[str, Source], options: DataOptions) -> Splits:
     return Splits(train, others.get("val"), others.get("test"), notes)
 
 
-def read_any(spec: str, options: DataOptions) -> tuple[dict[str, Source], list[str]]:
-    """The sets that a specification names, by split ('train' where it names none), and what was inferred."""
+def read_any(spec: str, options: DataOptions, like: Source | None = None) -> tuple[dict[str, Source], list[str]]:
+    """The sets that a specification names, by split ('train' where it names none), and what was inferred.
+
+    A .csv of pixels is scaled as the one that `like` came from.
+    """
     if spec in _NAMED:
         return _NAMED[spec]()
     path = _existing(spec)
@@ -97,11 +111,13 @@ def read_any(spec: str, options: DataOptions) -> tuple[dict[str, Source], list[s
             f"there is no data at {spec!r}", hint=f"--data {close}" if close else "digits, mnist, a folder or a file"
         )
     if path.is_file():
-        return _file(path, options)
+        return _file(path, options, like)
     if sets := dict[str, Source](idx_splits(path)):
         return sets, [f"IDX files in {path}"]
     if tables := _tables(path):
-        read = {split: pixels(table, options) for split, table in tables.items()}
+        first = pixels(tables["train"], options, like)
+        rest = {split: pixels(tables[split], options, first[0]) for split in tables if split != "train"}
+        read = {"train": first, **rest}
         return {split: source for split, (source, _) in read.items()}, [n for _, notes in read.values() for n in notes]
     below = split_folders(path)
     if "train" in below or {"val", "test"} <= below.keys():
@@ -121,15 +137,26 @@ def _existing(spec: str) -> Path | None:
         return None
 
 
-def whole(spec: str, options: DataOptions) -> Source:
-    """One set from a specification that names one. Of several, the test set, else the validation set."""
-    found, _ = read_any(spec, options)
-    return next(found[name] for name in ("test", "val", "train") if name in found)
+def whole(spec: str, options: DataOptions, role: Role, like: Source | None = None) -> Source:
+    """The one set of a specification that can play a role; `like` as for `read_any`.
+
+    For 'val' the validation set, else the only one unless it is the test set: what measures a model never chooses it.
+    For 'test' the test set, else the validation set, else the only one. Raises DataError where there is none.
+    """
+    found, _ = read_any(spec, options, like)
+    fit = [name for name in (("val",) if role == "val" else ("test", "val")) if name in found]
+    if not fit and list(found) == ["train"]:
+        fit = ["train"]
+    if not fit:
+        raise DataError(
+            f"there is no {role} set", where=spec, why=f"it holds {', '.join(found)}", hint="name one folder or file"
+        )
+    return found[fit[0]]
 
 
-def _file(path: Path, options: DataOptions) -> tuple[dict[str, Source], list[str]]:
+def _file(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:
     if path.suffix.lower() in TABLES:
-        source, notes = pixels(path, options)
+        source, notes = pixels(path, options, like)
         return {"train": source}, notes
     if "ubyte" in path.name:
         return {"train": idx_pair(path, labels_beside(path))}, [f"IDX file {path.name}"]
@@ -176,24 +203,23 @@ def _matched(source: Source, train: Source, name: str) -> Source:
 
 
 def hold_out(source: Source, fraction: float, salt: str) -> tuple[Source, Source]:
-    """(rest, held out): about `fraction` of each class, at least one image of each that has two.
+    """(rest, held out): the samples whose hash lies under `fraction` of the range are held out.
 
-    Samples with the same key stay together, even when they bear different labels; a class whose samples are all
-    alike is not split.
+    So a sample's side depends on itself and the fraction alone, and a class gives about its share. Only a class of
+    different samples that would all fall on one side gives its lowest hash, or keeps its highest. Samples with the
+    same key stay together, even when they bear different labels; a class whose samples are all alike is not split.
 
     Raises UsageError for a fraction outside 0 to 1.
     """
     if not 0 < fraction < 1:
         raise UsageError(f"a share of {fraction} cannot be held out", why="it must lie between 0 and 1")
     keys = np.array([_hash(source.split_key(i), salt) for i in range(len(source))])
-    held = np.zeros(len(source), dtype=bool)
-    for target in np.unique(source.targets):
-        members = np.flatnonzero(source.targets == target)
-        order = members[np.argsort(keys[members], kind="stable")]
-        cuts = np.flatnonzero(np.diff(keys[order])) + 1  # between samples that differ
-        if len(cuts):
-            held[order[: cuts[np.argmin(np.abs(cuts - math.ceil(len(members) * fraction)))]]] = True
-    held &= ~np.isin(keys, keys[~held])
+    classes = [np.unique(keys[source.targets == target]) for target in np.unique(source.targets)]
+    bound = int(fraction * 2**HASH_BITS)
+    lowest = [members[0] for members in classes if len(members) > 1 and members[0] >= bound]
+    held = (keys < bound) | np.isin(keys, lowest)
+    # After the others: what training lacks cannot be learnt.
+    held &= ~np.isin(keys, [members[-1] for members in classes if np.isin(members, keys[held]).all()])
     return _subset(source, ~held), _subset(source, held)
 
 
@@ -202,4 +228,4 @@ def _subset(source: Source, chosen: npt.NDArray[np.bool_]) -> Subset:
 
 
 def _hash(key: bytes, salt: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8, salt=salt.encode()).digest(), "big") >> 1
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8, salt=salt.encode()).digest(), "big") >> (64 - HASH_BITS)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from msresnet.bundle import Bundle
 from msresnet.data.decode import printable
 from msresnet.data.loaders import Decoded, decode
@@ -15,10 +17,14 @@ from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Source
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.predictor import Predictor
+from msresnet.metrics.classification import confusion
 from msresnet.models.cost import count_macs
 from msresnet.results import DIGITS, Evaluation
 
 T = TypeVar("T")
+MOST_CLASSES = 100
+"""With more, the confusion matrix is larger than all else in metrics.json."""
+MOST_MISTAKES = 10
 
 
 def prepare(bundle: Bundle, source: Source, options: DataOptions) -> Decoded:
@@ -40,15 +46,35 @@ def evaluate(predictor: Predictor, data: Decoded, split: str) -> Evaluation:
     figures["inference_images_per_second"] = round(len(data) / spent, 1) if spent else 0.0
     figures["params"] = sum(p.numel() for p in bundle.model.parameters())
     figures["macs"] = count_macs(bundle.model)
+    names = bundle.task.class_names
+    if len(names) <= MOST_CLASSES:
+        figures["confusion"] = confusion(results.indices, measured.targets, len(names)).tolist()
+    figures["worst"] = worst(measured)
     if data.bad:
         figures["unreadable"] = len(data.bad)
     return Evaluation(results, measured.targets, figures)
 
 
+def worst(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The most confident wrong answers, most confident first."""
+    results, targets = evaluation.predictions, evaluation.targets
+    wrong = np.flatnonzero(results.indices != targets)
+    first = wrong[np.argsort(-results.confidences[wrong], kind="stable")][:MOST_MISTAKES]
+    return [
+        {
+            "id": printable(results.ids[i]),
+            "truth": results.class_names[targets[i]],
+            "label": results.class_names[results.indices[i]],
+            "probability": round(float(results.confidences[i]), DIGITS),
+        }
+        for i in first
+    ]
+
+
 def pick(sets: Mapping[str, T], split: str) -> tuple[str, T]:
     """The set that was asked for; 'auto' is the test set, else validation. Raises UsageError for an absent one."""
     if split == "auto":
-        split = next(name for name in ("test", "val", "train") if name in sets)
+        split = next(name for name in ("test", "val", "train", "given") if name in sets)
     if split not in sets:
         raise UsageError(f"there is no {split} set", hint=f"--split {' or '.join(sets)}")
     return split, sets[split]

@@ -104,7 +104,7 @@ class TrainConfig(PreprocessOptions, DataOptions, TrainingOptions):
         if self.time_limit is not None:
             seconds(self.time_limit)
         if self.warmup is not None and self.schedule == "one-cycle":
-            raise UsageError("--warmup, but --schedule one-cycle", why="it rises for 30 %", hint="leave one of them out")
+            raise UsageError("--warmup, but --schedule one-cycle", why="it rises for 30 %", hint="leave one out")
         asked = next((name for name in _AUGMENTATIONS if getattr(self, name)), None)
         if self.augment == "none" and asked is not None:
             raise UsageError(f"--augment none, but --{asked}", hint="leave one of them out")

@@ -13,20 +13,24 @@ from typing import Any
 import torch
 import yaml
 
-from msresnet.bundle import Bundle
+from msresnet.bundle import CARD, WEIGHTS, Bundle
+from msresnet.bundle import CONFIG as BUNDLE_CONFIG
 from msresnet.data.loaders import Decoded
 from msresnet.data.splits import Splits, open_data
-from msresnet.errors import UsageError
-from msresnet.files import disk_errors, lock, read_yaml, sweep, write_json, write_text
+from msresnet.errors import Interrupted, UsageError
+from msresnet.files import disk_errors, read_yaml, sweep, write_json, write_text
 from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_classifier
-from msresnet.runtime import environment, stop_on_signals
+from msresnet.runtime import StopRequest, environment, stop_on_signals
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
 from msresnet.train.config import TrainConfig
 from msresnet.train.loop import Observer, Silent, Trainer
 from msresnet.train.plan import Plan, make_plan
 
 CONFIG, HISTORY, ENVIRONMENT, CHECKPOINTS = "train.yaml", "history.csv", "environment.json", "checkpoint"
+METRICS, PREDICTIONS, REPORT = "metrics.json", "predictions.csv", "report.html"
+PRODUCTS = (WEIGHTS, BUNDLE_CONFIG, CARD, METRICS, PREDICTIONS, REPORT, HISTORY)
+"""What a run leaves and a new one in its folder takes away first, so that nothing there is of another model."""
 FREE_ON_RESUME = ("resume", "exist_ok", "output", "workers")
 """Settings that do not change what a continued run computes."""
 
@@ -63,7 +67,7 @@ def fit(
     Args:
         config: everything a user can say.
         splits: the data; None opens `config.data`.
-        folder: the run's folder; None writes nothing.
+        folder: the run's folder, whose lock the caller holds; None writes nothing and leaves signals alone.
         observer: who watches.
         announce: takes the notes on what was inferred, before the first step.
 
@@ -71,12 +75,10 @@ def fit(
     """
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        if folder is not None:
-            stack.enter_context(lock(folder))
         splits = splits or open_data(config.data, config)
         plan = make_plan(config, splits)
-        # Until here there is nothing to save, so a signal may kill.
-        stop = stack.enter_context(stop_on_signals())
+        # Until here, and without a folder for ever, there is nothing to save, so a signal may kill.
+        stop = stack.enter_context(stop_on_signals()) if folder is not None else StopRequest()
         checkpoint_folder = folder / CHECKPOINTS if folder is not None else None
         trainer = Trainer(plan, checkpoint_folder, _Recorder(folder, observer or Silent()), stop)
         notes = list(plan.notes)
@@ -87,7 +89,11 @@ def fit(
         bundle = _bundle(plan, trainer)
         if folder is not None:
             bundle.save(folder)
-        return Fitted(bundle, plan.sets, trainer.state.history, _cost(trainer, bundle), notes, folder)
+        fitted = Fitted(bundle, plan.sets, trainer.state.history, _cost(trainer, bundle), notes, folder)
+    if stop.code:  # it came after the last step
+        hint = trainer.how_to_continue()
+        raise Interrupted("stopped by a signal; the model is saved, not measured", exit_code=stop.code, hint=hint)
+    return fitted
 
 
 def _begin(config: TrainConfig, folder: Path) -> list[str]:
@@ -95,7 +101,7 @@ def _begin(config: TrainConfig, folder: Path) -> list[str]:
     with disk_errors(folder):
         sweep(folder)
         sweep(folder / CHECKPOINTS)
-        for old in (*checkpoints(folder / CHECKPOINTS), folder / HISTORY):
+        for old in (*checkpoints(folder / CHECKPOINTS), *(folder / name for name in PRODUCTS)):
             old.unlink(missing_ok=True)
     write_text(folder / CONFIG, to_yaml(replace(config, resume=False, exist_ok=False)))
     write_json(folder / ENVIRONMENT, environment())
@@ -120,7 +126,6 @@ class _Recorder:
 
     def __init__(self, folder: Path | None, observer: Observer) -> None:
         self.folder, self.observer = folder, observer
-        self.rows: list[dict[str, Any]] = []
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """Pass it on."""

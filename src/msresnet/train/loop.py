@@ -264,8 +264,12 @@ class Trainer:
         self.save()
         if self.folder is None:
             raise Interrupted("stopped by a signal", exit_code=self.stop.code)
-        hint = f"msresnet train --resume --output {shlex.quote(str(self.folder.parent))}"
-        raise Interrupted("stopped by a signal; everything is saved", exit_code=self.stop.code, hint=hint)
+        what = "stopped by a signal; everything is saved"
+        raise Interrupted(what, exit_code=self.stop.code, hint=self.how_to_continue())
+
+    def how_to_continue(self) -> str:
+        """The command that goes on from here; '' without a folder."""
+        return "" if self.folder is None else f"msresnet train --resume --output {shlex.quote(str(self.folder.parent))}"
 
     def save(self) -> None:
         """Write a checkpoint, if there is a folder for it."""

@@ -74,7 +74,10 @@ def _read(file: IO[bytes] | gzip.GzipFile, path: Path, dimensions: int, at_most:
         raise DataError(
             "the IDX file is too long", where=str(path), why=f"more follows after {text} = {needed:,} bytes"
         )
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8).reshape(shape)
+    except ValueError as error:  # no images, of a size that numpy cannot even name
+        raise DataError("the IDX header claims what cannot be", where=str(path), why=text) from error
 
 
 def _take(file: IO[bytes] | gzip.GzipFile, count: int) -> bytearray:

@@ -15,15 +15,30 @@ import numpy.typing as npt
 from msresnet.data.decode import refuse_pointer
 from msresnet.data.options import DataOptions
 from msresnet.data.preprocess import to_uint8
-from msresnet.data.sample import UNLABELLED, ArraySource
+from msresnet.data.sample import UNLABELLED, ArraySource, Image, Source
 from msresnet.errors import DataError, UsageError
 
 EXTENSIONS = (".csv", ".txt", ".tsv")
 Table = npt.NDArray[np.float64]
 
 
-def pixels(path: Path, options: DataOptions) -> tuple[ArraySource, list[str]]:
-    """The images and labels in a text file, and what was inferred. Raises DataError, naming file and row."""
+class PixelSource(ArraySource):
+    """The rows of a text file; `white` is the number that stands for white in it, 1 or 255."""
+
+    def __init__(
+        self, images: Image, targets: npt.NDArray[np.int64], classes: list[str], name: str, white: int
+    ) -> None:
+        super().__init__(images, targets, classes, name)
+        self.white = white
+
+
+def pixels(path: Path, options: DataOptions, like: Source | None = None) -> tuple[ArraySource, list[str]]:
+    """The images and labels in a text file, and what was inferred.
+
+    White is the number that it is in `like`, else 1 if no pixel is above 1, else 255.
+
+    Raises DataError, naming file and row.
+    """
     table, skipped = read_table(path)
     shape, label_at, notes = _layout(table.shape[1], options, path)
     first_row = 1 + skipped
@@ -32,8 +47,9 @@ def pixels(path: Path, options: DataOptions) -> tuple[ArraySource, list[str]]:
     else:
         targets, classes = _labels(table[:, label_at], path, first_row)
         table = np.delete(table, label_at, axis=1)
-    images = _scaled(table, path, first_row).reshape(len(table), *shape)
-    return ArraySource(images, targets, classes, path.name), notes
+    white = _white(table, like, path)
+    images = _scaled(table, white, path, first_row).reshape(len(table), *shape)
+    return PixelSource(images, targets, classes, path.name, white), notes
 
 
 def read_table(path: Path) -> tuple[Table, int]:
@@ -137,13 +153,23 @@ def _labels(column: Table, path: Path, first_row: int) -> tuple[npt.NDArray[np.i
     return targets.astype(np.int64), [str(v) for v in values]
 
 
-def _scaled(table: Table, path: Path, first_row: int) -> npt.NDArray[np.uint8]:
-    bad = ~np.isfinite(table) | (table < 0) | (table > 255)
+def _white(table: Table, like: Source | None, path: Path) -> int:
+    shares = bool((table <= 1).all())
+    if not isinstance(like, PixelSource):
+        return 1 if shares else 255
+    # A file of 0 and 1 alone may be of dark bytes; fractions up to 1 cannot be.
+    if like.white == 255 and shares and (table % 1 != 0).any():
+        raise DataError("the pixels are 0 to 1, those of the training file 0 to 255", where=str(path))
+    return like.white
+
+
+def _scaled(table: Table, white: int, path: Path, first_row: int) -> Image:
+    bad = ~np.isfinite(table) | (table < 0) | (table > white)
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
         raise DataError(
             f"the pixel {table[row, column]:g} is out of range",
             where=f"{path}, row {row + first_row}, pixel {column + 1}",
-            why="pixels are 0 to 1 or 0 to 255",
+            why="pixels are 0 to 1 or 0 to 255" if white == 255 else "the training file's pixels are 0 to 1",
         )
-    return to_uint8(table, (0, 1) if table.size and table.max() <= 1 else (0, 255))
+    return to_uint8(table, (0, white))
