@@ -168,3 +168,10 @@ def test_data_show_draws_before_and_after(capsys: pytest.CaptureFixture[str]) ->
     assert "1,797" in out or "all" in out
     with Image.open("look.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_data_show_takes_a_table_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savetxt(tmp_path / "pixels.csv", np.arange(48).reshape(3, 16) * 5, fmt="%d", delimiter=",")
+    assert main(["data", "show", "--data", "pixels.csv"]) == 0
+    assert "no labels" in capsys.readouterr().err
+    assert Path("data.png").is_file()

@@ -42,15 +42,16 @@ def main(words: list[str], common: Common) -> int:
 
     from msresnet.cli.screen import Screen
     from msresnet.data.preprocess import look, plan
+    from msresnet.data.sample import UNLABELLED
     from msresnet.data.splits import open_data
     from msresnet.files import check_output, write_atomic
     from msresnet.report.plots import preprocess_picture
 
     check_output(Path(config.output), folder=False)
     screen = Screen(common)
-    splits = open_data(config.data, config)
+    splits = open_data(config.data, config, unlabelled=True)
     sizes, grey = look(splits.train)
-    preprocess, reasons = plan(config, sizes, grey)
+    preprocess, reasons = plan(config, sizes, grey, len(splits.train))
     screen.notes([*splits.notes, *reasons])
     table = Table()
     for title in ("class", *splits.named()):
@@ -61,7 +62,7 @@ def main(words: list[str], common: Common) -> int:
     screen.table(table)
     samples = [splits.train[i] for i in range(0, len(splits.train), max(1, len(splits.train) // config.count))]
     samples = samples[: config.count]
-    names = [splits.classes[s.target] for s in samples]
+    names = ["no label" if s.target == UNLABELLED else splits.classes[s.target] for s in samples]
     pairs = [(s.image, preprocess.image(s.image)) for s in samples]
     write_atomic(Path(config.output), lambda part: preprocess_picture(pairs, names, preprocess.steps(), part))
     screen.note(f"picture: {config.output}")

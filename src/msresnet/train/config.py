@@ -23,7 +23,8 @@ class TrainingOptions:
     """digits (embedded), mnist, a folder of class folders, a folder with train/ and val/ or test/, IDX files, or a
     .csv of pixels."""
     model: str = "auto"
-    """A name from `msresnet models`. Default: msresnet_micro for grey images up to 32 pixels, else msresnet18."""
+    """A name from `msresnet models`. Default: msresnet_micro for images up to 32 pixels (on a GPU, for grey ones),
+    else msresnet18."""
     model_args: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
     """Arguments of the model as name=value, such as operator=res2net shortcut_levels=3 stem=deep."""
     output: str | None = None

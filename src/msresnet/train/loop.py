@@ -106,6 +106,7 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
         self.best: dict[str, Tensor] = _copied(self.raw)
         self.started = time.monotonic()
+        self.validation_seconds: float | None = None
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -127,7 +128,18 @@ class Trainer:
         """Share of the training that is done: of the epochs or of the time, whichever is further."""
         steps = training_steps(len(self.plan.train), self.plan.config.batch_size)
         by_epochs = (self.state.epoch + self.state.step / steps) / self.plan.epochs
-        return max(by_epochs, self._elapsed() / self.plan.limit)
+        return max(by_epochs, self._elapsed() / max(1e-9, self.deadline))
+
+    @property
+    def deadline(self) -> float:
+        """Seconds after which the last validation has to begin if it is to end within the time limit."""
+        if self.plan.val is None or math.isinf(self.plan.limit):
+            return self.plan.limit
+        if self.validation_seconds is not None:
+            return self.plan.limit - self.validation_seconds
+        # Before the first one: a forward pass takes about a third of a training step.
+        images = len(self.plan.val) * (1 if self.average is None else 2)
+        return self.plan.limit - images * self._elapsed() / max(1, self.state.seen) / 3
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
@@ -138,7 +150,7 @@ class Trainer:
         steps = training_steps(len(order), config.batch_size)
         self.model.train()
         for batch in training_batches(plan.train, order, config.batch_size, self.accelerator.device, state.step):
-            if state.images and self._elapsed() >= plan.limit:
+            if state.images and self._elapsed() >= self.deadline:
                 return
             loss = self.train_step(batch)
             state.loss_sum += loss * len(batch)
@@ -197,7 +209,9 @@ class Trainer:
 
     def _end_of_epoch(self) -> None:
         state, plan = self.state, self.plan
+        began = self._elapsed()
         scores = self._choose()
+        self.validation_seconds = self._elapsed() - began
         row = {
             "epoch": state.epoch + 1,
             "seconds": round(self._elapsed(), 3),
@@ -209,7 +223,7 @@ class Trainer:
         state.epoch, state.step, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
         waited = state.epoch - 1 - state.best_epoch
         patience = plan.config.patience
-        late = state.epoch >= plan.epochs or self._elapsed() >= plan.limit
+        late = state.epoch >= plan.epochs or self._elapsed() >= self.deadline
         state.finished = late or (patience is not None and waited >= patience)
         self.observer.epoch(row)
         if not state.finished:
