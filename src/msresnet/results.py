@@ -85,6 +85,10 @@ class Classification:
             for name, best in zip(self.ids, self.top(k), strict=True)
         ]
 
+    def __str__(self) -> str:
+        """One line for each image: id, label, probability."""
+        return "\n".join(f"{r['id']}: {r['label']} {r['probability']:.{DIGITS}f}" for r in self.to_dict(1))
+
     def _repr_html_(self) -> str:
         """A table for notebooks: the five most probable classes of the first images."""
         rows = []
@@ -113,6 +117,14 @@ class Evaluation:
     predictions: Classification
     targets: npt.NDArray[np.int64]
     metrics: dict[str, Any]
+
+    def __str__(self) -> str:
+        """The headline figures in one line."""
+        low, high = self.metrics["top1_ci95"]
+        return (
+            f"top-1 {100 * self.metrics['top1']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}) "
+            f"on {self.metrics['n']:,} images"
+        )
 
     def _repr_html_(self) -> str:
         """The headline figures, for notebooks."""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.datasets import load_digits
 
 import hostile
 from msresnet.cli.main import main
@@ -202,3 +203,12 @@ def test_train_names_file_row_and_remedy(tmp_path: Path, capsys: pytest.CaptureF
     assert "where: x.csv, row 4" in message
     assert "try: --label-column" in message
     assert "Traceback" not in message
+
+
+def test_a_column_that_never_changes_is_no_label(tmp_path: Path) -> None:
+    """scikit-learn's digits with the label last: their first pixel is always 0."""
+    digits = load_digits()
+    np.savetxt(tmp_path / "digits.csv", np.column_stack([digits.data, digits.target])[:50], fmt="%d", delimiter=",")
+    source, notes = pixels(tmp_path / "digits.csv", DataOptions())
+    assert source.targets.tolist() == digits.target[:50].tolist()
+    assert "label in the last column" in notes[0]

@@ -220,3 +220,10 @@ def test_what_the_user_set_is_never_changed() -> None:
     for bad in ((), (0,), (1, 2, 3)):
         with pytest.raises(UsageError, match="image-size"):
             plan(PreprocessOptions(image_size=bad), set(), grey=True)
+
+
+def test_a_threshold_makes_colour_images_grey_unless_colour_is_asked_for() -> None:
+    made, reasons = plan(PreprocessOptions(threshold="otsu", binary=True), {(8, 8)}, grey=False)
+    assert made.channels == 1
+    assert "grey: a threshold works on grey levels" in reasons
+    assert plan(PreprocessOptions(threshold="otsu", channels=3), {(8, 8)}, grey=False)[0].channels == 3

@@ -112,3 +112,10 @@ def test_results_slice_and_print() -> None:
         results[2]
     with pytest.raises(ValueError, match="2 images"):
         Classification(("a", "b"), ("cat",), np.ones((1, 1)))
+
+
+def test_results_print_as_people_read_them() -> None:
+    results = Classification(("a.png", "b.png"), ("cat", "dog"), np.array([[0.25, 0.75], [0.9, 0.1]]))
+    assert str(results) == "a.png: dog 0.7500\nb.png: cat 0.9000"
+    measured = ClassificationTask(("cat", "dog")).evaluate(results, np.array([1, 1]))
+    assert str(measured) == "top-1 50.00 % (95 % interval 9.45 to 90.55) on 2 images"

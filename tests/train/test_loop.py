@@ -197,7 +197,8 @@ def test_a_time_limit_ends_the_training_and_scales_its_schedule(bars: Path) -> N
     training = trainer(plan_for(bars, epochs=None, time_limit="1s", lr=0.01))
     training.run()
     last = training.state.history[-1]
-    assert 1 <= last["seconds"] < 10
+    # The last validation is meant to end with the limit, not to begin there.
+    assert 0.5 < last["seconds"] < 10
     assert last["lr"] < 0.005
     assert max(row["lr"] for row in training.state.history) <= 0.01
 

@@ -68,6 +68,7 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     split, data = pick(fitted.sets, "auto")
     if split != "test":
         screen.note(f"· there is no test set: the figures are of the {split} set, which also chose the model", "yellow")
+    screen.note(f"· measuring on the {split} set and writing the report", "dim")
     measured = evaluate(Predictor(fitted.bundle, config.device), data, split)
     digests = {name: decoded.fingerprint() for name, decoded in fitted.sets.items()}
     figures = measured.metrics | fitted.cost | {DIGEST: digests}

@@ -211,9 +211,10 @@ def plan(
     else:
         size = (DEFAULT_SIDE, DEFAULT_SIDE)
         reasons.append(f"image size {DEFAULT_SIDE}: the images differ in size or are large (--image-size changes it)")
-    channels = options.channels or (1 if grey else 3)
+    channels = options.channels or (1 if grey or options.threshold else 3)
     if options.channels is None:
-        reasons.append(f"grey: no image{sample} has colour" if grey else "RGB: the images have colour")
+        why_grey = f"no image{sample} has colour" if grey else "a threshold works on grey levels"
+        reasons.append("RGB: the images have colour" if channels == 3 else f"grey: {why_grey}")
     return Preprocess(size, channels, options.resize, options.threshold, options.binary), reasons
 
 

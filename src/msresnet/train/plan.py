@@ -102,7 +102,8 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
         raise DataError("one image is not enough to learn from", where=config.data, why=why)
     preprocess = with_statistics(preprocess, sets["train"].images)
     augment, why_augment = _augment(config, preprocess)
-    lr = config.lr if config.lr is not None else default_lr(config.optimizer, config.batch_size, parameters)
+    batch = min(config.batch_size, len(sets["train"]))
+    lr = config.lr if config.lr is not None else default_lr(config.optimizer, batch, parameters)
     decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]
     notes += [f"preprocess: {preprocess.describe()}", f"augment: {why_augment}"]
     notes += [f"{config.optimizer}, learning rate up to {lr:.4g}, weight decay {decay:g}"]

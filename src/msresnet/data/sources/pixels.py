@@ -6,6 +6,7 @@ A header row, a byte-order mark, CRLF, ';' or tabs, and Latin-1 are taken as the
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from math import isqrt, prod
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def pixels(path: Path, options: DataOptions, like: Source | None = None) -> tupl
     """
     table, skipped = read_table(path)
     shape, label_at, notes = _layout(table.shape[1], options, path)
+    if label_at == 0 and options.label_column == "auto" and _label_is_last(table):
+        shape, label_at, notes = _layout(table.shape[1], replace(options, label_column="last"), path)
     first_row = 1 + skipped
     if label_at is None:
         targets, classes = np.full(len(table), UNLABELLED, dtype=np.int64), list[str]()
@@ -50,6 +53,12 @@ def pixels(path: Path, options: DataOptions, like: Source | None = None) -> tupl
     white = _white(table, like, path)
     images = _scaled(table, white, path, first_row).reshape(len(table), *shape)
     return PixelSource(images, targets, classes, path.name, white), notes
+
+
+def _label_is_last(table: Table) -> bool:
+    """Whether the first column cannot be a label, because it never changes, and the last can."""
+    first, last = table[:, 0], table[:, -1]
+    return bool((first == first[0]).all() and (last != last[0]).any() and (last == np.floor(last)).all())
 
 
 def read_table(path: Path) -> tuple[Table, int]:
