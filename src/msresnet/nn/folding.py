@@ -35,10 +35,32 @@ def fold(model: M) -> M:
                 _replace(folded, path, fold_operator(module))
         for conv_path, bn_path in list(_pairs(folded)):
             conv, bn = folded.get_submodule(conv_path), folded.get_submodule(bn_path)
-            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+            if not isinstance(bn, nn.BatchNorm2d):
+                continue
+            if isinstance(conv, nn.Conv2d):
                 _replace(folded, conv_path, fold_conv_bn(conv, bn))
                 _replace(folded, bn_path, nn.Identity())
+            elif isinstance(conv, MultiScaleConv2d) and _takes_bn(conv):
+                for path, channels in zip(conv.paths, conv.out_slices(), strict=True):
+                    path.conv = fold_conv_bn(path.conv, _part(bn, channels))  # type: ignore[arg-type]
+                _replace(folded, bn_path, nn.Identity())
     return folded
+
+
+def _takes_bn(operator: MultiScaleConv2d) -> bool:
+    """Whether every output channel comes from one convolution, so that each can take its part of the BN behind.
+
+    Resizing a map keeps constants, so a branch at a lower resolution can; averaging with zeros does not.
+    """
+    convolutions = all(b.kind == "conv" for b in operator.branches)
+    return operator.spec.merge == "concat" and not operator.has_norm and not operator.has_act and convolutions
+
+
+def _part(bn: nn.BatchNorm2d, channels: slice) -> nn.BatchNorm2d:
+    """The BN of some of the channels."""
+    part = nn.BatchNorm2d(channels.stop - channels.start, bn.eps).to(bn.weight.device, bn.weight.dtype)
+    part.load_state_dict({k: v[channels] if v.ndim else v for k, v in bn.state_dict().items()})
+    return part
 
 
 def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ An operator is four choices (branches, split, connection, merge), held by `Opera
     Res2Net             channels split, cascade with adds, concatenation         arXiv 1904.01169
     PyConv              parallel kernels with growing groups, concatenation      arXiv 2006.11538
     MixConv             channels split, depthwise kernels, concatenation         arXiv 1907.09595
+    InceptionNeXt       channels split, identity and depthwise 3x3, 1x11, 11x1   arXiv 2303.16900
     SKNet               parallel receptive fields, softmax-weighted sum          arXiv 1903.06586
     ResNeSt             radix groups, softmax-weighted sum                       arXiv 2004.08955
     ScaleNet, Elastic   branches at lower resolution, concatenation or sum       arXiv 1904.09460, 1812.05262
@@ -33,6 +34,8 @@ class Branch:
     """Share of the channels, relative to the other branches (only where channels are split or joined)."""
     down: int = 1
     """The branch works at 1/down of the resolution."""
+    pool: Literal["avg", "max"] = "avg"
+    """How it gets there."""
     kind: Literal["conv", "identity", "avg_pool"] = "conv"
 
     @property
@@ -72,6 +75,13 @@ class Operator:
     (arXiv 2204.00826)."""
     act: bool = False
     """A ReLU inside each branch (after its BN)."""
+    reduction: float = 1 / 16
+    """Hidden channels of the attention behind a softmax merge, as a share of the merged ones."""
+    divisor: int = 8
+    """What the number of those hidden channels is rounded to a multiple of."""
+    place: Literal["every", "first", "second"] = "every"
+    """Which convolution of a basic block it stands for. One that keeps the width cannot stand first, where the number
+    of channels changes; what is costly stands once."""
 
     @property
     def linear(self) -> bool:
@@ -80,26 +90,30 @@ class Operator:
             b.down == 1 for b in self.branches
         )
 
-    @property
-    def keeps_width(self) -> bool:
-        """Whether it gives as many channels as it takes, so that another convolution must change their number."""
-        return self.split == "channels"
-
     def with_groups(self, groups: int) -> Operator:
         """The same operator with every full branch split into `groups` (ResNeXt's cardinality)."""
         if groups == 1:
             return self
         return replace(self, branches=tuple(replace(b, groups=groups) if b.groups == 1 else b for b in self.branches))
 
+    def halved(self) -> Operator:
+        """The same operator for half the channels: half the groups, so that each keeps its width."""
+        fewer = (replace(b, groups=max(1, b.groups // 2)) if isinstance(b.groups, int) else b for b in self.branches)
+        return replace(self, branches=tuple(fewer))
+
 
 PLAIN = Operator()
-PYRAMID = Operator((Branch(3), Branch(5, groups=4), Branch(7, groups=8), Branch(9, groups=16)))
-MIXED_DEPTHWISE = Operator(tuple(Branch(k, groups="depthwise") for k in (3, 5, 7)), split="channels")
+MIXED_DEPTHWISE = Operator(tuple(Branch(k, groups="depthwise") for k in (3, 5, 7)), split="channels", place="second")
+INCEPTION_DEPTHWISE = Operator(
+    (Branch(kind="identity", share=5), *(Branch(k, groups="depthwise") for k in (3, (1, 11), (11, 1)))),
+    split="channels",
+    place="second",
+)
 SELECTIVE = Operator((Branch(3), Branch(3, dilation=2)), merge="softmax", norm="branch", act=True)
-RADIX = Operator((Branch(3), Branch(3)), split="radix", merge="softmax", norm="branch", act=True)
+SELECTIVE_SPLIT = replace(SELECTIVE, split="channels", reduction=1 / 8, divisor=16, place="first")
 ONLINE = Operator((Branch(3), Branch((1, 3)), Branch((3, 1)), Branch(1)), merge="sum")
 ONLINE_LEAN = Operator((Branch(3), Branch(1)), merge="sum")
-LOW_RESOLUTION = Operator((Branch(3, share=2), Branch(3, down=2), Branch(3, down=4)))
+LOW_RESOLUTION = Operator((Branch(3, share=2), *(Branch(3, down=d, pool="max") for d in (2, 4))))
 REPARAMETERISED = Operator(
     (Branch(3), Branch(1), Branch((1, 3)), Branch((3, 1)), Branch(3, kind="avg_pool"), Branch(kind="identity")),
     merge="sum",
@@ -110,17 +124,33 @@ REPARAMETERISED = Operator(
 def res2net(scale: int = 4) -> Operator:
     """Res2Net's cascade: `scale` groups of channels, the last of which passes through."""
     branches = (*(Branch(3) for _ in range(max(1, scale - 1))), Branch(kind="identity"))
-    return Operator(branches if scale > 1 else branches[:1], "channels", "cascade", "concat", "branch", act=True)
+    cascade = Operator(branches, "channels", "cascade", "concat", "branch", act=True, place="second")
+    return cascade if scale > 1 else replace(cascade, branches=branches[:1])
+
+
+def pyramid(groups: tuple[int, ...] = (1, 4, 8, 16)) -> Operator:
+    """PyConv: kernels of 3, 5, 7 and 9 pixels, as many as there are group counts; the largest takes what is left."""
+    branches = [Branch(3 + 2 * i, groups=g) for i, g in enumerate(groups)]
+    if len(branches) == 3:
+        branches[-1] = replace(branches[-1], share=2)  # 1/4, 1/4, 1/2: shares stay powers of two
+    return Operator(tuple(branches))
+
+
+def radix(splits: int = 2) -> Operator:
+    """ResNeSt's split attention over `splits` maps of one grouped convolution."""
+    return Operator((Branch(3),) * splits, split="radix", merge="softmax", norm="branch", act=True)
 
 
 OPERATORS: Registry[Operator] = Registry("operator")
 for _name, _operator in {
     "plain": PLAIN,
     "res2net": res2net(),
-    "pyramid": PYRAMID,
+    "pyramid": pyramid(),
     "mixed_depthwise": MIXED_DEPTHWISE,
+    "inception_depthwise": INCEPTION_DEPTHWISE,
     "selective": SELECTIVE,
-    "radix": RADIX,
+    "selective_split": SELECTIVE_SPLIT,
+    "radix": radix(),
     "low_resolution": LOW_RESOLUTION,
     "reparameterised": REPARAMETERISED,
     "online": ONLINE,

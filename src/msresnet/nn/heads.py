@@ -36,3 +36,32 @@ class GlobalPool(nn.Module):
             return x.amax((2, 3))
         average, maximum = x.mean((2, 3)), x.amax((2, 3))
         return (average + maximum) / 2 if self.kind == "avgmax" else torch.cat([average, maximum], 1)
+
+
+class ExitHead(nn.Module):
+    """An answer on the way: strided convolutions, global average, a linear layer (MSDNet, arXiv 1703.09844).
+
+    Args:
+        in_chs: C of the map it reads.
+        hidden: channels of its convolutions.
+        num_classes: K; 0 gives the pooled vector.
+        depth: how many convolutions, each halving the resolution.
+    """
+
+    def __init__(self, in_chs: int, hidden: int, num_classes: int, depth: int = 1) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i in range(depth):
+            layers += [nn.Conv2d(hidden if i else in_chs, hidden, 3, 2, 1, bias=False), nn.BatchNorm2d(hidden)]
+            layers += [nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers)
+        self.hidden = hidden
+        self.reset(num_classes)
+
+    def reset(self, num_classes: int) -> None:
+        """A fresh linear layer for other classes."""
+        self.fc = nn.Linear(self.hidden, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K)."""
+        return self.fc(self.layers(x).mean((2, 3)))  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ Shapes: B batch, C channels, H and W pixels. Every operator maps (B, C_in, H, W)
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msresnet.errors import UsageError
-from msresnet.nn.fusion import SoftmaxFusion, make_divisible, resize_to
+from msresnet.nn.attention import SoftmaxFusion
+from msresnet.nn.downsampling import average_down
+from msresnet.nn.fusion import make_divisible, resize_to
 from msresnet.nn.grammar import Branch, Operator, allocate
 
 
@@ -31,9 +34,9 @@ def branch_convolution(branch: Branch, geometry: Geometry) -> nn.Module:
     """A branch's convolution, padded to keep the size. Raises UsageError for groups that do not divide the channels."""
     in_chs, out_chs, stride, _ = geometry
     if branch.kind == "identity":
-        if in_chs != out_chs or stride != 1:
-            raise UsageError(f"an identity branch cannot turn {in_chs} channels into {out_chs} at stride {stride}")
-        return nn.Identity()
+        if in_chs != out_chs:
+            raise UsageError(f"an identity branch cannot turn {in_chs} channels into {out_chs}")
+        return average_down(stride)
     groups = in_chs if branch.groups == "depthwise" else branch.groups
     if in_chs % groups or out_chs % groups:
         raise UsageError(
@@ -84,7 +87,11 @@ class BranchConv(nn.Module):
         """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
         size = ((x.shape[-2] - 1) // self.stride + 1, (x.shape[-1] - 1) // self.stride + 1)
         if self.branch.down > 1:
-            x = F.avg_pool2d(x, self.branch.down, ceil_mode=True, count_include_pad=False)
+            down = self.branch.down
+            if self.branch.pool == "max":
+                x = F.max_pool2d(x, down, ceil_mode=True)
+            else:
+                x = F.avg_pool2d(x, down, ceil_mode=True, count_include_pad=False)
         x = self.conv(x)
         if self.branch.kind == "avg_pool":
             # Averaging zeros at the border is what lets the branch fold into a zero-padded convolution.
@@ -132,12 +139,14 @@ class MultiScaleConv2d(nn.Module):
         self.has_norm = spec.norm == "branch"
         self.has_act = spec.act
         self.in_widths = self._widths(geometry.in_chs, spec.split == "channels")
-        self.out_widths = self._widths(geometry.out_chs, spec.split == "channels" or spec.merge == "concat")
+        self.out_widths = self._widths(geometry.out_chs, spec.merge == "concat")
         self.paths = nn.ModuleList(
             BranchConv(branch, Geometry(i, o, geometry.stride), self.has_norm, spec.act)
             for branch, i, o in zip(spec.branches, self.in_widths, self.out_widths, strict=True)
         )
-        self.attn = SoftmaxFusion(geometry.out_chs, len(spec.branches)) if spec.merge == "softmax" else nn.Identity()
+        self.attn: nn.Module = nn.Identity()
+        if spec.merge == "softmax":
+            self.attn = SoftmaxFusion(geometry.out_chs, len(spec.branches), spec.reduction, spec.divisor)
 
     def _widths(self, channels: int, shared: bool) -> list[int]:
         return allocate(channels, self.spec.branches) if shared else [channels] * len(self.spec.branches)
@@ -146,6 +155,11 @@ class MultiScaleConv2d(nn.Module):
     def branches(self) -> tuple[Branch, ...]:
         """The branches as data, in the order of `paths`."""
         return self.spec.branches
+
+    def out_slices(self) -> list[slice]:
+        """The channels of the output that each branch makes, where they stand side by side."""
+        ends = [0, *accumulate(self.out_widths)]
+        return [slice(a, b) for a, b in pairwise(ends)]
 
     def kernel(self) -> Tensor:
         """A linear operator's one kernel, before any BN."""
@@ -183,10 +197,8 @@ class MultiScaleConv2d(nn.Module):
 
 
 def _side_by_side(maps: list[Tensor]) -> list[Part]:
-    ends = [0]
-    for m in maps:
-        ends.append(ends[-1] + m.shape[1])
-    return [(slice(a, b), m) for a, b, m in zip(ends, ends[1:], maps, strict=False)]
+    ends = [0, *accumulate(m.shape[1] for m in maps)]
+    return [(slice(a, b), m) for (a, b), m in zip(pairwise(ends), maps, strict=True)]
 
 
 class CascadeConv2d(nn.Module):

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msresnet.nn.downsampling import average_down
 from msresnet.nn.fusion import resize_to
 
-Projection = Literal["conv1x1", "avg_conv", "max_conv", "pad"]
-Gate = Literal["none", "bn", "scale"]
+Projection = Literal["conv1x1", "avg_conv", "max_conv", "pad", "none"]
+Gate = Literal["none", "bn", "conv", "scale"]
 
 
 class PadChannels(nn.Module):
@@ -34,9 +35,10 @@ def projection(kind: Projection, in_chs: int, out_chs: int, stride: int, norm: b
     """A block's shortcut: the identity where the shape stays, else a projection.
 
     'conv1x1' is ResNet's, 'avg_conv' averages before (ResNet-D, arXiv 1812.01187), 'max_conv' takes the maximum
-    before (PyConv), 'pad' has no parameters. `norm=False` leaves the BN out (pre-activation).
+    before (PyConv), 'pad' has no parameters, 'none' is for blocks that are handed their shortcut. `norm=False` leaves
+    the BN out (pre-activation).
     """
-    if in_chs == out_chs and stride == 1:
+    if kind == "none" or (in_chs == out_chs and stride == 1):
         return nn.Identity()
     if kind == "pad":
         return PadChannels(out_chs - in_chs, stride)
@@ -44,8 +46,7 @@ def projection(kind: Projection, in_chs: int, out_chs: int, stride: int, norm: b
     parts: list[nn.Module] = [nn.Conv2d(in_chs, out_chs, 1, conv_stride, bias=False)]
     parts += [nn.BatchNorm2d(out_chs)] if norm else []
     if kind == "avg_conv":
-        pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
-        parts.insert(0, pool)
+        parts.insert(0, average_down(stride))
     if kind == "max_conv":
         parts.insert(0, nn.MaxPool2d(3, stride, 1) if stride > 1 else nn.Identity())
     return nn.Sequential(*parts)
@@ -70,17 +71,18 @@ class DropPath(nn.Module):
 class LayerShortcut(nn.Module):
     """An inter-layer shortcut over a stage or over the whole body: body(x) + gate(project(x)).
 
-    The gate keeps a stack of shortcuts from adding up their inputs: 'bn' normalises the shortcut, 'scale' multiplies
-    it by a learned factor that starts at 0, so that training begins without it; 'none' is the paper's form.
+    The gate keeps a stack of shortcuts from adding up their inputs: 'bn' normalises the shortcut, 'conv' projects it
+    before even where the channels stay, 'scale' multiplies it by a learned factor that starts at 0, so that training
+    begins without it; 'none' projects only where the channels change, and nothing more.
     """
 
     fold_pairs = (("conv", "bn"),)
 
     def __init__(self, in_chs: int, out_chs: int, gate: Gate = "bn") -> None:
         super().__init__()
-        same = in_chs == out_chs
+        same = in_chs == out_chs and gate != "conv"
         self.conv = nn.Identity() if same else nn.Conv2d(in_chs, out_chs, 1, bias=False)
-        self.bn = nn.BatchNorm2d(out_chs) if gate == "bn" else nn.Identity()
+        self.bn = nn.BatchNorm2d(out_chs) if gate in ("bn", "conv") else nn.Identity()
         self.scale = nn.Parameter(torch.zeros(1)) if gate == "scale" else None
 
     def forward(self, x: Tensor, body: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The first layers: from an image to the first map. B batch, C channels, H and W pixels.
 
 imagenet  7x7 stride 2, max-pool stride 2      1/4    arXiv 1512.03385
+unpooled  7x7 stride 2                         1/2    PyConvResNet, arXiv 2006.11538
 deep      three 3x3, stride 2, max-pool        1/4    ResNet-C and -D, arXiv 1812.01187
 small     3x3 stride 1, no pooling             1/1    for images under 96 pixels
 """
@@ -12,7 +13,9 @@ from typing import Literal
 
 from torch import nn
 
-StemKind = Literal["imagenet", "deep", "small"]
+from msresnet.nn.downsampling import BlurPool2d, Downsampling, average_down
+
+StemKind = Literal["imagenet", "unpooled", "deep", "small"]
 SMALL_BELOW = 96
 """Images with a side under this many pixels get the small stem: a 1/32 map of them would hold next to nothing."""
 
@@ -27,11 +30,20 @@ class Stem:
     reduction: int
 
 
-def build_stem(kind: StemKind, in_chans: int, width: int) -> Stem:
-    """The stem's modules: `conv1` gives `width` channels, BN and ReLU follow it, then `maxpool`."""
+def build_stem(kind: StemKind, in_chans: int, width: int, downsampling: Downsampling = "conv") -> Stem:
+    """The stem's modules: `conv1` gives `width` channels, BN and ReLU follow it, then `maxpool`.
+
+    Anti-aliased networks pool without a stride and filter then ('blur'), or only average ('avg').
+    """
     if kind == "small":
         return Stem(nn.Conv2d(in_chans, width, 3, 1, 1, bias=False), nn.Identity(), 1, 1)
-    pool = nn.MaxPool2d(3, 2, 1)
+    if kind == "unpooled":
+        return Stem(nn.Conv2d(in_chans, width, 7, 2, 3, bias=False), nn.Identity(), 2, 2)
+    pool: nn.Module = nn.MaxPool2d(3, 2, 1)
+    if downsampling == "blur":
+        pool = nn.Sequential(nn.MaxPool2d(3, 1, 1), BlurPool2d(width))
+    elif downsampling == "avg":
+        pool = average_down(2)
     if kind == "imagenet":
         return Stem(nn.Conv2d(in_chans, width, 7, 2, 3, bias=False), pool, 2, 4)
     half = width // 2
