@@ -101,9 +101,12 @@ def check_matches(given: dict[str, Tensor], wanted: dict[str, Tensor], where: st
     for key, tensor in wanted.items():
         if given[key].shape != tensor.shape:
             what = f"{tuple(given[key].shape)} in the file, {tuple(tensor.shape)} in {name}"
-            if key.startswith(("fc.", "classifier.")):
+            hint = ""
+            is_classifier = key.split(".")[-2:-1] in (["fc"], ["classifier"])
+            if is_classifier and given[key].shape[:1] != tensor.shape[:1]:
                 what = f"{given[key].shape[0]} classes in the file, {tensor.shape[0]} in the model ({what})"
-            raise ModelError("the weights have another shape", where=f"{where}: {key}", why=what)
+                hint = f"num_classes={given[key].shape[0]}"
+            raise ModelError("the weights have another shape", where=f"{where}: {key}", why=what, hint=hint)
 
 
 def _digest(tensors: dict[str, Tensor], text: str) -> str:

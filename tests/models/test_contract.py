@@ -1,140 +1,114 @@
-"""What every model promises, checked for whatever is registered."""
+"""Every network keeps its promises (contract.py); what single networks take, and what they refuse."""
 
 from __future__ import annotations
 
-import copy
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import contract
 from msresnet.errors import UsageError
-from msresnet.models.base import FeatureExtractor, ImageModel
+from msresnet.models.base import Config, Family, FeatureInfo, ImageModel, StageInfo
 from msresnet.models.cost import count_macs
-from msresnet.models.factory import create_classifier, create_model, list_models
+from msresnet.models.factory import MODELS, create_classifier, create_model, list_models, register
+from msresnet.models.families import FAMILIES
 from msresnet.nn.grammar import OPERATORS
-from randomise import randomised, relative_error
+from randomise import randomised
 
-SIDE = 28
-ANY_SIZE = [name for name in list_models() if name != "article_cnn"]
-
-
-@pytest.fixture(params=list_models())
-def model(request: pytest.FixtureRequest) -> ImageModel:
-    torch.manual_seed(0)
-    return create_classifier(request.param, num_classes=5, in_chans=2, img_size=SIDE)
+FIRST = [*{family.title: next(iter(family.members)) for family in reversed(FAMILIES)}.values(), "msresnet_micro"]
+"""One of each family: the first in its table, which is a small one."""
+OTHERS = [name for name in list_models() if name not in FIRST]
+EXPORTED = ("msresnet_micro", "skresnet18")
 
 
-def images(batch: int = 2, height: int = SIDE, width: int = SIDE, chans: int = 2) -> torch.Tensor:
+def names(check: contract.Check) -> str:
+    return check.__name__
+
+
+@pytest.mark.parametrize("check", contract.CHECKS, ids=names)
+@pytest.mark.parametrize("name", [*FIRST, *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)])
+def test_contract(name: str, check: contract.Check) -> None:
+    check(contract.fresh(name))
+
+
+@pytest.mark.parametrize("check", contract.TOOL_CHECKS, ids=names)
+@pytest.mark.parametrize(
+    "name", [*EXPORTED, *(pytest.param(n, marks=pytest.mark.slow) for n in list_models() if n not in EXPORTED)]
+)
+@pytest.mark.filterwarnings("ignore")  # torch's exporter and compiler warn of themselves
+def test_traced_and_exported(name: str, check: contract.Check) -> None:
+    check(contract.fresh(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.filterwarnings("ignore")
+def test_compiled(name: str) -> None:
+    contract.compiled_agrees(contract.fresh(name))
+
+
+@dataclass(frozen=True)
+class ToySpec:
+    """A row of a family that nobody has seen before."""
+
+    width: int = 8
+
+
+class Toy(ImageModel):
+    """Two convolutions: all that a new family has to write."""
+
+    def __init__(self, spec: ToySpec, config: Config) -> None:
+        super().__init__(config)
+        if config.drop_path_rate:
+            raise UsageError("a toy has no drop_path_rate")
+        self.spec = spec
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(config.in_chans, spec.width, 3, 2, 1), nn.BatchNorm2d(spec.width), nn.ReLU()
+        )
+        self.conv2 = nn.Sequential(nn.Conv2d(spec.width, spec.width, 3, 2, 1), nn.BatchNorm2d(spec.width), nn.ReLU())
+        self.feature_info = FeatureInfo([StageInfo(spec.width, 2 * i, f"conv{i}") for i in (1, 2)])
+        self.num_features, self.attribution_layer = spec.width, "conv2"
+        self._add_classifier()
+
+    def forward_stages(self, x: Tensor, last: int | None = None) -> list[Tensor]:
+        first = self.run_stage(self.conv1, x)
+        return [first] if last == 0 else [first, self.run_stage(self.conv2, first)]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {"stem": r"^conv1", "blocks": r"^conv(\d+)"}
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new family, registered and nothing more."""
+    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
+    register(Family("Toy", "", Toy, {"toy": ToySpec()}))
+    return "toy"
+
+
+@pytest.mark.parametrize("check", [*contract.CHECKS, *contract.TOOL_CHECKS], ids=names)
+@pytest.mark.filterwarnings("ignore")  # torch's exporter and compiler warn of themselves
+def test_a_new_family_is_covered_by_its_registration(toy: str, check: contract.Check) -> None:
+    assert toy in list_models("to*")
+    check(contract.fresh(toy))
+
+
+def test_a_name_is_registered_once(toy: str) -> None:
+    with pytest.raises(ValueError, match="registered twice"):
+        register(Family("Toy", "", Toy, {toy: ToySpec()}))
+
+
+def images(batch: int = 2, height: int = 28, width: int = 28, chans: int = 2) -> Tensor:
     return torch.randn(batch, chans, height, width, generator=torch.Generator().manual_seed(1))
-
-
-def test_every_parameter_gets_a_gradient(model: ImageModel) -> None:
-    randomised(model).train()
-    (model(images(4)) * torch.randn(4, 5)).sum().backward()
-    missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert missing == []
-
-
-def test_samples_do_not_influence_each_other(model: ImageModel) -> None:
-    randomised(model)
-    x = images(3)
-    with torch.no_grad():
-        together, alone = model(x), torch.cat([model(x[i : i + 1]) for i in range(3)])
-    assert relative_error(alone, together) < 1e-5
-
-
-def test_declared_features_are_true(model: ImageModel) -> None:
-    model.eval()
-    maps = model.forward_stages(images())
-    modules = dict(model.named_modules())
-    assert len(maps) == len(model.feature_info)
-    for info, stage in zip(model.feature_info, maps, strict=True):
-        assert stage.shape[1] == info.num_chs
-        assert stage.shape[2] <= -(-SIDE // info.reduction) + 1
-        assert info.module in modules
-    assert model.attribution_layer in modules
-    assert model.forward_features(images()).shape[1] == model.num_features
-
-
-def test_classifier_can_be_removed_and_replaced(model: ImageModel) -> None:
-    model.eval()
-    features = model.forward_features(images())
-    pooled = model.forward_head(features, pre_logits=True)
-    assert pooled.shape == (2, model.head_hidden_size)
-    model.reset_classifier(0)
-    assert torch.equal(model(images()), pooled)
-    model.reset_classifier(9)
-    assert model(images()).shape == (2, 9)
-
-
-def test_intermediates_are_the_stages(model: ImageModel) -> None:
-    model.eval()
-    x = images()
-    final, maps = model.forward_intermediates(x)
-    assert torch.equal(final, model.forward_features(x))
-    last = model.forward_intermediates(x, indices=1, intermediates_only=True)
-    assert torch.equal(last[0], maps[-1])
-    early = model.forward_intermediates(x, indices=[0], stop_early=True, intermediates_only=True)
-    assert torch.equal(early[0], maps[0])
-    with pytest.raises(UsageError, match="does not exist"):
-        model.forward_intermediates(x, indices=[17])
-
-
-def test_channels_last_and_bf16_agree(model: ImageModel) -> None:
-    randomised(model)
-    x = images()
-    with torch.no_grad():
-        plain = model(x)
-        swapped = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        assert relative_error(swapped(x.contiguous(memory_format=torch.channels_last)), plain) < 1e-5
-        with torch.autocast("cpu", torch.bfloat16):
-            assert relative_error(model(x).float(), plain) < 0.1
-
-
-def test_checkpointed_gradients_agree(model: ImageModel) -> None:
-    randomised(model).train()
-    grads = []
-    for enable in (False, True):
-        network = copy.deepcopy(model)
-        network.set_grad_checkpointing(enable)
-        network(images(4)).square().sum().backward()
-        grads.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
-    assert torch.allclose(grads[0], grads[1], rtol=1e-4, atol=1e-6)
-
-
-def test_weights_move_between_two_of_a_kind(model: ImageModel) -> None:
-    randomised(model)
-    other = create_classifier_like(model)
-    other.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        assert torch.equal(other.eval()(images()), model(images()))
-
-
-def create_classifier_like(model: ImageModel) -> nn.Module:
-    return copy.deepcopy(model).apply(lambda m: m.reset_parameters() if isinstance(m, nn.Conv2d | nn.Linear) else None)
-
-
-@pytest.mark.parametrize("name", ANY_SIZE)
-@pytest.mark.parametrize("size", [(33, 97), (37, 32)])
-def test_any_image_size(name: str, size: tuple[int, int]) -> None:
-    model = create_classifier(name, num_classes=3, img_size=size).eval()
-    assert model(images(1, *size, chans=3)).shape == (1, 3)
-
-
-@pytest.mark.parametrize("name", ANY_SIZE)
-def test_features_only(name: str) -> None:
-    network = create_model(name, features_only=True, out_indices=(1, -1), in_chans=2, img_size=SIDE)
-    assert isinstance(network, FeatureExtractor)
-    maps = network.eval()(images())
-    assert [m.shape[1] for m in maps] == network.feature_info.channels()
-    assert len(network.feature_info.reduction()) == len(network.feature_info.module_name()) == 2
 
 
 @pytest.mark.parametrize("levels", [2, 3])
 @pytest.mark.parametrize("gate", ["none", "bn", "scale"])
 def test_inter_layer_shortcuts(levels: int, gate: str) -> None:
-    model = create_classifier("msresnet_micro", num_classes=3, shortcut_levels=levels, gate=gate)
+    model = create_classifier("msresnet_micro", num_classes=3, in_chans=3, shortcut_levels=levels, gate=gate)
     randomised(model).train()
     model(images(4, chans=3)).square().sum().backward()
     shortcuts = {n: p for n, p in model.named_parameters() if "shortcut" in n}
@@ -172,13 +146,18 @@ def test_macs_of_a_known_network() -> None:
     [
         ({"name": "resnet19"}, "resnet18"),
         ({"name": "resnet18", "num_clases": 3}, "num_classes"),
-        ({"name": "resnet18", "pretrained": True}, "no published weights"),
+        ({"name": "msresnet18", "pretrained": True}, "no published weights"),
+        ({"name": "resnet18", "stem": "smal"}, "one of imagenet, unpooled, deep, small"),
+        ({"name": "resnet18", "exits": "yes"}, "one of True, False"),
+        ({"name": "resnet18", "num_classes": 3, "global_pool": ""}, "num_classes=0"),
+        ({"name": "msdnet20", "layers": [4, "x"]}, "whole numbers"),
+        ({"name": "msdnet20", "stem": "deep"}, "one of small"),
+        ({"name": "msdnet20", "drop_path_rate": 0.1}, "no residual branches"),
         ({"name": "resnet18", "out_indices": (1,)}, "features_only"),
         ({"name": "article_cnn", "img_size": 20}, "22"),
         ({"name": "article_cnn", "drop_path_rate": 0.1, "img_size": 28}, "no residual blocks"),
         ({"name": "resnet18", "shortcut_levels": 4}, "one of 1, 2, 3"),
-        ({"name": "resnet18", "stem": "smal"}, "one of imagenet, deep, small"),
-        ({"name": "resnet18", "gate": "foo"}, "one of none, bn, scale"),
+        ({"name": "resnet18", "gate": "foo"}, "one of none, bn, conv, scale"),
         ({"name": "resnet18", "block": "foo"}, "one of basic"),
         ({"name": "resnet18", "projection": "foo"}, "one of conv1x1"),
         ({"name": "resnet18", "operator": "plane"}, "plain"),
@@ -201,8 +180,9 @@ def test_every_operator_in_every_kind_of_network(name: str, operator: str) -> No
         with pytest.raises(UsageError, match="the groups must divide both"):
             create_classifier(name, operator=operator)
         return
-    model = randomised(create_classifier(name, num_classes=3, operator=operator, shortcut_levels=3, img_size=32))
-    other = create_classifier(name, num_classes=3, operator=operator, shortcut_levels=3, img_size=32).eval()
+    arguments: dict[str, Any] = {"num_classes": 3, "in_chans": 3, "operator": operator, "shortcut_levels": 3}
+    model = randomised(create_classifier(name, img_size=32, **arguments))
+    other = create_classifier(name, img_size=32, **arguments).eval()
     other.load_state_dict(model.state_dict())
     x = images(1, 32, 33, chans=3)
     with torch.no_grad():
@@ -216,5 +196,27 @@ def test_counting_leaves_the_mode_alone() -> None:
 
 
 def test_list_models_takes_patterns() -> None:
-    assert list_models("res2*") == ["res2net50_26w_4s"]
-    assert {"msresnet10", "msresnet18", "msresnet34", "msresnet50", "msresnet_micro"} == set(list_models("ms*"))
+    assert list_models("res2net50_2*") == ["res2net50_26w_4s", "res2net50_26w_6s", "res2net50_26w_8s"]
+    assert {"msresnet10", "msresnet18", "msresnet34", "msresnet50", "msresnet101", "msresnet_micro"} == set(
+        list_models("msres*")
+    )
+    assert list_models(["ror*", "article*"], exclude_filters="*_1*") == ["ror3_56", "article_cnn"]
+    assert "res2net50_26w_4s" in list_models(pretrained=True)
+    assert not list_models("msresnet*", pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["msresnet18", "msresnet_micro", "resnetv2_18"])
+@pytest.mark.parametrize("levels", [1, 3])
+def test_exits_on_any_residual_network(name: str, levels: int) -> None:
+    """The last exit is the network itself; the others stand after each stage, and samples can leave between them."""
+    model = create_classifier(name, num_classes=4, in_chans=2, exits=True, shortcut_levels=levels, multi_stage=True)
+    randomised(model)
+    x = images(5, 40, 33)
+    with torch.no_grad():
+        answers = model(x, exits=True)
+        assert len(answers) == model.num_exits == len(model.stages())  # type: ignore[operator]
+        torch.testing.assert_close(answers[-1], model(x), rtol=1e-5, atol=1e-5)
+        state, _ = model.advance([x], 0)
+        stay = torch.tensor([True, False, True, False, False])
+        _, later = model.advance([t[stay] for t in state], 1)
+        torch.testing.assert_close(later, answers[1][stay], rtol=1e-5, atol=1e-5)

@@ -6,21 +6,29 @@ Three 3x3 convolutions without padding, each followed by a 2x2 max-pool, then tw
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from msresnet.errors import UsageError
-from msresnet.models.base import Config, ImageModel, StageInfo
+from msresnet.models.base import Config, FeatureInfo, ImageModel, StageInfo
+
+
+@dataclass(frozen=True)
+class ArticleSpec:
+    """The article leaves nothing to choose."""
 
 
 class ArticleCNN(ImageModel):
     """(B, C, H, W) -> (B, K), with H and W those of `img_size`."""
 
     min_size = 22
+    first_conv = "layer1"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, spec: ArticleSpec, config: Config) -> None:
         super().__init__(config)
+        self.spec = spec
         height, width = config.img_size
         for _ in range(3):
             height, width = (height - 2) // 2, (width - 2) // 2
@@ -36,11 +44,10 @@ class ArticleCNN(ImageModel):
         for i, (c_in, c_out) in enumerate(zip((config.in_chans, *chs), chs, strict=False)):
             layers = (nn.Conv2d(c_in, c_out, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2))
             self.add_module(f"layer{i + 1}", nn.Sequential(*layers))
-        self.feature_info = tuple(StageInfo(c, 2 ** (i + 1), f"layer{i + 1}") for i, c in enumerate(chs))
+        self.feature_info = FeatureInfo([StageInfo(c, 2 ** (i + 1), f"layer{i + 1}") for i, c in enumerate(chs)])
         self.attribution_layer = "layer3.1"
         self.num_features = 128
         self._add_classifier()
-        self.global_pool = nn.Flatten()  # type: ignore[assignment]
         self.hidden = nn.Sequential(nn.Linear(128 * height * width, 128), nn.ReLU(inplace=True))
 
     @property
@@ -58,7 +65,7 @@ class ArticleCNN(ImageModel):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, 128, h, w) -> (B, K), or the dense layer (B, 128)."""
-        x = self.drop(self.hidden(self.global_pool(x)))
+        x = self.drop(self.hidden(x.flatten(1)))
         return x if pre_logits else self.fc(x)
 
     def reset_classifier(self, num_classes: int, global_pool: Any = None) -> None:

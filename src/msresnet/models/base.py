@@ -7,23 +7,54 @@ B batch, C channels, H and W pixels, K classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from msresnet.errors import UsageError
-from msresnet.nn.heads import GlobalPool, Pooling, multiplier
+from msresnet.nn.heads import ExitHead, GlobalPool, Pooling, multiplier
 
 
-class StageInfo(NamedTuple):
+@dataclass(frozen=True)
+class StageInfo:
     """One stage's map: channels, how far it divides the resolution, and the module that makes it."""
 
     num_chs: int
     reduction: int
     module: str
+
+    def __getitem__(self, key: str) -> Any:
+        """A field by name, as timm spells it: info['num_chs']."""
+        return asdict(self)[key]
+
+
+class FeatureInfo(Sequence[StageInfo]):
+    """A network's stages, fine to coarse, with timm's methods."""
+
+    def __init__(self, stages: Sequence[StageInfo]) -> None:
+        self.stages = tuple(stages)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.stages[index]
+
+    def __len__(self) -> int:
+        return len(self.stages)
+
+    def channels(self) -> list[int]:
+        """Channels of each map."""
+        return [s.num_chs for s in self.stages]
+
+    def reduction(self) -> list[int]:
+        """How far each map divides the image's resolution."""
+        return [s.reduction for s in self.stages]
+
+    def module_name(self) -> list[str]:
+        """The module that makes each map."""
+        return [s.module for s in self.stages]
 
 
 class Config(NamedTuple):
@@ -50,14 +81,26 @@ class ImageModel(nn.Module, ABC):
     """A network from images (B, C, H, W) to logits (B, K).
 
     Attributes:
+        spec: the row of data it was built from.
         feature_info: its stages, fine to coarse.
         num_features: channels of the last map.
         min_size: the smallest image side in pixels.
+        num_exits: places where an answer can be had; the last is the whole network.
     """
 
-    feature_info: tuple[StageInfo, ...]
+    spec: Any
+    feature_info: FeatureInfo
     num_features: int
     min_size: int = 1
+    num_exits: int = 1
+    classifier_name: ClassVar[str] = "fc"
+    """Name of the last linear layer, in the module and in the state dict."""
+    convolutional_classifier: bool = False
+    """Whether that layer is a 1x1 convolution, as in some published weights."""
+    first_conv: ClassVar[str] = "conv1"
+    """Path of the convolution that sees the image; where it is a Sequential, its first part is meant."""
+    unused_weights: ClassVar[str] = ""
+    """Pattern of published tensors that stand in some files and that the network has no use for."""
     attribution_layer: str = ""
     """Path of the module whose map explains the decision best (Grad-CAM's layer)."""
 
@@ -71,10 +114,23 @@ class ImageModel(nn.Module, ABC):
     def _add_classifier(self) -> None:
         self.global_pool = GlobalPool("avg" if self.config.global_pool is None else self.config.global_pool)
         self.drop = nn.Dropout(self.drop_rate)
-        self.fc = self._linear(self.num_classes)
+        self.add_module(self.classifier_name, self._linear(self.num_classes))
 
     def _linear(self, num_classes: int) -> nn.Module:
-        return nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        if not num_classes:
+            return nn.Identity()
+        if self.global_pool.kind == "" and not self.convolutional_classifier:
+            raise UsageError("global_pool='' leaves a map, which this classifier cannot read", hint="num_classes=0")
+        if self.convolutional_classifier:
+            return nn.Conv2d(self.head_hidden_size, num_classes, 1)
+        return nn.Linear(self.head_hidden_size, num_classes)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """The pooled vector (B, C') -> logits (B, K); a 1x1 convolution takes an unpooled map (B, C, h, w) as well."""
+        classifier = self.get_classifier()
+        if isinstance(classifier, nn.Conv2d) and x.ndim == 2:
+            return classifier(x[..., None, None]).flatten(1)  # type: ignore[no-any-return]
+        return classifier(x)  # type: ignore[no-any-return]
 
     @property
     def head_hidden_size(self) -> int:
@@ -92,17 +148,35 @@ class ImageModel(nn.Module, ABC):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last map (B, C, h, w) -> logits (B, K), or the pooled vector (B, C')."""
         x = self.drop(self.global_pool(x))
-        return x if pre_logits else self.fc(x)
+        return x if pre_logits else self.classify(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, K)."""
-        return self.forward_head(self.forward_features(x))
+    def forward(self, x: Tensor, exits: bool = False) -> Tensor | list[Tensor]:
+        """(B, C, H, W) -> (B, K); with `exits` the answers at every exit, the last one last."""
+        return self.forward_exits(x) if exits else self.forward_head(self.forward_features(x))
 
-    def forward_intermediates(
+    def forward_exits(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> the logits (B, K) of each exit."""
+        state, answers = [x], []
+        for i in range(self.num_exits):
+            state, logits = self.advance(state, i)
+            answers.append(logits)
+        return answers
+
+    def advance(self, state: list[Tensor], exit_index: int) -> tuple[list[Tensor], Tensor]:
+        """Run on to an exit: what the next one needs, and this one's logits (B, K).
+
+        `state` is [images] for exit 0, then what the call before gave. Each of its tensors begins with the batch, so
+        samples that are answered can be taken out of it.
+        """
+        return [], self.forward_head(self.forward_features(state[0]))
+
+    def forward_intermediates(  # noqa: PLR0917 - in the order of timm
         self,
         x: Tensor,
         indices: int | Sequence[int] | None = None,
+        norm: bool = False,
         stop_early: bool = False,
+        output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
         """Chosen stages' maps, and the last one unless `intermediates_only`.
@@ -110,8 +184,16 @@ class ImageModel(nn.Module, ABC):
         Args:
             x: (B, C, H, W).
             indices: which of `feature_info`; None all, an int the last n, negatives count from the end.
+            norm: of no use here, since every map is normalised already; True is refused.
             stop_early: do not run what comes after the last chosen stage.
+            output_fmt: 'NCHW', the only one.
+
+        Raises UsageError for a stage that does not exist, and for a norm or an output_fmt that cannot be had.
         """
+        if norm or output_fmt != "NCHW":
+            raise UsageError(f"norm={norm}, output_fmt={output_fmt!r}", why="maps are normalised, and (B, C, H, W)")
+        if stop_early and not intermediates_only:
+            raise UsageError("stop_early leaves no last map", hint="intermediates_only=True")
         chosen = self.feature_indices(indices)
         maps = self.forward_stages(x, max(chosen) if stop_early else None)
         picked = [maps[i] for i in chosen]
@@ -134,7 +216,7 @@ class ImageModel(nn.Module, ABC):
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""
-        return self.fc
+        return self.get_submodule(self.classifier_name)
 
     def reset_classifier(self, num_classes: int, global_pool: Pooling | None = None) -> None:
         """A fresh classifier for other classes (0: none), perhaps with another pooling."""
@@ -142,40 +224,44 @@ class ImageModel(nn.Module, ABC):
             self.global_pool = GlobalPool(global_pool)
         self.num_classes = num_classes
         self.config = self.config._replace(num_classes=num_classes, global_pool=self.global_pool.kind)
-        self.fc = self._linear(num_classes)
+        self.add_module(self.classifier_name, self._linear(num_classes))
+        for module in self.modules():
+            if isinstance(module, ExitHead):
+                module.reset(num_classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory: compute each stage again in the backward pass instead of keeping its maps."""
         self.grad_checkpointing = enable
 
-    def run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
-        """A stage's map, checkpointed when asked for."""
+    def run_stage(self, stage: nn.Module, x: Any) -> Any:
+        """A stage's map, or its maps where several resolutions run side by side; checkpointed when asked for."""
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(stage, x, use_reentrant=False)  # type: ignore[no-any-return]
-        return stage(x)  # type: ignore[no-any-return]
+            return checkpoint(stage, x, use_reentrant=False)
+        return stage(x)
 
     @abstractmethod
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns that sort parameter names into layers, first to last (timm's layer-wise decay)."""
 
 
-class FeatureInfo:
-    """timm's view of the declared stages."""
+@dataclass(frozen=True)
+class Family:
+    """Networks of one paper: a class, and a row of data for each of its published members.
 
-    def __init__(self, stages: Sequence[StageInfo]) -> None:
-        self.stages = tuple(stages)
+    Args:
+        title: the family's name for people.
+        paper: arXiv number.
+        network: called with a row and a `Config`.
+        members: a row for each name; a row is a frozen dataclass whose fields `create_model` takes as arguments, and
+            which refuses with a UsageError what cannot be built.
+        defaults: what the members' `Config` starts from (for networks meant for small images).
+    """
 
-    def channels(self) -> list[int]:
-        """Channels of each map."""
-        return [s.num_chs for s in self.stages]
-
-    def reduction(self) -> list[int]:
-        """How far each map divides the image's resolution."""
-        return [s.reduction for s in self.stages]
-
-    def module_name(self) -> list[str]:
-        """The module that makes each map."""
-        return [s.module for s in self.stages]
+    title: str
+    paper: str
+    network: Callable[[Any, Config], ImageModel]
+    members: Mapping[str, Any]
+    defaults: Config = field(default_factory=Config)
 
 
 class FeatureExtractor(nn.Module):

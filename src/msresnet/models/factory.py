@@ -2,78 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 
 from msresnet.errors import UsageError, nearest
-from msresnet.models.article import ArticleCNN
-from msresnet.models.base import Config, FeatureExtractor, ImageModel
-from msresnet.models.families import HOUSE, RES2NET, RESNET
-from msresnet.models.resnet import MultiScaleResNet, ResNetSpec
-from msresnet.nn.grammar import OPERATORS
+from msresnet.hub import PREFIX
+from msresnet.models.base import Config, Family, FeatureExtractor, ImageModel
+from msresnet.models.families import FAMILIES
+from msresnet.models.pretrained import architecture, fill, find
+from msresnet.models.published import published
 from msresnet.registry import Registry
 
-Builder = Callable[..., ImageModel]
-MODELS: Registry[Builder] = Registry("model", "msresnet models")
+
+class Entry(NamedTuple):
+    """A model's name stands for its family and its row."""
+
+    family: Family
+    row: Any
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What `create_model` takes for it beside `Config`."""
+        return tuple(f.name for f in fields(self.row))
 
 
-def _resnet(spec: ResNetSpec, config: Config, **overrides: Any) -> ImageModel:
-    named = overrides.get("operator")
-    if isinstance(named, str):
-        overrides["operator"] = OPERATORS[named]
-    return MultiScaleResNet(replace(spec, **overrides), config)
+MODELS: Registry[Entry] = Registry("model", "msresnet models")
 
 
-_resnet_fields = tuple(f.name for f in fields(ResNetSpec))
-for _name, _spec in {**RESNET, **RES2NET, **HOUSE}.items():
-    MODELS.add(_name, partial(_resnet, _spec))
-MODELS.add("article_cnn", ArticleCNN)
+def register(family: Family) -> None:
+    """Make a family's members known by name. Raises ValueError for a name that is taken."""
+    for name, row in family.members.items():
+        MODELS.add(name, Entry(family, row))
+
+
+for _family in FAMILIES:
+    register(_family)
 
 
 def create_model(
     name: str,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     *,
     features_only: bool = False,
     out_indices: int | Sequence[int] | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """A network by name, with random weights.
+    """A network by name.
 
     Args:
-        name: one of `list_models()`.
-        pretrained: reserved for published weights, of which there are none yet.
+        name: one of `list_models()`, or 'hf:user/repo' for the network of published weights.
+        pretrained: True for the published weights, 'hf:user/repo' or a safetensors file for others; False for none.
         features_only: return the stages' maps instead of logits.
         out_indices: which stages; None all, an int the last n.
         kwargs: `num_classes`, `in_chans`, `img_size`, `global_pool`, `drop_rate`, `drop_path_rate`, and any field of
-            the family's spec (`stem`, `shortcut_levels`, ...; `operator` also by name). None leaves the default.
+            the model's row (`stem`, `shortcut_levels`, ...; `operator` also by name). None leaves the default.
 
-    Raises UsageError for an unknown name or argument, and for an impossible combination.
+    Raises UsageError for an unknown name or argument and for an impossible combination, ModelError for weights that
+    cannot be had or do not fit.
     """
-    if pretrained:
-        raise UsageError(f"{name} has no published weights yet", hint="pretrained=False, or msresnet.load(folder)")
     if out_indices is not None and not features_only:
         raise UsageError("out_indices means nothing without features_only", hint="features_only=True")
-    builder = MODELS[name]
+    if name.startswith(PREFIX):
+        name, pretrained = architecture(name), name if pretrained is True else pretrained
+    entry = MODELS[name]
     given = {key: value for key, value in kwargs.items() if value is not None}
     if "img_size" in given:
         given["img_size"] = as_size(given["img_size"])
-    config = Config(**{key: given.pop(key) for key in Config._fields if key in given})
-    allowed = _resnet_fields if isinstance(builder, partial) else ()
+    classes_asked = "num_classes" in given
+    config = entry.family.defaults._replace(**{key: given.pop(key) for key in Config._fields if key in given})
     for key in given:
-        if key not in allowed:
-            known = (*Config._fields, "features_only", "out_indices", *allowed)
+        if key not in entry.arguments:
+            known = (*Config._fields, "features_only", "out_indices", *entry.arguments)
             raise UsageError(f"{name} takes no argument {key!r}", hint=nearest(key, known) or ", ".join(known))
-    model = builder(config, **given)
+    row = replace(entry.row, **given)
+    model = entry.family.network(row, config)
     if min(config.img_size) < model.min_size:
         raise UsageError(
             f"{name} cannot take images of {config.img_size[0]}x{config.img_size[1]} pixels",
             hint=f"--image-size {model.min_size} or more",
         )
+    if pretrained:
+        fill(model, find(name, pretrained), partial(entry.family.network, row), name, classes_asked)
     return FeatureExtractor(model, out_indices) if features_only else model
 
 
@@ -82,9 +95,25 @@ def create_classifier(name: str, **kwargs: Any) -> ImageModel:
     return cast(ImageModel, create_model(name, **kwargs))
 
 
-def list_models(filter: str = "*") -> list[str]:  # noqa: A002 - timm's name
-    """Names that match a shell pattern, such as 'res*'."""
-    return MODELS.names(filter)
+def list_models(
+    filter: str | Sequence[str] = "*",  # noqa: A002 - timm's name
+    pretrained: bool = False,
+    exclude_filters: str | Sequence[str] = (),
+) -> list[str]:
+    """Names that match a shell pattern, such as 'res*', or any of several.
+
+    Args:
+        pretrained: only those with published weights.
+        exclude_filters: a pattern, or several, of names to leave out.
+    """
+    wanted, unwanted = (set(_matching(patterns)) for patterns in (filter, exclude_filters))
+    names = [name for name in MODELS.names() if name in wanted and name not in unwanted]
+    return [name for name in names if published(name).weights] if pretrained else names
+
+
+def _matching(patterns: str | Sequence[str]) -> list[str]:
+    several = [patterns] if isinstance(patterns, str) else patterns
+    return [name for pattern in several for name in MODELS.names(pattern)]
 
 
 def as_size(size: int | Sequence[int]) -> tuple[int, int]:

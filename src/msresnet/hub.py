@@ -1,0 +1,105 @@
+"""Files of the Hugging Face hub: from the cache, else downloaded, else an error that names the ways out.
+
+A place on the hub is written 'hf:user/repo' or 'hf:user/repo@revision'. Nothing is downloaded that was not asked for; a
+file that another program left in the hub's own cache is used from there.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from msresnet.errors import ModelError, UsageError
+from msresnet.files import cache_folder, plain_yaml
+
+PREFIX = "hf:"
+NOT_STATED = "not stated"
+_PLACE = re.compile(r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w][\w./-]*))?")
+
+
+class Place(NamedTuple):
+    """A repository on the hub, at a revision (None: the newest)."""
+
+    repo: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return PREFIX + self.repo + (f"@{self.revision}" if self.revision else "")
+
+
+def place(text: str) -> Place:
+    """What 'hf:user/repo@revision' means. Raises UsageError for anything else, names with '..' among them."""
+    found = _PLACE.fullmatch(text)
+    if found is None or ".." in text:
+        raise UsageError(f"{text!r} names no place on the hub", hint="hf:timm/res2net50_26w_4s.in1k")
+    return Place(found["repo"], found["revision"])
+
+
+def cached(where: Place, filename: str) -> Path | None:
+    """A file that is here already, in our cache or in the hub's own; None where there is none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for folder in (_folder(), None):  # None is the hub's own cache
+        found = try_to_load_from_cache(where.repo, filename, cache_dir=folder, revision=where.revision)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def fetch(where: Place, filename: str) -> Path:
+    """A file of a repository. Raises ModelError, with what to do, when it is neither here nor to be had."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    found = cached(where, filename)
+    if found is not None:
+        return found
+    try:
+        return Path(hf_hub_download(where.repo, filename, revision=where.revision, cache_dir=_folder()))
+    except LocalEntryNotFoundError as error:
+        why = "the hub cannot be reached, or HF_HUB_OFFLINE is set"
+        raise _absent(where, filename, why) from error
+    except EntryNotFoundError as error:
+        raise ModelError(f"the repository has no {filename}", where=str(where), why="pickles are not loaded") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no answer"
+        raise _absent(where, filename, f"the hub answered {status}") from error
+    except OSError as error:
+        raise _absent(where, filename, str(error).splitlines()[0][:200]) from error
+
+
+def licence(where: Place, known: str = "") -> str:
+    """The licence of a repository: what is known of it, else what its card states."""
+    if known:
+        return known
+    try:
+        text = fetch(where, "README.md").read_text(encoding="utf-8", errors="replace")
+        head = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+        stated = plain_yaml(head[1], str(where), "") if head else {}
+    except (ModelError, UsageError, OSError):
+        return NOT_STATED
+    return str(stated.get("license") or NOT_STATED) if isinstance(stated, dict) else NOT_STATED
+
+
+def announce(where: Place, filename: str, known_licence: str = "") -> str:
+    """Say, before the first download of a repository's file, under which licence it is; returns the licence."""
+    found = licence(where, known_licence)
+    if cached(where, filename) is None:
+        terms = "ask its authors before you use it" if found in ("unknown", NOT_STATED) else "see its card"
+        print(f"downloading {filename} of {where}: its licence is {found} ({terms})", file=sys.stderr)
+    return found
+
+
+def _folder() -> str:
+    return str(cache_folder() / "hub")
+
+
+def _absent(where: Place, filename: str, why: str) -> ModelError:
+    return ModelError(
+        f"{filename} of {where.repo} is not in the cache and cannot be downloaded",
+        where=_folder(),
+        why=why,
+        hint=f"with a network, once; or fetch https://huggingface.co/{where.repo} elsewhere and name the file",
+    )

@@ -1,0 +1,139 @@
+"""Weights that others trained: found on the hub or in a file, and fitted to the network that is wanted.
+
+safetensors only. The first convolution takes any number of channels, the classifier any number of classes; all else
+must agree, key by key. Nothing of the weights comes with this package, and their licence is shown before the first
+download.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msresnet import hub
+from msresnet.errors import ModelError, UsageError
+from msresnet.models.base import Config, ImageModel
+from msresnet.models.published import published, table
+from msresnet.tensors import check_finite, check_matches, load_tensors
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+Build = Callable[[Config], ImageModel]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors as published.
+
+    Args:
+        where: the file, for messages.
+        config: what stands in the config.json beside them, timm's keys; empty where there is none.
+        licence: of the weights, as their owner says.
+    """
+
+    tensors: dict[str, Tensor]
+    where: str
+    config: dict[str, Any]
+    licence: str = hub.NOT_STATED
+
+
+def architecture(source: str) -> str:
+    """The name of the network in a repository on the hub. Raises ModelError where it does not say."""
+    where = hub.place(source)
+    name = _config(hub.fetch(where, CONFIG)).get("architecture")
+    if not isinstance(name, str):
+        raise ModelError("the repository does not say which network it holds", where=f"{where}: {CONFIG}")
+    return name
+
+
+def find(name: str, source: bool | str) -> Weights:
+    """The weights that are meant: True the published ones of a model, 'hf:user/repo', a file, or a folder.
+
+    Raises UsageError where none are published, ModelError for what is not there or not whole.
+    """
+    if isinstance(source, str) and not source.startswith(hub.PREFIX):
+        path = Path(source)
+        file, beside = (path / WEIGHTS, path / CONFIG) if path.is_dir() else (path, path.with_name(CONFIG))
+        tensors, _ = load_tensors(file)
+        return Weights(tensors, str(file), _config(beside) if beside.is_file() else {})
+    row = published(name)
+    if source is True and not row.weights:
+        known = ", ".join(other for other, entry in table().items() if entry.weights)
+        raise UsageError(f"{name} has no published weights", hint=f"a file of weights, hf:user/repo, or one of {known}")
+    where = hub.place(source if isinstance(source, str) else hub.PREFIX + row.weights)
+    licence = hub.announce(where, WEIGHTS, row.licence if where.repo == row.weights else "")
+    tensors, _ = load_tensors(hub.fetch(where, WEIGHTS))
+    return Weights(tensors, f"{where}: {WEIGHTS}", _config(hub.fetch(where, CONFIG)), licence)
+
+
+def fill(model: ImageModel, weights: Weights, build: Build, name: str, classes_asked: bool) -> None:
+    """Load published weights into a network.
+
+    Args:
+        build: makes the same network for another `Config` (no memory is taken).
+        classes_asked: the caller named the number of classes, so that a new classifier is no surprise.
+
+    Raises ModelError for weights of another architecture or class count, and for ones that are not finite.
+    """
+    fresh = model.state_dict()
+    tensors = _without_unused(weights.tensors, model)
+    classifier, image = _free_keys(build, model.config)
+    # Weights from before BN counted its batches lack that count; a network for use has no need of it.
+    tensors |= {k: v for k, v in fresh.items() if k.endswith("num_batches_tracked") and k not in tensors}
+    if model.num_classes == 0:
+        tensors = {k: v for k, v in tensors.items() if k not in classifier}
+    elif classes_asked:
+        tensors |= {k: fresh[k] for k in classifier & tensors.keys() if tensors[k].shape[0] != fresh[k].shape[0]}
+    for key in image & tensors.keys():
+        tensors[key] = with_channels(tensors[key], fresh[key].shape[1])
+    check_matches(tensors, fresh, weights.where, name)
+    check_finite(tensors, weights.where)
+    model.load_state_dict(tensors)
+
+
+def with_channels(weight: Tensor, channels: int) -> Tensor:
+    """A first convolution (C_out, C_in, h, w) for another number of image channels.
+
+    Grey images see the sum over RGB, so a grey image gives what the same image in three equal channels gave; other
+    counts repeat the channels in turn, scaled so that the output keeps its size.
+    """
+    given = weight.shape[1]
+    if channels == given:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    turns = [i % given for i in range(channels)]
+    return weight[:, turns] * (given / channels)
+
+
+def _without_unused(tensors: dict[str, Tensor], model: ImageModel) -> dict[str, Tensor]:
+    pattern = model.unused_weights
+    return {k: v for k, v in tensors.items() if not (pattern and re.fullmatch(pattern, k))}
+
+
+def _free_keys(build: Build, config: Config) -> tuple[set[str], set[str]]:
+    """Names, as published, of the tensors that depend on the classes, and of those that read the image."""
+    config = config._replace(num_classes=config.num_classes or 1)
+    with torch.device("meta"):
+        whole = build(config)
+        other = build(config._replace(in_chans=config.in_chans + 1)).state_dict()
+    shapes = whole.state_dict()
+    whole.reset_classifier(0)
+    classifier = shapes.keys() - whole.state_dict().keys()
+    return classifier, {k for k, v in shapes.items() if v.shape != other[k].shape}
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError("cannot read the config of the weights", where=str(path), why=str(error)[:200]) from error
+    if not isinstance(config, dict):
+        raise ModelError("the config of the weights holds no settings", where=str(path))
+    return config
