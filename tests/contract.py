@@ -149,13 +149,15 @@ def channels_last_and_bf16_agree(model: ImageModel) -> None:
 def checkpointed_gradients_agree(model: ImageModel) -> None:
     randomised(model).train()
     model.requires_grad_(True)
-    grads = []
+    grads, states = [], []
     for enable in (False, True):
         network = copy.deepcopy(model)
         network.set_grad_checkpointing(enable)
         network(images(model, 4)).square().sum().backward()
         grads.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+        states.append(network.state_dict())
     assert relative_error(grads[1], grads[0]) < 1e-4
+    assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))  # BN counts a batch once
 
 
 def weights_move_between_two_of_a_kind(model: ImageModel) -> None:

@@ -22,6 +22,7 @@ class Classification:
         ids: where each image comes from (N).
         class_names: names in the order of the columns (K).
         probabilities: (N, K) float64, rows sum to 1.
+        exits: which exit of the network gave each answer (N,), from 0; None where that was not asked.
 
     Raises ValueError when the shapes disagree.
     """
@@ -29,6 +30,7 @@ class Classification:
     ids: tuple[str, ...]
     class_names: tuple[str, ...]
     probabilities: npt.NDArray[np.float64]
+    exits: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.probabilities.shape != (len(self.ids), len(self.class_names)):
@@ -36,6 +38,8 @@ class Classification:
                 f"probabilities of shape {self.probabilities.shape} for {len(self.ids)} images "
                 f"and {len(self.class_names)} classes"
             )
+        if self.exits is not None and self.exits.shape != (len(self.ids),):
+            raise ValueError(f"exits of shape {self.exits.shape} for {len(self.ids)} images")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,7 +49,8 @@ class Classification:
         rows = slice(index, index + 1 or None) if isinstance(index, int) else index
         if isinstance(index, int) and not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        return Classification(self.ids[rows], self.class_names, self.probabilities[rows])
+        exits = None if self.exits is None else self.exits[rows]
+        return Classification(self.ids[rows], self.class_names, self.probabilities[rows], exits)
 
     def __iter__(self) -> Iterator[Classification]:
         return (self[i] for i in range(len(self)))
@@ -74,8 +79,8 @@ class Classification:
         ]
 
     def to_dict(self, k: int = 5) -> list[dict[str, Any]]:
-        """One plain dictionary for each image: id, label, probability, top."""
-        return [
+        """One plain dictionary for each image: id, label, probability, top; and exit, from 1, where it was asked."""
+        rows: list[dict[str, Any]] = [
             {
                 "id": name,
                 "label": best[0][0],
@@ -84,6 +89,9 @@ class Classification:
             }
             for name, best in zip(self.ids, self.top(k), strict=True)
         ]
+        for row, index in zip(rows, () if self.exits is None else self.exits, strict=False):
+            row["exit"] = int(index) + 1
+        return rows
 
     def __str__(self) -> str:
         """One line for each image: id, label, probability."""

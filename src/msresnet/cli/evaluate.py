@@ -143,6 +143,8 @@ def _table(metrics: dict[str, Any], screen: Any) -> None:
         figures = (f"{100 * row[k]:.1f}" for k in ("precision", "recall", "f1"))
         classes.add_row(escape(row["class"]), *figures, f"{row['n']:,}")
     screen.table(classes)
+    if "exits" in metrics:
+        screen.table(_exits(metrics))
     if metrics["worst"]:
         mistakes = Table(title="most confident mistakes", title_justify="left")
         for name in ("image", "truth", "answer", "probability"):
@@ -151,6 +153,22 @@ def _table(metrics: dict[str, Any], screen: Any) -> None:
             texts = (escape(item[k]) for k in ("id", "truth", "label"))
             mistakes.add_row(*texts, f"{item['probability']:.4f}")
         screen.table(mistakes)
+
+
+def _exits(metrics: dict[str, Any]) -> Any:
+    """What each exit, and each bound on how sure an answer must be, gives for which cost."""
+    from rich.table import Table
+
+    table = Table(title="accuracy against cost", title_justify="left")
+    for name in ("stop at", "top-1", "multiply-adds", "answered at each exit"):
+        table.add_column(name, justify="left" if name == "stop at" else "right")
+    rows = [(f"exit {row['exit']}", row, "") for row in metrics["exits"]]
+    for row in metrics["budgets"]:
+        shares = " ".join(f"{100 * share:.0f}" for share in row["answered"])
+        rows.append((f"probability {row['confidence']:g}", row, shares + " %"))
+    for name, row, shares in rows:
+        table.add_row(name, f"{100 * row['top1']:.2f} %", f"{row['macs'] / 1e6:,.1f} M", shares)
+    return table
 
 
 def _gate(text: str | None) -> tuple[str, float] | None:

@@ -10,7 +10,7 @@ from typing import Any
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.errors import DataError
-from msresnet.infer.config import PredictConfig
+from msresnet.infer.config import PredictConfig, budget
 
 
 def main(words: list[str], common: Common) -> int:
@@ -24,9 +24,10 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.infer.inputs import expand
     from msresnet.infer.predictor import Predictor, decode_all
 
-    predictor = Predictor(load_bundle(config.model), config.device, config.batch_size)
+    limit = None if config.budget is None else budget(config.budget)
+    predictor = Predictor(load_bundle(config.model), config.device, config.batch_size, limit)
     images = decode_all(expand(config.inputs, sys.stdin.buffer), config.workers)
-    write = _Writer(config.format, config.top)
+    write = _Writer(config.format, config.top, exits=limit is not None)
     failures = 0
     for results, bad in predictor.predict_stream(images):
         if results is not None:
@@ -41,12 +42,12 @@ def main(words: list[str], common: Common) -> int:
 class _Writer:
     """Answers on standard output, in one of the formats, as they come."""
 
-    def __init__(self, form: str, top: int) -> None:
-        self.form, self.top = form, top
+    def __init__(self, form: str, top: int, exits: bool) -> None:
+        self.form, self.top, self.exits = form, top, exits
         self.kept: list[dict[str, Any]] = []
         if form == "csv":
             self.csv = csv.writer(sys.stdout, lineterminator="\n")
-            self.csv.writerow(["id", "label", "probability"])
+            self.csv.writerow(["id", "label", "probability", *(["exit"] if exits else [])])
 
     def rows(self, items: list[dict[str, Any]]) -> None:
         """Print what can be printed now."""
@@ -59,13 +60,15 @@ class _Writer:
                 print(json.dumps(item, ensure_ascii=True))
             elif self.form == "csv":
                 name = safe_cell(printable(item["id"]))
-                self.csv.writerow([name, safe_cell(item["label"]), f"{item['probability']:.{DIGITS}f}"])
+                row = [name, safe_cell(item["label"]), f"{item['probability']:.{DIGITS}f}"]
+                self.csv.writerow([*row, *([item["exit"]] if self.exits else [])])
             elif self.form == "json":
                 self.kept.append(item)
             else:
                 others = ", ".join(f"{t['label']} {t['probability']:.4f}" for t in item["top"][1 : min(3, self.top)])
                 answer = f"{printable(item['id'])}: {item['label']} {item['probability']:.4f}"
-                print(answer + (f"  ({others})" if others else ""))
+                left = f"  at exit {item['exit']}" if self.exits else ""
+                print(answer + (f"  ({others})" if others else "") + left)
 
     def end(self) -> None:
         """Print what had to wait for the end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,25 @@ def _at_least(lows: dict[str, tuple[int, int]]) -> None:
     for name, (value, low) in lows.items():
         if value < low:
             raise UsageError(f"--{name} {value}", why=f"it must be at least {low}")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a network with several exits stops: at an answer this sure (0 to 1), or after these seconds an image."""
+
+    confidence: float | None = None
+    seconds: float | None = None
+
+
+def budget(text: str) -> Budget:
+    """A budget from '0.9' (how sure) or '5ms', '0.2s' (how long). Raises UsageError for anything else."""
+    if timed := re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text):
+        seconds = float(timed[1]) / (1000 if timed[2] == "ms" else 1)
+        if seconds > 0:
+            return Budget(seconds=seconds)
+    if re.fullmatch(r"\d?\.\d+|1", text) and 0 < float(text) <= 1:
+        return Budget(confidence=float(text))
+    raise UsageError(f"--budget {text}", why="a probability up to 1, or a time", hint="--budget 0.9, or --budget 5ms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +81,17 @@ class PredictConfig:
     """Images at a time."""
     workers: int = 2
     """Threads that decode images; 0 decodes in the main one."""
+    budget: str | None = None
+    """For networks with several exits: leave at an answer this sure, such as 0.9, or go as deep as a time for each
+    image allows, such as 5ms."""
     format: Literal["table", "json", "jsonl", "csv"] = "table"
     """How the answers are printed."""
 
     def __post_init__(self) -> None:
         lows = {"batch-size": (self.batch_size, 1), "workers": (self.workers, 0), "top": (self.top, 1)}
         _at_least(lows)
+        if self.budget is not None:
+            budget(self.budget)
 
 
 @dataclass(frozen=True, kw_only=True)

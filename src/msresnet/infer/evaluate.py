@@ -16,6 +16,7 @@ from msresnet.data.loaders import Decoded, decode
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Source
 from msresnet.errors import DataError, UsageError
+from msresnet.infer.exits import cost_curve
 from msresnet.infer.predictor import Predictor
 from msresnet.metrics.classification import confusion
 from msresnet.models.cost import count_macs
@@ -50,6 +51,8 @@ def evaluate(predictor: Predictor, data: Decoded, split: str) -> Evaluation:
     if len(names) <= MOST_CLASSES:
         figures["confusion"] = confusion(results.indices, measured.targets, len(names)).tolist()
     figures["worst"] = worst(measured)
+    if predictor.model.num_exits > 1:
+        figures |= cost_curve(predictor.model, bundle.task, predictor.exit_outputs(data), measured)
     if data.bad:
         figures["unreadable"] = len(data.bad)
     return Evaluation(results, measured.targets, figures)

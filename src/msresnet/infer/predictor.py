@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ from msresnet.bundle import Bundle
 from msresnet.data.loaders import Decoded
 from msresnet.data.sample import Image
 from msresnet.errors import DataError
+from msresnet.infer.config import Budget
+from msresnet.infer.exits import EarlyExit
 from msresnet.infer.inputs import Input
 from msresnet.nn.folding import fold
 from msresnet.results import Classification
@@ -33,12 +36,21 @@ class Predictor:
         bundle: the model.
         device: 'auto' or a device's name.
         batch_size: images at a time.
+        budget: for a network with several exits, when to stop; None always goes to the end.
+
+    Raises UsageError for a budget that the network cannot keep.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "auto", batch_size: int = 64) -> None:
+    def __init__(
+        self, bundle: Bundle, device: str = "auto", batch_size: int = 64, budget: Budget | None = None
+    ) -> None:
         self.bundle, self.batch_size = bundle, max(1, batch_size)
         self.device, _ = choose_device(device)
         self.model = fold(bundle.model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.early: EarlyExit | None = None
+        if budget is not None:
+            image = torch.zeros(1, bundle.preprocess.channels, *bundle.preprocess.size, device=self.device)
+            self.early = EarlyExit(self.model, bundle.task, budget, image)
 
     def predict(self, images: Sequence[Image], ids: Sequence[str]) -> Classification:
         """Results for decoded images of any size, before preprocessing."""
@@ -47,8 +59,17 @@ class Predictor:
 
     def predict_ready(self, images: Tensor, ids: Sequence[str]) -> Classification:
         """Results for preprocessed images (N, C, H, W) uint8."""
-        batches = [self._outputs(part) for part in images.split(self.batch_size)]
-        return self.bundle.task.decode(torch.cat(batches), ids)
+        parts = images.split(self.batch_size)
+        if self.early is None:
+            return self.bundle.task.decode(torch.cat([self._outputs(part) for part in parts]), ids)
+        answers, exits = zip(*(self._early(part, self.early) for part in parts), strict=True)
+        return replace(self.bundle.task.decode(torch.cat(answers), ids), exits=torch.cat(exits).numpy())
+
+    @torch.inference_mode()
+    def exit_outputs(self, data: Decoded) -> list[Tensor]:
+        """The outputs (N, K) of every exit for a decoded set."""
+        parts = [self.model(self._input(part), exits=True) for part in data.images.split(self.batch_size)]
+        return [torch.cat([answer.cpu() for answer in answers]) for answers in zip(*parts, strict=True)]
 
     def predict_decoded(self, data: Decoded) -> Classification:
         """Results for a decoded set."""
@@ -62,8 +83,17 @@ class Predictor:
             # Matrix products of one row take another path, whose last bit differs; with two rows an image gets the
             # same answer alone as in company.
             images = images.repeat(2, 1, 1, 1)
+        return self.model(self._input(images))[:count].cpu()  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def _early(self, images: Tensor, early: EarlyExit) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) uint8 -> (B, K), and the exit of each (B,), on the CPU."""
+        answers, exits = early(self._input(images))
+        return answers.cpu(), exits.cpu()
+
+    def _input(self, images: Tensor) -> Tensor:
         batch = self.bundle.preprocess.tensor(images.to(self.device))
-        return self.model(batch.contiguous(memory_format=torch.channels_last))[:count].cpu()  # type: ignore[no-any-return]
+        return batch.contiguous(memory_format=torch.channels_last)
 
     def predict_stream(
         self, items: Iterable[tuple[str, Image | DataError]]

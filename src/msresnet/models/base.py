@@ -7,8 +7,10 @@ B batch, C channels, H and W pixels, K classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -77,6 +79,20 @@ class Config(NamedTuple):
     drop_path_rate: float = 0.0
 
 
+def check_config(config: Config) -> None:
+    """Raise UsageError for what no network can be."""
+    counts = {"num_classes": (config.num_classes, 0), "in_chans": (config.in_chans, 1)}
+    for name, (value, least) in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UsageError(f"the model argument {name}={value!r}", why=f"a whole number from {least}")
+    for name in ("drop_rate", "drop_path_rate"):
+        rate = getattr(config, name)
+        if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+            raise UsageError(f"the model argument {name}={rate!r}", why="a probability from 0, under 1")
+    if min(config.img_size) < 1:
+        raise UsageError(f"the model argument img_size={config.img_size}", why="pixels, from 1")
+
+
 class ImageModel(nn.Module, ABC):
     """A network from images (B, C, H, W) to logits (B, K).
 
@@ -99,13 +115,14 @@ class ImageModel(nn.Module, ABC):
     """Whether that layer is a 1x1 convolution, as in some published weights."""
     first_conv: ClassVar[str] = "conv1"
     """Path of the convolution that sees the image; where it is a Sequential, its first part is meant."""
-    unused_weights: ClassVar[str] = ""
+    unused_weights: str = ""
     """Pattern of published tensors that stand in some files and that the network has no use for."""
     attribution_layer: str = ""
     """Path of the module whose map explains the decision best (Grad-CAM's layer)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        check_config(config)
         self.config = config
         self.num_classes, self.in_chans = config.num_classes, config.in_chans
         self.drop_rate = config.drop_rate
@@ -131,6 +148,12 @@ class ImageModel(nn.Module, ABC):
         if isinstance(classifier, nn.Conv2d) and x.ndim == 2:
             return classifier(x[..., None, None]).flatten(1)  # type: ignore[no-any-return]
         return classifier(x)  # type: ignore[no-any-return]
+
+    def init_convolutions(self) -> None:
+        """Start every convolution as He et al. do (arXiv 1502.01852), fan-out."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # there are no numbers there, only time
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     @property
     def head_hidden_size(self) -> int:
@@ -236,12 +259,33 @@ class ImageModel(nn.Module, ABC):
     def run_stage(self, stage: nn.Module, x: Any) -> Any:
         """A stage's map, or its maps where several resolutions run side by side; checkpointed when asked for."""
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(stage, x, use_reentrant=False)
+            return checkpoint(stage, x, use_reentrant=False, context_fn=partial(_contexts, stage))
         return stage(x)
 
     @abstractmethod
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns that sort parameter names into layers, first to last (timm's layer-wise decay)."""
+
+
+def _contexts(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What a checkpointed stage runs in, the first time and again in the backward pass."""
+    return nullcontext(), _statistics_kept(stage)
+
+
+@contextmanager
+def _statistics_kept(stage: nn.Module) -> Iterator[None]:
+    """While a checkpointed stage runs again, its BN statistics must not count the batch a second time."""
+    norms = [m for m in stage.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [(norm.momentum, int(norm.num_batches_tracked or 0)) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.fill_(count)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,11 @@ from typing import Any
 
 from msresnet.models.article import ArticleCNN, ArticleSpec
 from msresnet.models.base import Config, Family
+from msresnet.models.big_little import BIG_LITTLE_ROWS, BigLittleNet
+from msresnet.models.dla import DLA, DLA_ROWS
+from msresnet.models.hrnet import HRNET_ROWS, HRNet
 from msresnet.models.msdnet import MSDNET_CIFAR_ROWS, MSDNET_ROWS, MSDNet
+from msresnet.models.octave import OCTAVE_ROWS, OctResNet
 from msresnet.models.resnet import MultiScaleResNet, ResNetSpec
 from msresnet.nn.grammar import (
     INCEPTION_DEPTHWISE,
@@ -130,9 +134,13 @@ RESNEST = {
 }
 
 
-def _pyconv(row: ResNetSpec, groups: tuple[int, ...] = (1, 4, 8, 16), **more: Any) -> ResNetSpec:
+PYCONV_GROUPS = ((1, 4, 8, 16), (1, 4, 8), (1, 4), (1,))
+PYCONV_HG_GROUPS = ((32, 32, 32, 32), (32, 64, 64), (32, 64), (32,))
+
+
+def _pyconv(row: ResNetSpec, groups: tuple[tuple[int, ...], ...] = PYCONV_GROUPS, **more: Any) -> ResNetSpec:
     """Fewer, smaller kernels as the maps get smaller: 9, 7, 5 and 3 pixels at most."""
-    operators = tuple(pyramid(groups[:levels]) for levels in (4, 3, 2, 1))
+    operators = tuple(pyramid(each) for each in groups)
     return replace(
         row, operator=operators, stem="unpooled", strides=(2, 2, 2, 2), projection="max_conv", **more
     )  # fmt: skip
@@ -142,8 +150,8 @@ PYCONV = {
     "pyconvresnet50": _pyconv(R50),
     "pyconvresnet101": _pyconv(R101),
     "pyconvresnet152": _pyconv(R152),
-    "pyconvhgresnet50": _pyconv(R50, (32, 32, 32, 32), base_width=128),
-    "pyconvhgresnet101": _pyconv(R101, (32, 32, 32, 32), base_width=128),
+    "pyconvhgresnet50": _pyconv(R50, PYCONV_HG_GROUPS, base_width=128),
+    "pyconvhgresnet101": _pyconv(R101, PYCONV_HG_GROUPS, base_width=128),
 }
 SCALENET = {
     "scalenet50": replace(R50, operator=LOW_RESOLUTION),
@@ -229,6 +237,10 @@ FAMILIES = (
     Family("Elastic", "1812.05262", MultiScaleResNet, ELASTIC),
     Family("Depthwise operators", "1907.09595, 2303.16900", MultiScaleResNet, DEPTHWISE),
     Family("RoR", "1608.02908", MultiScaleResNet, ROR, CIFAR),
+    Family("Big-Little Net", "1807.03848", BigLittleNet, BIG_LITTLE_ROWS),
+    Family("OctResNet", "1904.05049", OctResNet, OCTAVE_ROWS),
+    Family("HRNet", "1908.07919", HRNet, HRNET_ROWS),
+    Family("DLA", "1707.06484", DLA, DLA_ROWS),
     Family("MSDNet", "1703.09844", MSDNet, MSDNET_ROWS),
     Family("MSDNet", "1703.09844", MSDNet, MSDNET_CIFAR_ROWS, CIFAR),
     Family("article", "", ArticleCNN, {"article_cnn": ArticleSpec()}, GREY),

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from msresnet.errors import UsageError
+from msresnet.models.arguments import MOST_BLOCKS, check_choice, check_count, check_counts
 from msresnet.models.base import Config, FeatureInfo, ImageModel, StageInfo
+from msresnet.nn.convolution import conv_bn
 from msresnet.nn.heads import ExitHead
 from msresnet.nn.stems import StemKind, stem_for
-
-MOST = 4096
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,15 @@ class MSDNetSpec:
     def __post_init__(self) -> None:
         """Refuse, with a UsageError, what cannot be built."""
         for name in ("layers", "factors"):
-            value = getattr(self, name)
-            if not isinstance(value, (tuple, list)) or not value or not all(map(_is_count, value)):
-                raise UsageError(f"the model argument {name}={value!r}", why=f"whole numbers from 1 to {MOST}")
-            object.__setattr__(self, name, tuple(value))
-        for name in ("growth", "stem_width", "exit_width"):
-            if not _is_count(getattr(self, name)) and (name, getattr(self, name)) != ("exit_width", None):
-                raise UsageError(f"the model argument {name}={getattr(self, name)!r}", why=f"1 to {MOST}")
-        if self.stem not in (None, "small", "imagenet"):
-            raise UsageError(f"the model argument stem={self.stem!r}", hint="one of small, imagenet")
-        if not isinstance(self.reduce, bool):
-            raise UsageError(f"the model argument reduce={self.reduce!r}", hint="true or false")
+            object.__setattr__(self, name, check_counts(name, getattr(self, name)))
+        for name in ("growth", "stem_width"):
+            check_count(name, getattr(self, name))
+        if self.exit_width is not None:
+            check_count("exit_width", self.exit_width)
+        check_choice("stem", self.stem, ("imagenet", "small", None))
+        check_choice("reduce", self.reduce, (True, False))
+        if sum(self.layers) > MOST_BLOCKS:
+            raise UsageError(f"{sum(self.layers)} layers", why=f"at most {MOST_BLOCKS}")
 
     def scales_at(self, layer: int) -> int:
         """How many scales, the coarsest ones, a layer keeps, counted from 0 over all blocks."""
@@ -71,22 +69,10 @@ class MSDNetSpec:
         return len(self.factors) - (layer // share if self.reduce else 0)
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST
-
-
-class ConvBNReLU(nn.Sequential):
-    """Convolution, BN, ReLU: (B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
-
-    def __init__(self, in_chs: int, out_chs: int, kernel: int, stride: int = 1) -> None:
-        conv = nn.Conv2d(in_chs, out_chs, kernel, stride, kernel // 2, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(out_chs), nn.ReLU(inplace=True))
-
-
 def bottleneck(in_chs: int, out_chs: int, factor: int, stride: int = 1) -> nn.Sequential:
     """A 1x1 convolution to at most `factor` times the new channels, then the 3x3."""
     inner = min(in_chs, factor * out_chs)
-    return nn.Sequential(ConvBNReLU(in_chs, inner, 1), ConvBNReLU(inner, out_chs, 3, stride))
+    return nn.Sequential(conv_bn(in_chs, inner, 1), conv_bn(inner, out_chs, 3, stride))
 
 
 class FirstLayer(nn.Module):
@@ -94,10 +80,10 @@ class FirstLayer(nn.Module):
 
     def __init__(self, kind: StemKind, in_chans: int, widths: list[int]) -> None:
         super().__init__()
-        self.stem: nn.Sequential = ConvBNReLU(in_chans, widths[0], 3)
+        self.stem = conv_bn(in_chans, widths[0], 3)
         if kind != "small":
-            self.stem = nn.Sequential(ConvBNReLU(in_chans, widths[0], 7, 2), nn.MaxPool2d(3, 2, 1))
-        self.down = nn.ModuleList(ConvBNReLU(a, b, 3, 2) for a, b in pairwise(widths))
+            self.stem = nn.Sequential(conv_bn(in_chans, widths[0], 7, 2), nn.MaxPool2d(3, 2, 1))
+        self.down = nn.ModuleList(conv_bn(a, b, 3, 2) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> one map for each scale, fine to coarse."""
@@ -125,7 +111,7 @@ class DenseLayer(nn.Module):
             self.finer.append(bottleneck(given[i - 1], half, factors[i - 1], stride=2) if half else nn.Identity())
             chs = given[i] + new
             self.out_chs.append(chs // 2 if dropped else chs)
-            self.transitions.append(ConvBNReLU(chs, chs // 2, 1) if dropped else nn.Identity())
+            self.transitions.append(conv_bn(chs, chs // 2, 1) if dropped else nn.Identity())
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """A map for each scale -> the same, wider; without the finest where that scale ends."""
@@ -170,13 +156,8 @@ class MSDNet(ImageModel):
         )
         self.num_exits = len(info)
         self.last = ExitHead(info[-1].num_chs, self.num_features, 0, depth=2).layers
+        self.init_convolutions()
         self._add_classifier()
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def blocks(self) -> list[nn.Module]:
         """The blocks, in order."""

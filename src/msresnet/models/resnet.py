@@ -19,6 +19,7 @@ from typing import Any, get_args
 from torch import Tensor, nn
 
 from msresnet.errors import UsageError
+from msresnet.models.arguments import MOST_BLOCKS, check_choice, check_count, check_counts
 from msresnet.models.base import Config, FeatureInfo, ImageModel, StageInfo
 from msresnet.nn.blocks import BLOCKS, BlockForm, BlockSpec, ResidualBlock, rename_keys
 from msresnet.nn.downsampling import Downsampling
@@ -30,8 +31,6 @@ from msresnet.nn.stems import StemKind, build_stem, stem_for
 
 EXIT_WIDTH = 128
 """Channels of an exit's convolution: as in MSDNet (arXiv 1703.09844)."""
-MOST_BLOCKS, MOST_CHANNELS = 1000, 16_384
-"""More would only be a mistake, or a file that wants to keep the machine busy."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,13 @@ class ResNetSpec:
         """
         object.__setattr__(self, "operator", _operators(self.operator))
         for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                known = ", ".join(map(str, allowed))
-                raise UsageError(f"the model argument {name}={getattr(self, name)!r}", hint=f"one of {known}")
+            check_choice(name, getattr(self, name), allowed)
         for name in ("depths", "widths", "strides"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _counts(name, value))
+                object.__setattr__(self, name, check_counts(name, value))
         for name in ("stem_width", "base_width", "cardinality", "scale"):
-            _counts(name, (getattr(self, name),))
+            check_count(name, getattr(self, name))
         stages = len(self.depths)
         if sum(self.depths) > MOST_BLOCKS or stages > len(self.widths) or len(self.strides or self.depths) != stages:
             what = f"stages of {self.depths} blocks, {self.widths} channels and strides {self.strides}"
@@ -122,14 +119,6 @@ def _operators(value: Any) -> Operator | tuple[Operator, ...]:
     if not isinstance(value, str):
         raise UsageError(f"the model argument operator={value!r}", hint=f"one of {', '.join(OPERATORS.names())}")
     return OPERATORS[value]
-
-
-def _counts(name: str, values: Any) -> tuple[int, ...]:
-    """Whole numbers from 1 as a tuple. Raises UsageError for anything else."""
-    sound = isinstance(values, (list, tuple)) and values
-    if not sound or not all(isinstance(v, int) and not isinstance(v, bool) and 0 < v <= MOST_CHANNELS for v in values):
-        raise UsageError(f"the model argument {name}={values!r}", why=f"whole numbers from 1 to {MOST_CHANNELS}")
-    return tuple(values)
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -201,14 +190,14 @@ class MultiScaleResNet(ImageModel):
         last_norm = (nn.BatchNorm2d(self.num_features), nn.ReLU(inplace=True))
         self.norm = nn.Sequential(*last_norm) if preact else nn.Identity()
         self.attribution_layer = f"layer{len(spec.depths)}"
-        self.convolutional_classifier = preact
-        self._add_classifier()
         self.exits = nn.ModuleList(
             ExitHead(stage.num_chs, min(stage.num_chs, EXIT_WIDTH), config.num_classes)
             for stage in (info[1:-1] if spec.exits else ())
         )
         self.num_exits = len(self.exits) + 1
         self._init_weights()
+        self.convolutional_classifier = preact
+        self._add_classifier()
         if preact:
             names = {f"layer{i + 1}.": f"stages.{i}.blocks." for i in range(len(spec.depths))}
             rename_keys(self, names | {"conv1.": "stem.conv.", "norm.0.": "norm.", "fc.": "head.fc."})
@@ -234,6 +223,8 @@ class MultiScaleResNet(ImageModel):
                     squeeze=spec.squeeze,
                     last_act=levels == 1 or i < depth - 1,
                     drop_path=self.config.drop_path_rate * (start + i) / total,
+                    # Elastic blocks halve only where the block does not, and not the last, small maps.
+                    coarse=1 if (stride > 1 and not i) or index == len(spec.depths) - 1 else 2,
                 )
             )
             for i in range(depth)
@@ -243,9 +234,7 @@ class MultiScaleResNet(ImageModel):
         return Stage(blocks, shortcut, act=not (preact or summed_later))
 
     def _init_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.init_convolutions()
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 module.zero_init_last()

@@ -36,6 +36,7 @@ class BlockSpec:
         squeeze: whether the residual's channels are reweighted (SENet, arXiv 1709.01507).
         last_act: whether it ends in a ReLU (not where an inter-layer shortcut is added right after it).
         drop_path: probability of dropping the residual branch of a sample.
+        coarse: resolution divisor of an elastic block's second half.
     """
 
     in_chs: int
@@ -49,6 +50,7 @@ class BlockSpec:
     squeeze: bool = False
     last_act: bool = True
     drop_path: float = 0.0
+    coarse: int = 2
 
 
 class ResidualBlock(nn.Module, ABC):
@@ -80,7 +82,7 @@ class ResidualBlock(nn.Module, ABC):
 
         At a stride, `pool_before<index>` and `pool<index>` stand around them.
         """
-        before, after, stride = pools(self.spec.downsampling, geometry.out_chs, geometry.stride, geometry.first)
+        before, after, stride = pools(self.spec.downsampling, geometry.out_chs, geometry.stride)
         geometry = geometry._replace(stride=stride)
         conv = build_operator(operator, geometry)
         has_norm, has_act = getattr(conv, "has_norm", False), getattr(conv, "has_act", False)
@@ -190,14 +192,14 @@ class ElasticPath(nn.Module):
 
 
 class ElasticBottleneck(ResidualBlock):
-    """Two bottlenecks of half the width, one of them at half the resolution, summed (ELASTIC, arXiv 1812.05262)."""
+    """Two bottlenecks of half the width, the second at a lower resolution, summed (ELASTIC, arXiv 1812.05262)."""
 
     expansion = 4
 
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__(spec)
         half = replace(spec, width=spec.width // 2, operator=spec.operator.halved())
-        self.fine, self.coarse = ElasticPath(half, 1), ElasticPath(half, 2)
+        self.fine, self.coarse = ElasticPath(half, 1), ElasticPath(half, spec.coarse)
         self.bn3 = nn.BatchNorm2d(spec.out_chs)
         self.act3 = nn.ReLU(inplace=True) if spec.last_act else nn.Identity()
 

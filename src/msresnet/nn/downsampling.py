@@ -16,7 +16,7 @@ Downsampling = Literal["conv", "blur", "avg", "avg3", "avg3_before"]
 conv         the convolution's own stride
 blur         a binomial low-pass after it (Zhang 2019, arXiv 1904.11486)
 avg          a 2x2 average after it
-avg3         a 3x3 average after it, at the beginning of every stage (ResNeSt, arXiv 2004.08955)
+avg3         a 3x3 average after it (ResNeSt, arXiv 2004.08955)
 avg3_before  the same before it
 """
 
@@ -45,12 +45,13 @@ def average_down(stride: int) -> nn.Module:
     return nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
 
 
-def pools(kind: Downsampling, channels: int, stride: int, first: bool) -> tuple[nn.Module, nn.Module, int]:
+def pools(kind: Downsampling, channels: int, stride: int) -> tuple[nn.Module, nn.Module, int]:
     """The pool before a convolution, the one after it, and the stride that is left to the convolution itself."""
     same = nn.Identity()
-    if kind.startswith("avg3") and (first or stride > 1):
-        pool = nn.AvgPool2d(3, stride, 1)
-        return (pool, same, 1) if kind == "avg3_before" else (same, pool, 1)
-    if stride == 1 or kind == "conv" or kind.startswith("avg3"):
+    if stride == 1 or kind == "conv":
         return same, same, stride
+    if kind == "avg3_before":
+        return nn.AvgPool2d(3, stride, 1), same, 1
+    if kind == "avg3":
+        return same, nn.AvgPool2d(3, stride, 1), 1
     return same, BlurPool2d(channels, stride) if kind == "blur" else average_down(stride), 1

@@ -19,7 +19,7 @@ from msresnet.explain.scales import ScaleResponse, by_field, scale_responses
 from msresnet.files import write_text
 from msresnet.metrics.calibration import reliability
 from msresnet.metrics.classification import confusion
-from msresnet.report.plots import as_rgb, curves, overlay, png_data, reliability_plot, scale_bars
+from msresnet.report.plots import as_rgb, cost_plot, curves, overlay, png_data, reliability_plot, scale_bars
 from msresnet.results import Evaluation
 
 Flags = npt.NDArray[np.bool_]
@@ -70,9 +70,17 @@ def render(story: Story) -> str:
         examples=examples,
         scales=Markup(scale_bars(by_field(responses))) if responses else None,
         reliability=Markup(reliability_plot(reliability(evaluation.predictions.confidences, correct))),
+        cost=_cost(story),
         environment=story.environment,
         command=story.command,
     )
+
+
+def _cost(story: Story) -> Markup | None:
+    metrics = story.evaluation.metrics
+    if "exits" not in metrics:
+        return None
+    return Markup(cost_plot(metrics["exits"], metrics["budgets"], story.bundle.task.metric))
 
 
 def _confusion(story: Story) -> dict[str, Any]:

@@ -109,6 +109,18 @@ def reliability_plot(rows: Sequence[tuple[float, float, int]]) -> str:
     return _svg(figure)
 
 
+def cost_plot(exits: Sequence[dict[str, Any]], budgets: Sequence[dict[str, Any]], metric: str) -> str:
+    """Accuracy against multiply-adds: at each exit, and where images leave as soon as they are sure, as SVG."""
+    figure = _figure(4.6, 3.2)
+    axes = _axes(figure, 1, 1, 1)
+    for rows, colour, label in ((exits, ORANGE, "all at one exit"), (budgets, BLUE, "each when it is sure")):
+        points = sorted((row["macs"] / 1e6, 100 * row[metric]) for row in rows)
+        axes.plot([x for x, _ in points], [y for _, y in points], color=colour, marker="o", markersize=4, label=label)
+    axes.legend(frameon=False, labelcolor=GREY, fontsize=9, loc="lower right")
+    _label(axes, "Accuracy against cost", "million multiply-adds an image", f"{metric}, %")
+    return _svg(figure)
+
+
 def scale_bars(rows: Sequence[tuple[str, float]]) -> str:
     """The mean share of each scale, as SVG."""
     figure = _figure(4.6, 0.7 + 0.34 * len(rows))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from msresnet.results import Classification, Evaluation
@@ -38,6 +39,10 @@ class Task(ABC):
     @abstractmethod
     def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """A scalar to minimise, the mean over the batch."""
+
+    def loss_of_exits(self, answers: Sequence[Tensor], encoded: Tensor) -> Tensor:
+        """The mean loss over a network's exits (arXiv 1703.09844, section 4)."""
+        return torch.stack([self.loss(outputs, encoded) for outputs in answers]).mean()
 
     @abstractmethod
     def decode(self, outputs: Tensor, ids: Sequence[str]) -> Results:

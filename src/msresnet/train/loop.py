@@ -174,7 +174,8 @@ class Trainer:
         images, targets = mix(
             plan.preprocess.normalise(images), plan.task.encode(batch.targets), plan.augment, generator
         )
-        loss = plan.task.loss(self.model(images.contiguous(memory_format=torch.channels_last)), targets)
+        answers = self.model(images.contiguous(memory_format=torch.channels_last), exits=True)
+        loss = plan.task.loss_of_exits(answers, targets)
         value = loss.item()
         self._check(value, "loss", batch)
         self.optimizer.zero_grad(set_to_none=True)
