@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 TESTS ?= tests
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 
 demo: .venv/run.stamp  ## train, measure, predict and explain on embedded digits
 	$(BIN)/msresnet demo
@@ -20,6 +20,9 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: .venv/dev.stamp  ## what the documentation takes from the code
+	$(BIN)/python docs/generate.py
 
 clean:  ## remove what the targets made
 	rm -rf .venv runs

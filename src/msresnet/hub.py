@@ -7,15 +7,20 @@ file that another program left in the hub's own cache is used from there.
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from msresnet.errors import ModelError, UsageError
 from msresnet.files import cache_folder, plain_yaml
 
 PREFIX = "hf:"
 NOT_STATED = "not stated"
+TIMEOUT = 5
+"""Seconds to wait for the hub to take a connection."""
 _PLACE = re.compile(r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w][\w./-]*))?")
 
 
@@ -56,6 +61,8 @@ def fetch(where: Place, filename: str) -> Path:
     found = cached(where, filename)
     if found is not None:
         return found
+    if not _answers():
+        raise _absent(where, filename, "the hub does not answer")
     try:
         return Path(hf_hub_download(where.repo, filename, revision=where.revision, cache_dir=_folder()))
     except LocalEntryNotFoundError as error:
@@ -90,6 +97,20 @@ def announce(where: Place, filename: str, known_licence: str = "") -> str:
         terms = "ask its authors before you use it" if found in ("unknown", NOT_STATED) else "see its card"
         print(f"downloading {filename} of {where}: its licence is {found} ({terms})", file=sys.stderr)
     return found
+
+
+def _answers() -> bool:
+    """Whether somebody listens where the hub should be. Its library would try again and again for half a minute."""
+    from huggingface_hub import constants
+
+    url = urlsplit(constants.ENDPOINT)
+    if getproxies() or constants.HF_HUB_OFFLINE:  # then it is not for us to know
+        return True
+    try:
+        with socket.create_connection((url.hostname or "", url.port or 443), TIMEOUT):
+            return True
+    except OSError:
+        return False
 
 
 def _folder() -> str:

@@ -151,7 +151,7 @@ def test_macs_of_a_known_network() -> None:
         ({"name": "resnet18", "exits": "yes"}, "one of True, False"),
         ({"name": "resnet18", "num_classes": 3, "global_pool": ""}, "num_classes=0"),
         ({"name": "msdnet20", "layers": [4, "x"]}, "whole numbers"),
-        ({"name": "msdnet20", "stem": "deep"}, "one of small"),
+        ({"name": "msdnet20", "stem": "deep"}, "one of imagenet, small"),
         ({"name": "msdnet20", "drop_path_rate": 0.1}, "no residual branches"),
         ({"name": "resnet18", "out_indices": (1,)}, "features_only"),
         ({"name": "article_cnn", "img_size": 20}, "22"),

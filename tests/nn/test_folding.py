@@ -81,10 +81,10 @@ def test_only_batchnorm_without_a_convolution_before_it_is_left(arguments: dict[
     assert [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)] == left
 
 
-@pytest.mark.parametrize(("house", "plain"), [("msresnet18", "resnet18"), ("msresnet50", "resnet50")])
-def test_the_folded_house_family_is_a_plain_resnet(house: str, plain: str) -> None:
+@pytest.mark.parametrize(("house", "plain", "width"), [("msresnet18", "resnet18", 64), ("msresnet50", "resnet50", 56)])
+def test_the_folded_house_family_is_a_plain_resnet(house: str, plain: str, width: int) -> None:
     ours = fold(create_classifier(house, img_size=224).eval())
-    theirs = fold(create_classifier(plain).eval())
+    theirs = fold(create_classifier(plain, base_width=width).eval())
     assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
 
 

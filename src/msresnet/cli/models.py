@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,51 +14,118 @@ from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.errors import UsageError
 
+COLUMNS = ("model", "params", "folded", "macs", "pixels", "top1", "top1_pixels", "weights", "licence", "maps")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsConfig:
-    """List the networks that match a pattern."""
+    """List the networks that match a pattern, or show one."""
 
     pattern: Positional[str] = "*"
-    """Such as 'res*'."""
-    format: Literal["table", "json"] = "table"
+    """Such as 'res2*'."""
+    pretrained: bool = False
+    """Only those with published weights."""
+    tree: bool = False
+    """Print the network as a tree of its modules, with the shapes of their outputs and their parameters."""
+    folded: bool = False
+    """With --tree: the network as it is used, after folding."""
+    depth: int = 4
+    """With --tree: how many levels are printed."""
+    image_size: int | None = None
+    """With --tree: the side of the image in pixels. Default: what the network is meant for."""
+    format: Literal["table", "json", "csv"] = "table"
     """How the list is printed."""
+
+    def __post_init__(self) -> None:
+        if not self.tree and (self.folded or self.image_size is not None):
+            name = "--folded" if self.folded else "--image-size"
+            raise UsageError(f"{name} has no effect here", why="it is of --tree", hint=f"--tree {name}")
+        if self.depth < 1 or (self.image_size is not None and self.image_size < 1):
+            raise UsageError("--depth and --image-size are at least 1")
 
 
 def main(words: list[str], common: Common) -> int:
-    """Print parameters and operations of each network, as trained and as folded."""
+    """Print parameters, operations, published accuracy, licence and maps of networks, or the modules of one."""
     parsed = parse("models", ModelsConfig, words, common.config)
     config = parsed.config
     if common.print_config:
         print(parsed.table())
         return 0
+    from msresnet.models.factory import MODELS, list_models
+
+    names = list_models(config.pattern, pretrained=config.pretrained)
+    if not names and not config.pretrained:
+        MODELS[config.pattern]  # says which names are near
+    if not names:
+        raise UsageError(f"no model matches {config.pattern!r}", hint="msresnet models")
+    if config.tree:
+        _print_trees(names, config, common)
+        return 0
+    rows = [_row(name) for name in names]
+    if config.format == "json":
+        print(json.dumps(rows, indent=2))
+    elif config.format == "csv":
+        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row | {"maps": " ".join("x".join(map(str, m)) for m in row["maps"])} for row in rows)
+    else:
+        _print_table(rows, common)
+    return 0
+
+
+def _row(name: str) -> dict[str, Any]:
+    from msresnet.models.cost import figures
+    from msresnet.models.published import published
+
+    own, known = figures(name), published(name)
+    counts = {"params": own.params, "folded": own.folded, "macs": own.macs, "pixels": own.pixels}
+    top1 = {"top1": float(known.top1), "top1_pixels": int(known.top1_pixels)} if known.top1 else {}
+    empty = dict.fromkeys(COLUMNS)
+    weights = {"weights": known.weights or None, "licence": known.licence or None}
+    return empty | {"model": name} | counts | top1 | weights | {"maps": [list(m) for m in own.maps]}
+
+
+def _print_table(rows: list[dict[str, Any]], common: Common) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from msresnet.cli.screen import Screen
-    from msresnet.models.cost import count_macs
-    from msresnet.models.factory import create_classifier, list_models
-    from msresnet.nn.folding import fold
 
-    names = list_models(config.pattern)
-    if not names:
-        raise UsageError(f"no model matches {config.pattern!r}", hint="msresnet models")
-    rows: list[dict[str, Any]] = []
-    for name in names:
-        small = name in ("msresnet_micro", "article_cnn")
-        arguments = {"num_classes": 10, "in_chans": 1, "img_size": 28} if small else {}
-        model = create_classifier(name, **arguments).eval()
-        folded = sum(p.numel() for p in fold(model).parameters())
-        size = model.config.img_size[0]
-        params = sum(p.numel() for p in model.parameters())
-        rows.append({"model": name, "params": params, "folded": folded, "macs": count_macs(model), "image_size": size})
-    if config.format == "json":
-        print(json.dumps(rows, indent=2))
-        return 0
-    table = Table()
-    for title in ("model", "parameters", "folded", "multiply-adds", "at pixels"):
-        table.add_column(title, justify="left" if title == "model" else "right")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in ("model", "params", "mult-adds", "top-1", "weights", "maps"):
+        left = title in ("model", "weights", "maps")
+        table.add_column(title, justify="left" if left else "right", no_wrap=title != "maps")
     for row in rows:
-        counts = (f"{row['params']:,}", f"{row['folded']:,}", f"{row['macs'] / 1e6:,.1f} M")
-        table.add_row(str(row["model"]), *counts, str(row["image_size"]))
-    Screen(common).table(table)
-    return 0
+        top1 = f"{row['top1']:.1f}@{row['top1_pixels']}" if row["top1"] else ""
+        counts = (f"{row['params'] / 1e6:.2f} M", f"{row['macs'] / 1e9:.2f} G@{row['pixels']}")
+        maps = " ".join(str(h) for _, h, _ in row["maps"])
+        table.add_row(row["model"], *counts, top1, row["licence"] or "", maps)
+    screen = Screen(common)
+    screen.table(table)
+    screen.notes(["mult-adds and top-1 at so many pixels; weights: their licence; maps: pixels a side, stage by stage"])
+
+
+def _print_trees(names: list[str], config: ModelsConfig, common: Common) -> None:
+    import torch
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from msresnet.cli.screen import Screen
+    from msresnet.models.factory import create_classifier
+    from msresnet.models.tree import Node, tree
+
+    if config.format != "table":
+        raise UsageError(f"--tree --format {config.format}", hint="--tree alone")
+
+    def grow(branch: Tree, node: Node, depth: int) -> None:
+        for part in node.parts if depth else ():
+            grow(branch.add(Text(part.line())), part, depth - 1)
+
+    for name in names:
+        sized = {} if config.image_size is None else {"img_size": config.image_size}
+        with torch.device("meta"):
+            model = create_classifier(name, **sized)
+        root = tree(name, model, model.config.img_size, config.folded)
+        top = Tree(Text(f"{root.line()}  (image {model.in_chans}x{'x'.join(map(str, model.config.img_size))})"))
+        grow(top, root, config.depth)
+        Screen(common).out.print(top)

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,20 +32,22 @@ class Weights:
 
     Args:
         where: the file, for messages.
-        config: what stands in the config.json beside them, timm's keys; empty where there is none.
         licence: of the weights, as their owner says.
     """
 
     tensors: dict[str, Tensor]
     where: str
-    config: dict[str, Any]
     licence: str = hub.NOT_STATED
 
 
 def architecture(source: str) -> str:
     """The name of the network in a repository on the hub. Raises ModelError where it does not say."""
     where = hub.place(source)
-    name = _config(hub.fetch(where, CONFIG)).get("architecture")
+    try:
+        config = json.loads(hub.fetch(where, CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError("cannot read the config", where=f"{where}: {CONFIG}", why=str(error)[:200]) from error
+    name = config.get("architecture") if isinstance(config, dict) else None
     if not isinstance(name, str):
         raise ModelError("the repository does not say which network it holds", where=f"{where}: {CONFIG}")
     return name
@@ -59,17 +60,15 @@ def find(name: str, source: bool | str) -> Weights:
     """
     if isinstance(source, str) and not source.startswith(hub.PREFIX):
         path = Path(source)
-        file, beside = (path / WEIGHTS, path / CONFIG) if path.is_dir() else (path, path.with_name(CONFIG))
-        tensors, _ = load_tensors(file)
-        return Weights(tensors, str(file), _config(beside) if beside.is_file() else {})
+        file = path / WEIGHTS if path.is_dir() else path
+        return Weights(load_tensors(file)[0], str(file))
     row = published(name)
     if source is True and not row.weights:
         known = ", ".join(other for other, entry in table().items() if entry.weights)
         raise UsageError(f"{name} has no published weights", hint=f"a file of weights, hf:user/repo, or one of {known}")
     where = hub.place(source if isinstance(source, str) else hub.PREFIX + row.weights)
     licence = hub.announce(where, WEIGHTS, row.licence if where.repo == row.weights else "")
-    tensors, _ = load_tensors(hub.fetch(where, WEIGHTS))
-    return Weights(tensors, f"{where}: {WEIGHTS}", _config(hub.fetch(where, CONFIG)), licence)
+    return Weights(load_tensors(hub.fetch(where, WEIGHTS))[0], f"{where}: {WEIGHTS}", licence)
 
 
 def fill(model: ImageModel, weights: Weights, build: Build, name: str, classes_asked: bool) -> None:
@@ -127,13 +126,3 @@ def _free_keys(build: Build, config: Config) -> tuple[set[str], set[str]]:
     whole.reset_classifier(0)
     classifier = shapes.keys() - whole.state_dict().keys()
     return classifier, {k for k, v in shapes.items() if v.shape != other[k].shape}
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError("cannot read the config of the weights", where=str(path), why=str(error)[:200]) from error
-    if not isinstance(config, dict):
-        raise ModelError("the config of the weights holds no settings", where=str(path))
-    return config

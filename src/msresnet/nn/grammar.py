@@ -16,8 +16,9 @@ An operator is four choices (branches, split, connection, merge), held by `Opera
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from msresnet.errors import UsageError
 from msresnet.registry import Registry
@@ -82,13 +83,14 @@ class Operator:
     place: Literal["every", "first", "second"] = "every"
     """Which convolution of a basic block it stands for. One that keeps the width cannot stand first, where the number
     of channels changes; what is costly stands once."""
+    module: Callable[[Operator, Any], Any] | None = None
+    """Builds the network part from the operator and its geometry, where these choices are not enough to say it."""
 
     @property
     def linear(self) -> bool:
         """Whether the whole operator is one convolution in disguise."""
-        return (self.split, self.connect, self.merge, self.act) == ("none", "parallel", "sum", False) and all(
-            b.down == 1 for b in self.branches
-        )
+        plain = (self.split, self.connect, self.merge, self.act) == ("none", "parallel", "sum", False)
+        return plain and self.module is None and all(b.down == 1 for b in self.branches)
 
     def with_groups(self, groups: int) -> Operator:
         """The same operator with every full branch split into `groups` (ResNeXt's cardinality)."""

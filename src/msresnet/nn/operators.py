@@ -311,10 +311,12 @@ class RadixConv2d(nn.Module):
 
 
 def build_operator(spec: Operator, geometry: Geometry) -> nn.Module:
-    """The module for an operator: a bare convolution where it is one, else one of the three classes above.
+    """The module for an operator: its own, a bare convolution where it is one, else one of the three classes above.
 
     Raises UsageError for a combination of operator and width that cannot be built.
     """
+    if spec.module is not None:
+        return spec.module(spec, geometry)  # type: ignore[no-any-return]
     if len(spec.branches) == 1 and spec.norm == "after" and spec.branches[0].kind == "conv":
         return branch_convolution(spec.branches[0], geometry)
     if spec.connect == "cascade":

@@ -48,10 +48,21 @@ def png_data(array: npt.NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(text.getvalue()).decode()
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """A figure on no background, inches."""
     figure = Figure((width, height), layout="constrained")
     figure.patch.set_alpha(0)
     return figure
+
+
+def blank_axes(figure: Figure, width: float, height: float) -> Any:
+    """Axes that measure in inches from the lower left corner, without lines or numbers."""
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, width)
+    axes.set_ylim(0, height)
+    axes.axis("off")
+    return axes
 
 
 def _axes(figure: Figure, *position: int) -> Any:
@@ -71,7 +82,8 @@ def _label(axes: Any, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y, color=GREY, fontsize=9)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """A figure as SVG text, the same each time."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "msresnet", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -80,7 +92,7 @@ def _svg(figure: Figure) -> str:
 
 def curves(history: Sequence[dict[str, Any]]) -> str:
     """Loss and validation accuracy over the epochs, as SVG."""
-    figure = _figure(8, 2.9)
+    figure = new_figure(8, 2.9)
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(epochs) < 3 else None
     losses, scores = _axes(figure, 1, 2, 1), _axes(figure, 1, 2, 2)
@@ -92,12 +104,12 @@ def curves(history: Sequence[dict[str, Any]]) -> str:
     losses.legend(frameon=False, labelcolor=GREY, fontsize=9)
     _label(losses, "Loss", "epoch", "nats")
     _label(scores, "Validation top-1", "epoch", "%")
-    return _svg(figure)
+    return svg(figure)
 
 
 def reliability_plot(rows: Sequence[tuple[float, float, int]]) -> str:
     """Accuracy against confidence (mean confidence, accuracy, count), as SVG."""
-    figure = _figure(3.6, 3.2)
+    figure = new_figure(3.6, 3.2)
     axes = _axes(figure, 1, 1, 1)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
     confidences, accuracies, counts = (np.array(column) for column in zip(*rows, strict=True))
@@ -106,24 +118,24 @@ def reliability_plot(rows: Sequence[tuple[float, float, int]]) -> str:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     _label(axes, "Is it as sure as it should be?", "stated probability", "share correct")
-    return _svg(figure)
+    return svg(figure)
 
 
 def cost_plot(exits: Sequence[dict[str, Any]], budgets: Sequence[dict[str, Any]], metric: str) -> str:
     """Accuracy against multiply-adds: at each exit, and where images leave as soon as they are sure, as SVG."""
-    figure = _figure(4.6, 3.2)
+    figure = new_figure(4.6, 3.2)
     axes = _axes(figure, 1, 1, 1)
     for rows, colour, label in ((exits, ORANGE, "all at one exit"), (budgets, BLUE, "each when it is sure")):
         points = sorted((row["macs"] / 1e6, 100 * row[metric]) for row in rows)
         axes.plot([x for x, _ in points], [y for _, y in points], color=colour, marker="o", markersize=4, label=label)
     axes.legend(frameon=False, labelcolor=GREY, fontsize=9, loc="lower right")
     _label(axes, "Accuracy against cost", "million multiply-adds an image", f"{metric}, %")
-    return _svg(figure)
+    return svg(figure)
 
 
 def scale_bars(rows: Sequence[tuple[str, float]]) -> str:
     """The mean share of each scale, as SVG."""
-    figure = _figure(4.6, 0.7 + 0.34 * len(rows))
+    figure = new_figure(4.6, 0.7 + 0.34 * len(rows))
     axes = _axes(figure, 1, 1, 1)
     names, shares = [r[0] for r in rows][::-1], [100 * r[1] for r in rows][::-1]
     axes.barh(names, shares, color=BLUE, height=0.62)
@@ -132,7 +144,7 @@ def scale_bars(rows: Sequence[tuple[str, float]]) -> str:
     axes.grid(axis="y", visible=False)
     axes.set_xlim(0, max(shares) * 1.15)
     _label(axes, "Response of each scale", "share, %", "")
-    return _svg(figure)
+    return svg(figure)
 
 
 def explanation_picture(items: Sequence[Explanation], path: Path) -> None:
