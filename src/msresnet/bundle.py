@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msresnet import hub
 from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError, MsresnetError, nearest
 from msresnet.files import write_json, write_text
@@ -75,11 +76,11 @@ class Bundle:
 
 
 def load_bundle(path: str | Path) -> Bundle:
-    """The bundle in a folder (or named by its config.json or weights), on the CPU, in evaluation mode.
+    """The bundle in a folder (or named by its config.json or weights), or in 'hf:user/repo'; on the CPU, in evaluation.
 
     Raises ModelError, naming the file, for one that is absent, damaged, of a newer format, or not what it says.
     """
-    folder = _folder(Path(path))
+    folder = _fetched(str(path)) if str(path).startswith(hub.PREFIX) else _folder(Path(path))
     config = _read_config(folder / CONFIG)
     tensors, _ = load_tensors(folder / WEIGHTS)
     where = str(folder / CONFIG)
@@ -154,6 +155,14 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], where: str,
     check_matches(tensors, model.state_dict(), where, name)
     check_finite(tensors, where)
     model.load_state_dict(tensors)
+
+
+def _fetched(source: str) -> Path:
+    """The folder in the cache that holds a repository's bundle."""
+    where = hub.place(source)
+    hub.announce(where, WEIGHTS)
+    hub.fetch(where, WEIGHTS)
+    return hub.fetch(where, CONFIG).parent
 
 
 def _folder(path: Path) -> Path:

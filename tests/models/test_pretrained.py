@@ -17,10 +17,13 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import Tensor
 
+from msresnet.bundle import Bundle, load_bundle
+from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError, UsageError
-from msresnet.models.base import FeatureExtractor
+from msresnet.models.base import FeatureExtractor, ImageModel
 from msresnet.models.factory import create_classifier, create_model
 from msresnet.models.pretrained import with_channels
+from msresnet.tasks.classification import ClassificationTask
 from randomise import randomised, relative_error
 
 SMALL: dict[str, Any] = {"depths": (1, 1), "widths": (8, 16)}
@@ -272,3 +275,17 @@ def test_counts_of_batches_may_be_missing_and_unused_tensors_may_be_there(tmp_pa
     old["level3.surprise.weight"] = torch.zeros(1)
     with pytest.raises(ModelError, match=r"unknown: level3\.surprise\.weight"):
         create_model("dla34", pretrained=str(written(tmp_path / "odd", old)), num_classes=5)
+
+
+def test_a_bundle_comes_from_the_hub_as_from_a_folder(hub: Hub, tmp_path: Path) -> None:
+    task, arguments = ClassificationTask(["a", "b"]), {"num_classes": 2, "in_chans": 1, "img_size": [28, 28]}
+    model = randomised(create_classifier("msresnet_micro", **arguments))
+    assert isinstance(model, ImageModel)
+    folder = Bundle(model, "msresnet_micro", arguments, task, Preprocess((28, 28), 1)).save(tmp_path / "bundle")
+    files = {p.name.replace(".", "__"): p.read_bytes() for p in folder.iterdir()}
+    hub.publish("somebody/digits", **files)
+    loaded = load_bundle("hf:somebody/digits")
+    assert loaded.task.class_names == ("a", "b")
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in loaded.model.state_dict().items())
+    with pytest.raises(ModelError, match="the hub answered 404"):
+        load_bundle("hf:nobody/nothing")

@@ -45,7 +45,7 @@ class EvaluateConfig(DataOptions):
     """Measure a trained model on labelled images."""
 
     model: str = LATEST
-    """A run's folder, or any other bundle."""
+    """A run's folder, any other bundle, or hf:user/repo."""
     data: str | None = None
     """Labelled data in any form that `train` takes. Default: the run's own."""
     split: Literal["auto", "train", "val", "test"] = "auto"
@@ -72,7 +72,7 @@ class PredictConfig:
     inputs: Positional[tuple[str, ...]] = ()
     """Files, folders, patterns such as 'photos/*.jpg', or - for a list of files or one image on standard input."""
     model: str = LATEST
-    """A run's folder, or any other bundle."""
+    """A run's folder, any other bundle, or hf:user/repo."""
     top: int = 5
     """How many classes to list for each image."""
     device: str = "auto"
@@ -101,7 +101,7 @@ class ExplainConfig:
     inputs: Positional[tuple[str, ...]] = ()
     """Files, folders or patterns."""
     model: str = LATEST
-    """A run's folder, or any other bundle."""
+    """A run's folder, any other bundle, or hf:user/repo."""
     target: str | None = None
     """The class to explain. Default: the model's answer."""
     output: str = "explanation.png"
