@@ -90,8 +90,9 @@ def test_flat_rows_work_in_a_pipeline_and_a_grid_search() -> None:
     bunch = load_digits(n_class=3)
     rows, labels = bunch.data[:150], np.array(["zero", "one", "two"])[bunch.target[:150]]
     pipeline = Pipeline([("scale", MinMaxScaler()), ("net", Classifier(**FAST))])
-    search = GridSearchCV(pipeline, {"net__epochs": [1, 6]}, cv=2, error_score="raise").fit(rows, labels)
-    assert search.best_params_ == {"net__epochs": 6}
+    search = GridSearchCV(pipeline, {"net__epochs": [1, 40]}, cv=2, error_score="raise").fit(rows, labels)
+    assert search.best_params_ == {"net__epochs": 40}
+    assert search.best_score_ > 0.8
     assert set(search.predict(rows[:20])) <= {"zero", "one", "two"}
 
 

@@ -19,8 +19,10 @@ from msresnet.data.loaders import Decoded
 from msresnet.data.sample import ArraySource
 from msresnet.data.splits import Splits
 from msresnet.errors import DataError, DivergedError, Interrupted, ModelError, UsageError
+from msresnet.models.factory import create_classifier
 from msresnet.runtime import StopRequest
 from msresnet.tasks.classification import ClassificationTask
+from msresnet.tensors import save_tensors
 from msresnet.train.checkpoint import newest_checkpoint, prefixed, save_checkpoint, section
 from msresnet.train.loop import Silent
 from msresnet.train.plan import make_plan
@@ -300,3 +302,22 @@ def test_more_epochs_than_none_lower_the_loss(bars: Path) -> None:
     watcher = Watcher()
     trainer(plan_for(bars, epochs=12, augment="none"), observer=watcher).run()
     assert watcher.rows[-1]["train_loss"] < 0.7 * watcher.rows[0]["train_loss"]
+
+
+def test_training_starts_from_given_weights_with_a_new_classifier(bars: Path, tmp_path: Path) -> None:
+    source = create_classifier("msresnet_micro", num_classes=5, in_chans=3, img_size=24)
+    save_tensors(tmp_path / "weights.safetensors", source.state_dict(), {})
+    plan = plan_for(bars, weights=str(tmp_path / "weights.safetensors"))
+    begun, given = trainer(plan).raw.state_dict(), source.state_dict()
+    assert any("the classifier is new" in note for note in plan.notes)
+    assert begun["fc.weight"].shape == (2, 64)
+    kept = [name for name in given if not name.startswith("fc.")]
+    expected = {name: given[name].sum(1, keepdim=True) if name == "conv1.weight" else given[name] for name in kept}
+    assert same({name: begun[name] for name in kept}, expected)
+
+
+def test_published_weights_that_are_not_there_stop_training_before_it_reads_data(bars: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="msresnet_micro has no published weights"):
+        plan_for(bars, weights="published")
+    with pytest.raises(ModelError, match="cannot open the weights"):
+        trainer(plan_for(bars, weights=str(tmp_path / "absent.safetensors")))

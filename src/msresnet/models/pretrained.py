@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from msresnet import hub
-from msresnet.errors import ModelError, UsageError
+from msresnet.errors import ModelError, UsageError, nearest
 from msresnet.models.base import Config, ImageModel
 from msresnet.models.published import published, table
 from msresnet.tensors import check_finite, check_matches, load_tensors
@@ -62,13 +62,20 @@ def find(name: str, source: bool | str) -> Weights:
         path = Path(source)
         file = path / WEIGHTS if path.is_dir() else path
         return Weights(load_tensors(file)[0], str(file))
+    where = hub.place(source if isinstance(source, str) else published_weights(name))
     row = published(name)
-    if source is True and not row.weights:
-        known = ", ".join(other for other, entry in table().items() if entry.weights)
-        raise UsageError(f"{name} has no published weights", hint=f"a file of weights, hf:user/repo, or one of {known}")
-    where = hub.place(source if isinstance(source, str) else hub.PREFIX + row.weights)
     licence = hub.announce(where, WEIGHTS, row.licence if where.repo == row.weights else "")
     return Weights(load_tensors(hub.fetch(where, WEIGHTS))[0], f"{where}: {WEIGHTS}", licence)
+
+
+def published_weights(name: str) -> str:
+    """Where a model's published weights are, 'hf:user/repo'. Raises UsageError where there are none."""
+    row = published(name)
+    if not row.weights:
+        near = nearest(name, [other for other, entry in table().items() if entry.weights])
+        hint = f"{near or 'msresnet models --pretrained'}; or hf:user/repo, or a safetensors file"
+        raise UsageError(f"{name} has no published weights", hint=hint)
+    return hub.PREFIX + row.weights
 
 
 def fill(model: ImageModel, weights: Weights, build: Build, name: str, classes_asked: bool) -> None:

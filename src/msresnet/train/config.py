@@ -27,6 +27,9 @@ class TrainingOptions:
     else msresnet18."""
     model_args: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
     """Arguments of the model as name=value, such as operator=res2net shortcut_levels=3 stem=deep."""
+    weights: str | None = None
+    """What to start from: 'published' (the model's own, see `msresnet models --pretrained`), hf:user/repo, or a
+    safetensors file. Default: random weights."""
     output: str | None = None
     """The run's folder. Default: runs/<data>-<model>, numbered if taken."""
     exist_ok: bool = False

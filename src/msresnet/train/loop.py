@@ -99,7 +99,9 @@ class Trainer:
         self.state = State()
         torch.manual_seed(plan.config.seed)
         self.accelerator = _accelerator(plan)
-        model = create_classifier(plan.model, **plan.arguments).to(self.accelerator.device)
+        # What is continued has its weights in the checkpoint.
+        weights = False if plan.config.resume else plan.pretrained
+        model = create_classifier(plan.model, pretrained=weights, **plan.arguments).to(self.accelerator.device)
         self.raw: ImageModel = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = build_optimizer(self.raw, plan.config, plan.lr, plan.weight_decay)
         self.average = AveragedWeights(self.raw, plan.config.ema) if plan.config.ema else None

@@ -22,6 +22,7 @@ from msresnet.errors import DataError, UsageError
 from msresnet.files import plain_yaml
 from msresnet.models.base import ImageModel
 from msresnet.models.factory import MODELS, create_classifier
+from msresnet.models.pretrained import published_weights
 from msresnet.nn.stems import stem_for
 from msresnet.runtime import Precision, choose_device, choose_precision
 from msresnet.tasks.base import Task
@@ -64,6 +65,12 @@ class Plan:
     notes: list[str]
 
     @property
+    def pretrained(self) -> bool | str:
+        """What `create_model` is told about weights."""
+        named = self.config.weights
+        return named == "published" or named or False
+
+    @property
     def train(self) -> Decoded:
         """What training learns from."""
         return self.sets["train"]
@@ -95,6 +102,10 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
         precision, why_precision = "fp32", ONE_PIXEL
     notes += [f"precision {precision}: {why_precision}", *reasons]
     # The test set is only decoded here, not used: that it cannot be read is better known before hours of training.
+    if config.weights == "published":
+        published_weights(model)
+    if config.weights is not None:
+        notes.append(f"weights: {config.weights}; the classifier is new where its classes differ in number")
     sets = decode_sets(splits.named(), preprocess, config.workers, config.on_bad)
     notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
     if len(sets["train"]) < 2:
