@@ -97,12 +97,26 @@ def features_only_gives_the_declared_maps(model: ImageModel) -> None:
 
 
 def stages_stop_where_asked(model: ImageModel) -> None:
+    """Each further map takes more convolutions; none is computed in vain."""
     randomised(model)
+    calls = [0]
+
+    def count(*_: object) -> None:
+        calls[0] += 1
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | MultiScaleConv2d):
+            module.register_forward_hook(count)
     with torch.no_grad():
-        x = images(model)
+        x, before = images(model), 0
         maps = model.forward_stages(x)
         for last in range(len(maps)):
-            assert len(model.forward_stages(x, last)) == last + 1
+            calls[0] = 0
+            found = model.forward_stages(x, last)
+            assert len(found) == last + 1
+            assert before < calls[0]
+            before = calls[0]
+        assert torch.equal(found[-1], maps[-1])
         assert torch.equal(model.forward_stages(x, 0)[0], maps[0])
 
 

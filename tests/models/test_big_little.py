@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,6 @@ from msresnet.errors import UsageError
 from msresnet.models.base import Config
 from msresnet.models.big_little import BIG_LITTLE_ROWS, BigLittleNet, BigLittleSpec
 from msresnet.models.cost import count_macs
-from msresnet.nn.folding import fold
 from msresnet.nn.shortcuts import DropPath
 from oracles import timm
 from randomise import randomised, relative_error
@@ -146,21 +144,6 @@ def test_drop_path_takes_the_residual_and_leaves_the_shortcut() -> None:
     assert relative_error(model.forward_features(images()), expected[-1]) < 1e-5
 
 
-@pytest.mark.parametrize("spec", [TINY, replace(TINY_GROUPS, squeeze=True)], ids=["plain", "squeeze"])
-def test_every_parameter_gets_a_gradient(spec: BigLittleSpec) -> None:
-    model = tiny(spec).train()
-    (model(images(4)) * torch.randn(4, 5)).sum().backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-def test_folding_leaves_no_batch_norm() -> None:
-    model = tiny(TINY_GROUPS)
-    folded = fold(model)
-    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
-    with torch.no_grad():
-        assert relative_error(folded(images()), model(images())) < 1e-5
-
-
 @pytest.mark.parametrize("size", [(33, 97), (100, 100), (225, 190), (32, 32)])
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
 def test_maps_have_the_declared_size_for_any_image(size: tuple[int, int], stem: Any) -> None:
@@ -174,32 +157,6 @@ def test_maps_have_the_declared_size_for_any_image(size: tuple[int, int], stem: 
 def test_the_stem_follows_the_image() -> None:
     assert tiny(replace(TINY, stem=None), img_size=(96, 95)).feature_info.reduction() == [1, 1, 2, 4, 8]
     assert tiny(replace(TINY, stem=None), img_size=(96, 96)).feature_info.reduction() == [2, 4, 8, 16, 32]
-
-
-def test_later_stages_do_not_run_for_an_earlier_map() -> None:
-    model = tiny()
-    maps = model.forward_stages(images())
-    model.layer3 = nn.Flatten()  # would give another shape, and the next stage would fail
-    assert torch.equal(model.forward_stages(images(), last=2)[-1], maps[2])
-
-
-def test_checkpointed_gradients_agree() -> None:
-    model = tiny().train()
-    grads = []
-    for enable in (False, True):
-        network = copy.deepcopy(model)
-        network.set_grad_checkpointing(enable)
-        network(images(4)).square().sum().backward()
-        grads.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
-    assert relative_error(grads[1], grads[0]) < 1e-5
-
-
-def test_one_graph_serves_batches_of_any_size() -> None:
-    """What export to ONNX and compilation start from."""
-    model = tiny()
-    program = torch.export.export(model, (images(2),), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    with torch.no_grad():
-        assert relative_error(program.module()(images(3)), model(images(3))) < 1e-5
 
 
 def test_layers_are_sorted_from_the_image_to_the_answer() -> None:

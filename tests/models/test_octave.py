@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +15,6 @@ from msresnet.errors import UsageError
 from msresnet.models.base import Config
 from msresnet.models.cost import count_macs
 from msresnet.models.octave import DEPTHS, OCTAVE_ROWS, OctaveSpec, OctBottleneck, OctResNet
-from msresnet.nn.folding import fold
 from msresnet.nn.octave import OctConv2d
 from msresnet.nn.shortcuts import DropPath
 from oracles import timm
@@ -217,48 +215,6 @@ def test_drop_path_takes_the_residual_in_both_octaves_and_leaves_the_shortcut() 
     assert torch.equal(untouched[0], untouched[1])
     assert 16 < untouched[0].sum() < 48
     assert not torch.equal(whole[0], high)
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5])
-def test_every_parameter_gets_a_gradient(alpha: float) -> None:
-    model = tiny(replace(TINY, alpha=alpha)).train()
-    (model(images(4)) * torch.randn(4, 5)).sum().backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-def test_folding_leaves_no_batch_norm() -> None:
-    model = tiny()
-    folded = fold(model)
-    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
-    with torch.no_grad():
-        for x in (images(), images(1, 33, 97)):
-            assert relative_error(folded(x), model(x)) < 1e-5
-
-
-def test_later_stages_do_not_run_for_an_earlier_map() -> None:
-    model = tiny()
-    maps = model.forward_stages(images())
-    model.layer3 = model.layer4 = nn.Flatten()  # would fail
-    assert torch.equal(model.forward_stages(images(), last=2)[-1], maps[2])
-
-
-def test_checkpointed_gradients_agree() -> None:
-    model = tiny().train()
-    grads = []
-    for enable in (False, True):
-        network = copy.deepcopy(model)
-        network.set_grad_checkpointing(enable)
-        network(images(4)).square().sum().backward()
-        grads.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
-    assert relative_error(grads[1], grads[0]) < 1e-5
-
-
-def test_one_graph_serves_batches_of_any_size() -> None:
-    """What export to ONNX and compilation start from."""
-    model = tiny()
-    program = torch.export.export(model, (images(2),), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    with torch.no_grad():
-        assert relative_error(program.module()(images(3)), model(images(3))) < 1e-5
 
 
 def test_weights_start_as_those_of_the_plain_convolution() -> None:
