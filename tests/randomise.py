@@ -9,8 +9,8 @@ from torch import nn
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     """Fill BN's weights and statistics, and zero-initialised gates, with random numbers; evaluation mode.
 
-    Scales are at most 1: with larger ones the activations of 152 layers grow to 1e9, and attention on such numbers turns
-    the rounding of float32 into other answers.
+    Scales are at most 1: with larger ones the activations of 152 layers grow to 1e9, and attention on such numbers
+    turns the rounding of float32 into other answers.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():

@@ -174,9 +174,15 @@ def test_C10_wrong_architecture_names_five_keys(saved: Path, capsys: pytest.Capt
     edit(saved, lambda c: c.update(architecture="msresnet18"))
     message = refused(saved, capsys)
     assert "msresnet18" in message
-    missing = message.split("missing: ")[1].split(";")[0].split(", ")
+    missing = message.split("missing: ")[1].split(" and ")[0].split(", ")
     assert len(missing) == 5
     assert set(missing) <= set(create_classifier("msresnet18", num_classes=3, in_chans=1).state_dict())
+
+
+def test_a_run_that_has_not_finished_says_how_to_go_on(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (saved / "config.json").unlink()
+    (saved / "train.yaml").write_text("epochs: 3\n")
+    assert "msresnet train --resume --output" in refused(saved, capsys)
 
 
 def test_C11_a_newer_format(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

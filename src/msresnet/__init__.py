@@ -30,7 +30,13 @@ _HOMES = {
 __all__ = ["Classifier", "create_model", "fold", "list_models", "load"]
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("msresnet")
     if name not in _HOMES:
         raise AttributeError(f"module 'msresnet' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -184,7 +184,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError("the folder is no bundle", where=str(path.parent), why=f"it has no {path.name}") from error
+        unfinished = (path.parent / "train.yaml").is_file()
+        why = "its training has not finished" if unfinished else f"it has no {path.name}"
+        folder = path.parent.resolve() if unfinished else path.parent
+        hint = f"msresnet train --resume --output {folder}, or --model another" if unfinished else "--model runs/NAME"
+        raise ModelError("the folder is no bundle", where=str(folder), why=why, hint=hint) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError("cannot read the bundle's config", where=str(path), why=str(error)) from error
     if not isinstance(config, dict) or not isinstance(config.get("format_version"), int):

@@ -42,6 +42,12 @@ def place(text: str) -> Place:
     return Place(found["repo"], found["revision"])
 
 
+def meant(text: str) -> str:
+    """What another library's spelling of a place, 'hf-hub:user/repo' or 'user/repo', is here; '' for other texts."""
+    found = re.fullmatch(r"(?:hf[-_]hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)", text)
+    return f"{PREFIX}{found[1]}" if found else ""
+
+
 def cached(where: Place, filename: str) -> Path | None:
     """A file that is here already, in our cache or in the hub's own; None where there is none."""
     from huggingface_hub import try_to_load_from_cache
@@ -93,7 +99,7 @@ def licence(where: Place, known: str = "") -> str:
 def announce(where: Place, filename: str, known_licence: str = "") -> str:
     """Say, before the first download of a repository's file, under which licence it is; returns the licence."""
     found = licence(where, known_licence)
-    if cached(where, filename) is None:
+    if cached(where, filename) is None and _answers():
         terms = "ask its authors before you use it" if found in ("unknown", NOT_STATED) else "see its card"
         print(f"downloading {filename} of {where}: its licence is {found} ({terms})", file=sys.stderr)
     return found
@@ -118,9 +124,10 @@ def _folder() -> str:
 
 
 def _absent(where: Place, filename: str, why: str) -> ModelError:
+    url = f"https://huggingface.co/{where.repo}/resolve/main/{filename}"
     return ModelError(
         f"{filename} of {where.repo} is not in the cache and cannot be downloaded",
         where=_folder(),
         why=why,
-        hint=f"with a network, once; or fetch https://huggingface.co/{where.repo} elsewhere and name the file",
+        hint=f"with a network, once; or fetch {url} elsewhere, and name the file in place of the repository",
     )

@@ -96,8 +96,9 @@ def check_matches(given: dict[str, Tensor], wanted: dict[str, Tensor], where: st
     """Raise ModelError when weights are not of an architecture: the first five keys, or both shapes, are named."""
     missing, extra = [k for k in wanted if k not in given], [k for k in given if k not in wanted]
     if missing or extra:
-        why = f"missing: {', '.join(missing[:5]) or 'none'}; unknown: {', '.join(extra[:5]) or 'none'}"
-        raise ModelError(f"the weights are not those of {name}", where=where, why=why, hint="the right --model")
+        why = f"missing: {_first(missing)}; unknown: {_first(extra)}"
+        hint = "the model, and its arguments, that they are of"
+        raise ModelError(f"the weights are not those of {name}", where=where, why=why, hint=hint)
     for key, tensor in wanted.items():
         if given[key].shape != tensor.shape:
             what = f"{tuple(given[key].shape)} in the file, {tuple(tensor.shape)} in {name}"
@@ -107,6 +108,11 @@ def check_matches(given: dict[str, Tensor], wanted: dict[str, Tensor], where: st
                 what = f"{given[key].shape[0]} classes in the file, {tensor.shape[0]} in the model ({what})"
                 hint = f"num_classes={given[key].shape[0]}"
             raise ModelError("the weights have another shape", where=f"{where}: {key}", why=what, hint=hint)
+
+
+def _first(keys: list[str]) -> str:
+    more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+    return (", ".join(keys[:5]) or "none") + more
 
 
 def _digest(tensors: dict[str, Tensor], text: str) -> str:

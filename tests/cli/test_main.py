@@ -280,3 +280,67 @@ def test_a_run_folder_holds_what_it_should(run: Path) -> None:
     log = (run / "log.txt").read_text(encoding="utf-8")
     assert log.startswith("msresnet train")
     assert "epoch   3" in log
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["resnt50"], "resnet50"),
+        (["msres*", "--pretrained"], "has published weights"),
+        (["resnet18", "--folded"], "--tree --folded"),
+        (["resnet18", "--depth", "2"], "--tree --depth"),
+        (["resnet18", "--tree", "--format", "json"], "a tree is text"),
+        (["res*", "--tree"], "--tree of at most 3"),
+        (["article_cnn", "--tree", "--image-size", "8"], "at least 22"),
+    ],
+)
+def test_models_answers_mistakes(words: list[str], answer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", *words]) == 2
+    assert answer in capsys.readouterr().err
+
+
+def test_models_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "res2net50*", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["params"] == 25_699_120
+    assert rows[0]["maps"][-1] == [2048, 7, 7]
+    assert rows[0]["licence"] == "unknown"
+    assert main(["models", "res2net50*", "--format", "csv"]) == 0
+    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [int(row["macs"]) for row in table] == [row["macs"] for row in rows]
+    assert main(["models", "res2net50*"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(rows) + 2
+    assert "112 56 28 14 7" in printed[2]
+    assert main(["models", "res2net50*", "--pretrained", "--format", "json"]) == 0
+    assert {row["model"] for row in rows} - {row["model"] for row in json.loads(capsys.readouterr().out)} == {
+        "res2net50_18w_4s"
+    }
+
+
+def test_the_tree_shows_shapes_and_folding(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "msresnet50", "--tree"]) == 0
+    text = capsys.readouterr().out
+    assert "conv2  3x3 + 1x3 + 3x1 + 1x1 /2  112x28x28" in text
+    assert "1 to 5  each Bottleneck  1024x14x14" in text
+    assert main(["models", "msresnet50", "--tree", "--folded", "--image-size", "97"]) == 0
+    text = capsys.readouterr().out
+    assert "conv2  Conv2d 3x3 /2  112x13x13" in text
+    assert "BatchNorm" not in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "answer"),
+    [
+        ("pretrained=x.safetensors", "--weights"),
+        ("features_only=true", "leave no classifier"),
+        ("num_classes=20", "the data says it"),
+        ("img_size=20", "--image-size"),
+        ("exits=maybe", "one of True, False"),
+    ],
+)
+def test_arguments_of_models_that_training_does_not_take(
+    argument: str, answer: str, bars: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--data", str(bars), "--model", "resnet18", "--model-args", argument]) == 2
+    assert answer in capsys.readouterr().err

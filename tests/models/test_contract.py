@@ -16,6 +16,7 @@ from msresnet.models.cost import count_macs
 from msresnet.models.factory import MODELS, create_classifier, create_model, list_models, register
 from msresnet.models.families import FAMILIES
 from msresnet.nn.grammar import OPERATORS
+from oracles import timm
 from randomise import randomised
 
 FIRST = [*{family.title: next(iter(family.members)) for family in reversed(FAMILIES)}.values(), "msresnet_micro"]
@@ -71,7 +72,7 @@ class Toy(ImageModel):
         self.conv2 = nn.Sequential(nn.Conv2d(spec.width, spec.width, 3, 2, 1), nn.BatchNorm2d(spec.width), nn.ReLU())
         self.feature_info = FeatureInfo([StageInfo(spec.width, 2 * i, f"conv{i}") for i in (1, 2)])
         self.num_features, self.attribution_layer = spec.width, "conv2"
-        self._add_classifier()
+        self.add_classifier()
 
     def forward_stages(self, x: Tensor, last: int | None = None) -> list[Tensor]:
         first = self.run_stage(self.conv1, x)
@@ -149,6 +150,10 @@ def test_macs_of_a_known_network() -> None:
         ({"name": "msresnet18", "pretrained": True}, "no published weights"),
         ({"name": "resnet18", "stem": "smal"}, "one of imagenet, unpooled, deep, small"),
         ({"name": "resnet18", "exits": "yes"}, "one of True, False"),
+        ({"name": "resnet18", "num_classes": -1}, "a whole number from 0"),
+        ({"name": "resnet18", "drop_path_rate": 1.5}, "under 1"),
+        ({"name": "resnet18", "features_only": True, "out_indices": -1}, "an int: the last n"),
+        ({"name": "resnet18", "features_only": True, "out_indices": "1"}, "the network has stages 0 to 4"),
         ({"name": "resnet18", "num_classes": 3, "global_pool": ""}, "num_classes=0"),
         ({"name": "msdnet20", "layers": [4, "x"]}, "whole numbers"),
         ({"name": "msdnet20", "stem": "deep"}, "one of imagenet, small"),
@@ -203,6 +208,30 @@ def test_list_models_takes_patterns() -> None:
     assert list_models(["ror*", "article*"], exclude_filters="*_1*") == ["ror3_56", "article_cnn"]
     assert "res2net50_26w_4s" in list_models(pretrained=True)
     assert not list_models("msresnet*", pretrained=True)
+
+
+def test_stages_are_sequences_of_blocks() -> None:
+    model = create_classifier("resnet18")
+    assert len(model.layer4) == 2  # type: ignore[arg-type]
+    assert model.layer4[-1] is model.get_submodule("layer4.1")  # type: ignore[index]
+
+
+def test_features_of_dla_begin_at_half_the_resolution() -> None:
+    info = create_model("dla34", features_only=True).feature_info
+    assert info.channels() == [32, 64, 128, 256, 512]  # type: ignore[union-attr, operator]
+    assert info.reduction() == [2, 4, 8, 16, 32]  # type: ignore[union-attr, operator]
+
+
+def test_feature_info_is_asked_as_timms_is() -> None:
+    theirs = timm().create_model("resnet18", features_only=True, out_indices=(1, 3)).feature_info
+    ours: Any = create_model("resnet18", features_only=True, out_indices=(1, 3)).feature_info
+    for question in ("channels", "reduction", "module_name"):
+        assert getattr(ours, question)() == getattr(theirs, question)()
+        assert getattr(ours, question)(1) == getattr(theirs, question)(1)
+    assert ours[-1]["num_chs"] == theirs[-1]["num_chs"]
+    assert tuple(ours.out_indices) == tuple(theirs.out_indices)
+    assert [d["num_chs"] for d in ours.get_dicts()] == [64, 256]
+    assert "num_chs=512" in repr(ours)
 
 
 @pytest.mark.parametrize("name", ["msresnet18", "msresnet_micro", "resnetv2_18"])

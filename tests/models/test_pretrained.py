@@ -258,6 +258,42 @@ def test_c02_truncated_weights(share: float, tmp_path: Path) -> None:
         create_model("resnet18", pretrained=str(file), num_classes=5, **SMALL)
 
 
+def test_a_path_and_text_name_the_same_file(tmp_path: Path) -> None:
+    file = weights(tmp_path, num_classes=5, **SMALL)
+    models = [create_classifier("resnet18", pretrained=source, num_classes=5, **SMALL) for source in (file, str(file))]
+    assert all(torch.equal(v, models[1].state_dict()[k]) for k, v in models[0].state_dict().items())
+    folder = create_classifier("resnet18", pretrained=tmp_path, num_classes=5, **SMALL)
+    assert torch.equal(folder.state_dict()["fc.bias"], models[0].state_dict()["fc.bias"])
+
+
+@pytest.mark.parametrize("source", ["", 1, 0, None])
+def test_what_names_no_weights(source: Any) -> None:
+    with pytest.raises((UsageError, ModelError)):
+        create_model("resnet18", pretrained=source)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("resnet18.a1_in1k", True),
+        ("hf-hub:timm/resnet18.a1_in1k", True),
+        ("timm/resnet18.a1_in1k", False),
+        ("resnet18", "timm/resnet18.a1_in1k"),
+        ("resnet18", "hf_hub:timm/resnet18.a1_in1k"),
+    ],
+)
+def test_the_spelling_of_other_libraries_is_answered_with_ours(name: str, source: Any) -> None:
+    with pytest.raises(UsageError, match=r"try: .*hf:timm/resnet18\.a1_in1k"):
+        create_model(name, pretrained=source)
+
+
+def test_exits_that_are_added_begin_anew(tmp_path: Path) -> None:
+    file = weights(tmp_path, num_classes=5)
+    model = create_classifier("resnet18", pretrained=file, num_classes=5, exits=True)
+    whole = create_classifier("resnet18", pretrained=file, num_classes=5)
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot open the weights"):
         create_model("resnet18", pretrained=str(tmp_path / "absent.safetensors"))

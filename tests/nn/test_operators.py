@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -30,13 +31,13 @@ def test_any_size_gives_the_shape_of_a_padded_convolution(name: str, stride: int
 
 @pytest.mark.parametrize("name", MULTI)
 def test_parts_add_up_to_the_output(name: str) -> None:
-    operator = randomised(build_operator(OPERATORS[name], Geometry(64, 64)))
+    operator = randomised(build_operator(OPERATORS[name], Geometry(64, 64))).double()
     assert isinstance(operator, MultiScaleConv2d | CascadeConv2d | RadixConv2d)
-    x = torch.randn(2, 64, 9, 6)
-    whole = torch.zeros(2, 64, 9, 6)
+    x = torch.randn(2, 64, 9, 6, dtype=torch.float64)
+    whole = torch.zeros(2, 64, 9, 6, dtype=torch.float64)
     for channels, part in operator.parts(x):
         whole[:, channels] += part
-    assert relative_error(whole, operator(x)) < 1e-6
+    assert relative_error(whole, operator(x)) < 1e-12
     assert len(operator.branches) == len(operator.parts(x))
 
 
@@ -146,6 +147,24 @@ def test_a_linear_operator_is_linear(batch: int, height: int, width: int, name: 
     a, b = torch.randn(2, batch, 8, height, width)
     zero = operator(torch.zeros(batch, 8, height, width))
     assert torch.allclose(operator(a + b) - zero, operator(a) + operator(b) - 2 * zero, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Operator((Branch(3),), merge="nosuch"), "one of concat, sum, softmax"),  # type: ignore[arg-type]
+        (lambda: Operator((Branch(3),), split="nosuch"), "one of none, channels, radix"),  # type: ignore[arg-type]
+        (lambda: Operator(Branch(3)), "a tuple of branches"),  # type: ignore[arg-type]
+        (lambda: Operator(()), "a tuple of branches"),
+        (lambda: Branch(4), "odd sides"),
+        (lambda: Branch(kind="x"), "one of conv, identity, avg_pool"),  # type: ignore[arg-type]
+        (lambda: Branch(groups=0), "or 'depthwise'"),
+        (lambda: Branch(down=0), "a whole number from 1"),
+    ],
+)
+def test_what_is_no_operator_is_refused(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        make()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.errors import UsageError
 
+MOST_TREES, MOST_MAPS = 3, 6
 COLUMNS = ("model", "params", "folded", "macs", "pixels", "top1", "top1_pixels", "weights", "licence", "maps")
 
 
@@ -29,19 +30,22 @@ class ModelsConfig:
     """Print the network as a tree of its modules, with the shapes of their outputs and their parameters."""
     folded: bool = False
     """With --tree: the network as it is used, after folding."""
-    depth: int = 4
-    """With --tree: how many levels are printed."""
+    depth: int | None = None
+    """With --tree: how many levels are printed, 4 by default."""
     image_size: int | None = None
     """With --tree: the side of the image in pixels. Default: what the network is meant for."""
     format: Literal["table", "json", "csv"] = "table"
     """How the list is printed."""
 
     def __post_init__(self) -> None:
-        if not self.tree and (self.folded or self.image_size is not None):
-            name = "--folded" if self.folded else "--image-size"
-            raise UsageError(f"{name} has no effect here", why="it is of --tree", hint=f"--tree {name}")
-        if self.depth < 1 or (self.image_size is not None and self.image_size < 1):
-            raise UsageError("--depth and --image-size are at least 1")
+        given = {"folded": self.folded or None, "depth": self.depth, "image-size": self.image_size}
+        for name, value in given.items():
+            if value is not None and not self.tree:
+                raise UsageError(f"--{name} has no effect here", why="it is of --tree", hint=f"--tree --{name}")
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} {value}", why="it must be at least 1")
+        if self.tree and self.format != "table":
+            raise UsageError(f"--format {self.format}, but --tree", why="a tree is text", hint="leave one of them out")
 
 
 def main(words: list[str], common: Common) -> int:
@@ -54,10 +58,14 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.models.factory import MODELS, list_models
 
     names = list_models(config.pattern, pretrained=config.pretrained)
-    if not names and not config.pretrained:
+    if not list_models(config.pattern):
         MODELS[config.pattern]  # says which names are near
     if not names:
-        raise UsageError(f"no model matches {config.pattern!r}", hint="msresnet models")
+        raise UsageError(
+            f"no model that matches {config.pattern!r} has published weights", hint="leave --pretrained out"
+        )
+    if config.tree and len(names) > MOST_TREES:
+        raise UsageError(f"{len(names)} models match {config.pattern!r}", hint=f"--tree of at most {MOST_TREES}")
     if config.tree:
         _print_trees(names, config, common)
         return 0
@@ -94,11 +102,12 @@ def _print_table(rows: list[dict[str, Any]], common: Common) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in ("model", "params", "mult-adds", "top-1", "weights", "maps"):
         left = title in ("model", "weights", "maps")
-        table.add_column(title, justify="left" if left else "right", no_wrap=title != "maps")
+        table.add_column(title, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         top1 = f"{row['top1']:.1f}@{row['top1_pixels']}" if row["top1"] else ""
         counts = (f"{row['params'] / 1e6:.2f} M", f"{row['macs'] / 1e9:.2f} G@{row['pixels']}")
-        maps = " ".join(str(h) for _, h, _ in row["maps"])
+        sides = [str(h) for _, h, _ in row["maps"]]
+        maps = " ".join(sides if len(sides) <= MOST_MAPS else [*sides[:2], "…", sides[-1]])
         table.add_row(row["model"], *counts, top1, row["licence"] or "", maps)
     screen = Screen(common)
     screen.table(table)
@@ -114,18 +123,18 @@ def _print_trees(names: list[str], config: ModelsConfig, common: Common) -> None
     from msresnet.models.factory import create_classifier
     from msresnet.models.tree import Node, tree
 
-    if config.format != "table":
-        raise UsageError(f"--tree --format {config.format}", hint="--tree alone")
-
     def grow(branch: Tree, node: Node, depth: int) -> None:
         for part in node.parts if depth else ():
             grow(branch.add(Text(part.line())), part, depth - 1)
 
+    screen = Screen(common)
     for name in names:
         sized = {} if config.image_size is None else {"img_size": config.image_size}
         with torch.device("meta"):
             model = create_classifier(name, **sized)
         root = tree(name, model, model.config.img_size, config.folded)
-        top = Tree(Text(f"{root.line()}  (image {model.in_chans}x{'x'.join(map(str, model.config.img_size))})"))
-        grow(top, root, config.depth)
-        Screen(common).out.print(top)
+        image = f"{model.in_chans}x{'x'.join(map(str, model.config.img_size))}"
+        screen.notes([f"{name} for an image of {image}: module, class, shape of its output, parameters"])
+        top = Tree(Text(root.line()))
+        grow(top, root, config.depth or 4)
+        screen.out.print(top)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import Counter
 from typing import Any
 
 from msresnet.cli.layers import parse
@@ -28,15 +29,23 @@ def main(words: list[str], common: Common) -> int:
     predictor = Predictor(load_bundle(config.model), config.device, config.batch_size, limit)
     images = decode_all(expand(config.inputs, sys.stdin.buffer), config.workers)
     write = _Writer(config.format, config.top, exits=limit is not None)
-    failures = 0
+    failures, left = 0, Counter[int]()
     for results, bad in predictor.predict_stream(images):
         if results is not None:
+            left.update(() if results.exits is None else (int(e) + 1 for e in results.exits))
             write.rows(results.to_dict(config.top))
         for error in bad:
             print(f"error: {error}", file=sys.stderr)
         failures += len(bad)
     write.end()
+    if predictor.early is not None and not common.quiet:
+        print(f"· {predictor.early.reason}{_shares(left)}", file=sys.stderr)
     return DataError.exit_code if failures else 0
+
+
+def _shares(left: Counter[int]) -> str:
+    """How many images each exit answered, in words."""
+    return "".join(f"; {left[index]:,} at exit {index}" for index in sorted(left))
 
 
 class _Writer:

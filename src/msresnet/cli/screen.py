@@ -16,6 +16,9 @@ from rich.table import Table
 from msresnet.cli.main import Common
 from msresnet.files import disk_errors
 
+PIPED_WIDTH = 160
+"""Columns where there is no terminal to wrap at: a row stays a line for grep."""
+
 
 class Screen:
     """Notes and progress for a person; an observer of training.
@@ -27,7 +30,7 @@ class Screen:
     def __init__(self, common: Common) -> None:
         self.quiet = common.quiet
         self.console = Console(stderr=True, highlight=False, quiet=common.quiet)
-        self.out = Console(file=sys.stdout, highlight=False)
+        self.out = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
         self.log_path: Path | None = None
         self.before_log: list[str] = []
         self.bar: Progress | None = None

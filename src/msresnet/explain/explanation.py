@@ -47,4 +47,7 @@ class Explanation:
         """The explanation in one line of text."""
         best, probability = self.result.top(1)[0][0]
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in by_field(self.scales)[:4])
-        return f"{self.id}: {best} {probability:.4f}; {self.target} by scale: {shares or 'one scale only'}"
+        scales = (
+            f"; {self.target} by scale: {shares}" if shares else "; it has no operator whose scales can be told apart"
+        )
+        return f"{self.id}: {best} {probability:.4f}{scales}"

@@ -44,9 +44,13 @@ class EarlyExit:
             raise UsageError("--budget, but there is one exit", why=why, hint=hint)
         self.model, self.task, self.confidence = model, task, budget.confidence
         self.last = model.num_exits - 1
+        self.reason = f"the first exit of {model.num_exits} that is sure to {budget.confidence}"
         if budget.seconds is not None:
             spent = timed_exits(model, image)
             self.last = sum(s <= budget.seconds for s in spent) - 1
+            self.reason = (
+                f"exit {self.last + 1} of {model.num_exits}: {1000 * spent[self.last]:.3g} ms for an image here"
+            )
             if self.last < 0:
                 least = f"{1000 * spent[0]:.3g} ms"
                 raise UsageError(

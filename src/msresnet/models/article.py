@@ -47,7 +47,7 @@ class ArticleCNN(ImageModel):
         self.feature_info = FeatureInfo([StageInfo(c, 2 ** (i + 1), f"layer{i + 1}") for i, c in enumerate(chs)])
         self.attribution_layer = "layer3.1"
         self.num_features = 128
-        self._add_classifier()
+        self.add_classifier()
         self.hidden = nn.Sequential(nn.Linear(128 * height * width, 128), nn.ReLU(inplace=True))
 
     @property
@@ -57,6 +57,8 @@ class ArticleCNN(ImageModel):
 
     def forward_stages(self, x: Tensor, last: int | None = None) -> list[Tensor]:
         """(B, C, H, W) -> the three pooled maps."""
+        if tuple(x.shape[-2:]) != tuple(self.config.img_size):
+            raise UsageError(f"article_cnn takes images of {self.config.img_size}, not {tuple(x.shape[-2:])}")
         maps = []
         for name in ("layer1", "layer2", "layer3")[: None if last is None else last + 1]:
             x = self.get_submodule(name)(x)

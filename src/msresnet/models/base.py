@@ -37,8 +37,9 @@ class StageInfo:
 class FeatureInfo(Sequence[StageInfo]):
     """A network's stages, fine to coarse, with timm's methods."""
 
-    def __init__(self, stages: Sequence[StageInfo]) -> None:
+    def __init__(self, stages: Sequence[StageInfo], out_indices: Sequence[int] | None = None) -> None:
         self.stages = tuple(stages)
+        self.out_indices = tuple(range(len(self.stages)) if out_indices is None else out_indices)
 
     def __getitem__(self, index: Any) -> Any:
         return self.stages[index]
@@ -46,17 +47,27 @@ class FeatureInfo(Sequence[StageInfo]):
     def __len__(self) -> int:
         return len(self.stages)
 
-    def channels(self) -> list[int]:
-        """Channels of each map."""
-        return [s.num_chs for s in self.stages]
+    def __repr__(self) -> str:
+        return f"FeatureInfo({list(self.stages)}, out_indices={self.out_indices})"
 
-    def reduction(self) -> list[int]:
-        """How far each map divides the image's resolution."""
-        return [s.reduction for s in self.stages]
+    def get_dicts(self) -> list[dict[str, Any]]:
+        """The chosen stages as plain dictionaries."""
+        return [asdict(self.stages[i]) for i in self.out_indices]
 
-    def module_name(self) -> list[str]:
-        """The module that makes each map."""
-        return [s.module for s in self.stages]
+    def channels(self, index: int | None = None) -> Any:
+        """Channels of each chosen map, or of one stage."""
+        return self._each("num_chs", index)
+
+    def reduction(self, index: int | None = None) -> Any:
+        """How far each chosen map, or one stage's, divides the image's resolution."""
+        return self._each("reduction", index)
+
+    def module_name(self, index: int | None = None) -> Any:
+        """The module that makes each chosen map, or one stage's."""
+        return self._each("module", index)
+
+    def _each(self, name: str, index: int | None) -> Any:
+        return self.stages[index][name] if index is not None else [self.stages[i][name] for i in self.out_indices]
 
 
 class Config(NamedTuple):
@@ -128,7 +139,8 @@ class ImageModel(nn.Module, ABC):
         self.drop_rate = config.drop_rate
         self.grad_checkpointing = False
 
-    def _add_classifier(self) -> None:
+    def add_classifier(self) -> None:
+        """The pooling, the dropout and the last layer, as `config` asks; call it when `num_features` is set."""
         self.global_pool = GlobalPool("avg" if self.config.global_pool is None else self.config.global_pool)
         self.drop = nn.Dropout(self.drop_rate)
         self.add_module(self.classifier_name, self._linear(self.num_classes))
@@ -207,14 +219,15 @@ class ImageModel(nn.Module, ABC):
         Args:
             x: (B, C, H, W).
             indices: which of `feature_info`; None all, an int the last n, negatives count from the end.
-            norm: of no use here, since every map is normalised already; True is refused.
+            norm: must be False: the last map's norm belongs to `forward_features`.
             stop_early: do not run what comes after the last chosen stage.
             output_fmt: 'NCHW', the only one.
 
         Raises UsageError for a stage that does not exist, and for a norm or an output_fmt that cannot be had.
         """
         if norm or output_fmt != "NCHW":
-            raise UsageError(f"norm={norm}, output_fmt={output_fmt!r}", why="maps are normalised, and (B, C, H, W)")
+            why = "maps are (B, C, H, W), as their stages give them; forward_features gives the normalised last one"
+            raise UsageError(f"norm={norm}, output_fmt={output_fmt!r}", why=why, hint="leave both out")
         if stop_early and not intermediates_only:
             raise UsageError("stop_early leaves no last map", hint="intermediates_only=True")
         chosen = self.feature_indices(indices)
@@ -226,15 +239,21 @@ class ImageModel(nn.Module, ABC):
         """What `forward_features` gives, from the stages' maps."""
         return maps[-1]
 
+    @property
+    def default_indices(self) -> list[int]:
+        """The stages that `features_only` gives unless told otherwise."""
+        return list(range(len(self.feature_info)))
+
     def feature_indices(self, indices: int | Sequence[int] | None) -> list[int]:
         """Plain indices into `feature_info`. Raises UsageError for one that does not exist."""
         n = len(self.feature_info)
         if indices is None:
             return list(range(n))
         wanted = range(n - indices, n) if isinstance(indices, int) else indices
-        plain = [i + n if i < 0 else i for i in wanted]
-        if not plain or min(plain) < 0 or max(plain) >= n:
-            raise UsageError(f"stage {indices} does not exist", why=f"the network has stages 0 to {n - 1}")
+        plain = [i + n if isinstance(i, int) and i < 0 else i for i in wanted]
+        if not plain or not all(isinstance(i, int) and 0 <= i < n for i in plain):
+            why, hint = f"the network has stages 0 to {n - 1}", "out_indices=(1, -1), or an int: the last n"
+            raise UsageError(f"stage {indices!r} does not exist", why=why, hint=hint)
         return plain
 
     def get_classifier(self) -> nn.Module:
@@ -245,6 +264,7 @@ class ImageModel(nn.Module, ABC):
         """A fresh classifier for other classes (0: none), perhaps with another pooling."""
         if global_pool is not None:
             self.global_pool = GlobalPool(global_pool)
+        check_config(self.config._replace(num_classes=num_classes))
         self.num_classes = num_classes
         self.config = self.config._replace(num_classes=num_classes, global_pool=self.global_pool.kind)
         self.add_module(self.classifier_name, self._linear(num_classes))
@@ -315,8 +335,13 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         model.reset_classifier(0)
         self.model = model
-        self.indices = model.feature_indices(out_indices)
-        self.feature_info = FeatureInfo([model.feature_info[i] for i in self.indices])
+        chosen = model.default_indices if out_indices is None else out_indices
+        self.indices = model.feature_indices(chosen)
+        self.feature_info = FeatureInfo(model.feature_info, self.indices)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """As the network's own."""
+        self.model.set_grad_checkpointing(enable)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> one (B, C_i, H_i, W_i) for each chosen stage."""

@@ -151,7 +151,7 @@ class BigLittleNet(ImageModel):
         self.num_features = info[-1].num_chs
         self.attribution_layer = f"layer{len(spec.depths)}"
         self._init_weights()
-        self._add_classifier()
+        self.add_classifier()
 
     def _stage(self, index: int) -> nn.Module:
         """One stage; the block that fuses the branches of the stage before it is the first of it."""

@@ -205,7 +205,7 @@ class DLA(ImageModel):
         self.num_features = widths[-1]
         self.unused_weights = _unused_projections(spec)
         self.init_convolutions()
-        self._add_classifier()
+        self.add_classifier()
 
     def forward_stages(self, x: Tensor, last: int | None = None) -> list[Tensor]:
         """(B, C, H, W) -> the maps of levels 0 to 5, at 1/1 to 1/32 behind the ImageNet stem."""
@@ -215,6 +215,11 @@ class DLA(ImageModel):
             x = self.run_stage(self.get_submodule(stage), x)
             maps.append(x)
         return maps
+
+    @property
+    def default_indices(self) -> list[int]:
+        """All but level 0, whose map has the image's own resolution, as timm chooses."""
+        return list(range(1, len(self.feature_info)))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Stem, then the halves of each level's tree (or whole levels when `coarse`)."""

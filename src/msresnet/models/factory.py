@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from torch import nn
 
 from msresnet.errors import UsageError, nearest
-from msresnet.hub import PREFIX
+from msresnet.hub import PREFIX, meant
 from msresnet.models.base import Config, Family, FeatureExtractor, ImageModel
 from msresnet.models.families import FAMILIES
 from msresnet.models.pretrained import architecture, fill, find
@@ -45,7 +46,7 @@ for _family in FAMILIES:
 
 def create_model(
     name: str,
-    pretrained: bool | str = False,
+    pretrained: bool | str | Path = False,
     *,
     features_only: bool = False,
     out_indices: int | Sequence[int] | None = None,
@@ -57,7 +58,8 @@ def create_model(
         name: one of `list_models()`, or 'hf:user/repo' for the network of published weights.
         pretrained: True for the published weights, 'hf:user/repo' or a safetensors file for others; False for none.
         features_only: return the stages' maps instead of logits.
-        out_indices: which stages; None all, an int the last n.
+        out_indices: which stages, in the order asked; None all (of DLA those from half the resolution on), an int the
+            last n, negatives count from the end.
         kwargs: `num_classes`, `in_chans`, `img_size`, `global_pool`, `drop_rate`, `drop_path_rate`, and any field of
             the model's row (`stem`, `shortcut_levels`, ...; `operator` also by name). None leaves the default.
 
@@ -68,6 +70,8 @@ def create_model(
         raise UsageError("out_indices means nothing without features_only", hint="features_only=True")
     if name.startswith(PREFIX):
         name, pretrained = architecture(name), name if pretrained is True else pretrained
+    if name not in MODELS:
+        _explain(name)
     entry = MODELS[name]
     given = {key: value for key, value in kwargs.items() if value is not None}
     if "img_size" in given:
@@ -76,8 +80,9 @@ def create_model(
     config = entry.family.defaults._replace(**{key: given.pop(key) for key in Config._fields if key in given})
     for key in given:
         if key not in entry.arguments:
-            known = (*Config._fields, "features_only", "out_indices", *entry.arguments)
-            raise UsageError(f"{name} takes no argument {key!r}", hint=nearest(key, known) or ", ".join(known))
+            known = (*Config._fields, *entry.arguments)
+            hint = nearest(key, known) or f"msresnet models {name} --tree; it takes {', '.join(known)}"
+            raise UsageError(f"{name} takes no argument {key!r}", hint=hint)
     row = replace(entry.row, **given)
     model = entry.family.network(row, config)
     if min(config.img_size) < model.min_size:
@@ -85,13 +90,25 @@ def create_model(
             f"{name} cannot take images of {config.img_size[0]}x{config.img_size[1]} pixels",
             hint=f"--image-size {model.min_size} or more",
         )
-    if pretrained:
+    if pretrained is not False:
         fill(model, find(name, pretrained), partial(entry.family.network, row), name, classes_asked)
     return FeatureExtractor(model, out_indices) if features_only else model
 
 
+def _explain(name: str) -> None:
+    """Raise UsageError where another library's way of naming weights was meant."""
+    architecture_name, dot, _ = name.partition(".")
+    if dot and architecture_name in MODELS:
+        hint = f"{architecture_name!r} with pretrained='hf:timm/{name}'"
+        raise UsageError(f"unknown model {name!r}", why="weights are named apart from the network", hint=hint)
+    if meant(name):
+        raise UsageError(f"unknown model {name!r}", hint=meant(name))
+
+
 def create_classifier(name: str, **kwargs: Any) -> ImageModel:
-    """`create_model` for a network with a classifier, typed as such."""
+    """`create_model` for a network with a classifier, typed as such. Raises UsageError for `features_only`."""
+    if "features_only" in kwargs or "out_indices" in kwargs:
+        raise UsageError("features_only and out_indices leave no classifier", hint="create_model in Python")
     return cast(ImageModel, create_model(name, **kwargs))
 
 

@@ -147,7 +147,7 @@ class HRNet(ImageModel):
         self.num_features = FINAL_WIDTH
         self.attribution_layer = "final_layer"
         self.init_convolutions()
-        self._add_classifier()
+        self.add_classifier()
 
     def _add_body(self, rates: list[float]) -> None:
         """Stage 1 to 4; `rates` are those of stochastic depth, one for each block in turn."""

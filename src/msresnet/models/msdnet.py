@@ -157,7 +157,7 @@ class MSDNet(ImageModel):
         self.num_exits = len(info)
         self.last = ExitHead(info[-1].num_chs, self.num_features, 0, depth=2).layers
         self.init_convolutions()
-        self._add_classifier()
+        self.add_classifier()
 
     def blocks(self) -> list[nn.Module]:
         """The blocks, in order."""

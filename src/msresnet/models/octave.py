@@ -132,7 +132,7 @@ class OctResNet(ImageModel):
         self.num_features = info[-1].num_chs
         self.attribution_layer = info[-1].module
         self._init_weights()
-        self._add_classifier()
+        self.add_classifier()
 
     def _blocks(self, index: int) -> list[OctBottleneck]:
         """The blocks of a stage; the first one carries the stride, and splits or joins the octaves."""

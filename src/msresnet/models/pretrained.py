@@ -53,16 +53,21 @@ def architecture(source: str) -> str:
     return name
 
 
-def find(name: str, source: bool | str) -> Weights:
+def find(name: str, source: bool | str | Path) -> Weights:
     """The weights that are meant: True the published ones of a model, 'hf:user/repo', a file, or a folder.
 
-    Raises UsageError where none are published, ModelError for what is not there or not whole.
+    Raises UsageError where none are published and for a source that means nothing, ModelError for what is not there or
+    not whole.
     """
-    if isinstance(source, str) and not source.startswith(hub.PREFIX):
+    if not isinstance(source, (str, Path)) and source is not True:
+        raise UsageError(f"pretrained={source!r}", hint="True, 'hf:user/repo', or a safetensors file")
+    if source is not True and not str(source).startswith(hub.PREFIX):
         path = Path(source)
+        if not path.exists() and (meant := hub.meant(str(source))):
+            raise UsageError(f"there is no file {str(source)!r}", hint=meant)
         file = path / WEIGHTS if path.is_dir() else path
         return Weights(load_tensors(file)[0], str(file))
-    where = hub.place(source if isinstance(source, str) else published_weights(name))
+    where = hub.place(published_weights(name) if source is True else str(source))
     row = published(name)
     licence = hub.announce(where, WEIGHTS, row.licence if where.repo == row.weights else "")
     return Weights(load_tensors(hub.fetch(where, WEIGHTS))[0], f"{where}: {WEIGHTS}", licence)
@@ -91,7 +96,9 @@ def fill(model: ImageModel, weights: Weights, build: Build, name: str, classes_a
     tensors = _without_unused(weights.tensors, model)
     classifier, image = _free_keys(build, model.config)
     # Weights from before BN counted its batches lack that count; a network for use has no need of it.
-    tensors |= {k: v for k, v in fresh.items() if k.endswith("num_batches_tracked") and k not in tensors}
+    # Exits that are added to a published network begin anew, as a classifier does.
+    begin_anew = [k for k in fresh if k.endswith("num_batches_tracked") or k.startswith("exits.")]
+    tensors |= {k: fresh[k] for k in begin_anew if k not in tensors}
     if model.num_classes == 0:
         tensors = {k: v for k, v in tensors.items() if k not in classifier}
     elif classes_asked:

@@ -150,6 +150,12 @@ class Stage(nn.Module):
         """The blocks, in order."""
         return [self.get_submodule(str(i)) for i in range(self.depth)]
 
+    def __getitem__(self, index: int) -> nn.Module:
+        return self.blocks()[index]
+
+    def __len__(self) -> int:
+        return self.depth
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
         body = x
@@ -197,7 +203,7 @@ class MultiScaleResNet(ImageModel):
         self.num_exits = len(self.exits) + 1
         self._init_weights()
         self.convolutional_classifier = preact
-        self._add_classifier()
+        self.add_classifier()
         if preact:
             names = {f"layer{i + 1}.": f"stages.{i}.blocks." for i in range(len(spec.depths))}
             rename_keys(self, names | {"conv1.": "stem.conv.", "norm.0.": "norm.", "fc.": "head.fc."})

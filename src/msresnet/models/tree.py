@@ -59,7 +59,9 @@ def _node(name: str, module: nn.Module, shapes: dict[nn.Module, str]) -> Node | 
     params = sum(p.numel() for p in module.parameters())
     if not params:
         return None
-    parts = [_node(child_name, child, shapes) for child_name, child in module.named_children()]
+    # An operator's branches stand in its own line.
+    children = () if isinstance(module, MultiScaleConv2d) else module.named_children()
+    parts = [_node(child_name, child, shapes) for child_name, child in children]
     return Node(name, _kind(module), shapes.get(module, ""), params, _grouped([p for p in parts if p is not None]))
 
 
@@ -69,7 +71,8 @@ def _kind(module: nn.Module) -> str:
         text += f" /{module.stride[0]}" if module.stride[0] > 1 else ""
         return text + (f" groups {module.groups}" if module.groups > 1 else "")
     if isinstance(module, MultiScaleConv2d | CascadeConv2d | RadixConv2d):
-        return " + ".join(branch.label for branch in module.branches)
+        stride = module.geometry.stride
+        return " + ".join(branch.label for branch in module.branches) + (f" /{stride}" if stride > 1 else "")
     return "" if isinstance(module, nn.Sequential | nn.ModuleList) else type(module).__name__
 
 

@@ -24,6 +24,13 @@ from msresnet.errors import UsageError
 from msresnet.registry import Registry
 
 
+def check_choices(kind: str, data: Any, allowed: dict[str, tuple[str, ...]]) -> None:
+    """Raise UsageError for a field that holds none of its words."""
+    for name, words in allowed.items():
+        if getattr(data, name) not in words:
+            raise UsageError(f"{kind}({name}={getattr(data, name)!r})", hint=f"one of {', '.join(words)}")
+
+
 @dataclass(frozen=True)
 class Branch:
     """One receptive field: a convolution, an identity, or a 1x1 convolution that is then averaged."""
@@ -38,6 +45,18 @@ class Branch:
     pool: Literal["avg", "max"] = "avg"
     """How it gets there."""
     kind: Literal["conv", "identity", "avg_pool"] = "conv"
+
+    def __post_init__(self) -> None:
+        """Refuse, with a UsageError, what is no branch."""
+        check_choices("Branch", self, {"pool": ("avg", "max"), "kind": ("conv", "identity", "avg_pool")})
+        numbers = {"kernel": self.size, "dilation": (self.dilation,), "share": (self.share,), "down": (self.down,)}
+        for name, values in numbers.items():
+            odd = name == "kernel"
+            if not all(isinstance(v, int) and v > 0 and (v % 2 or not odd) for v in values):
+                why = "kernels have odd sides, so that a map keeps its size" if odd else "a whole number from 1"
+                raise UsageError(f"Branch({name}={getattr(self, name)!r})", why=why)
+        if self.groups != "depthwise" and not (isinstance(self.groups, int) and self.groups > 0):
+            raise UsageError(f"Branch(groups={self.groups!r})", hint="a whole number from 1, or 'depthwise'")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,6 +104,21 @@ class Operator:
     of channels changes; what is costly stands once."""
     module: Callable[[Operator, Any], Any] | None = None
     """Builds the network part from the operator and its geometry, where these choices are not enough to say it."""
+
+    def __post_init__(self) -> None:
+        """Refuse, with a UsageError, what is no operator."""
+        if not isinstance(self.branches, tuple) or not self.branches:
+            raise UsageError(
+                f"Operator({self.branches!r})", hint="a tuple of branches: Operator((Branch(3), Branch(5)))"
+            )
+        allowed = {
+            "split": ("none", "channels", "radix"),
+            "connect": ("parallel", "cascade"),
+            "merge": ("concat", "sum", "softmax"),
+            "norm": ("after", "branch"),
+            "place": ("every", "first", "second"),
+        }
+        check_choices("Operator", self, allowed)
 
     @property
     def linear(self) -> bool:

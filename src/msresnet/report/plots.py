@@ -171,7 +171,7 @@ def _stacked(axes: Any, scales: Sequence[ScaleResponse]) -> None:
     axes.set_title("at which scale", fontsize=10)
     if not scales:
         axes.axis("off")
-        axes.text(0.5, 0.5, "each block looks at one scale only", ha="center", color=GREY)
+        axes.text(0.5, 0.5, "no operator whose scales\ncan be told apart", ha="center", color=GREY)
         return
     operators = list(dict.fromkeys(s.operator for s in scales))
     branches = list(dict.fromkeys(s.branch for s in scales))

@@ -32,6 +32,13 @@ from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
 
 DEFAULT_EPOCHS = 20
 FEWEST_PIXELS = 6
+ELSEWHERE = {
+    "pretrained": "--weights published, hf:user/repo or a safetensors file",
+    "num_classes": "leave it out: the data says it",
+    "in_chans": "leave it out: the data says it, or --colour",
+    "img_size": "--image-size",
+}
+"""Arguments of models that have a setting of their own, or none."""
 MICRO_SIDE = 32
 """Up to this many pixels a side, the micro network sees all there is to see in a grey image; on a CPU it is far ahead
 of msresnet18 in colour too, after the same minutes (docs/decisions.md)."""
@@ -105,7 +112,10 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     if config.weights == "published":
         published_weights(model)
     if config.weights is not None:
-        notes.append(f"weights: {config.weights}; the classifier is new where its classes differ in number")
+        what = (
+            "the classifier is new where its classes differ in number; pixels are normalised by this data, not theirs"
+        )
+        notes.append(f"weights: {config.weights}; {what}")
     sets = decode_sets(splits.named(), preprocess, config.workers, config.on_bad)
     notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
     if len(sets["train"]) < 2:
@@ -156,6 +166,8 @@ def _arguments(config: TrainConfig, preprocess: Preprocess, classes: int) -> dic
     arguments |= {name: value for name, value in rates.items() if value}
     for text in config.model_args:
         name, equals, value = text.partition("=")
+        if name in ELSEWHERE:
+            raise UsageError(f"--model-args {text}", hint=ELSEWHERE[name])
         if not equals or name in arguments:
             raise UsageError(f"--model-args {text}", why="name=value, once each", hint="--model-args operator=res2net")
         arguments[name] = _argument(value, f"--model-args {text}")
