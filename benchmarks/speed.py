@@ -9,7 +9,9 @@ Run: python benchmarks/speed.py [--models msresnet50 timm/resnet50 ...] [--outpu
 from __future__ import annotations
 
 import argparse
+import shlex
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -125,9 +127,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     rows = table(args.models, args.batches, args.rounds, args.seconds)
     machine = environment()
-    words = " ".join(
-        ["python benchmarks/speed.py", *([] if args.models == list(MODELS) else ["--models", *args.models])]
-    )
+    words = shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]])
     text = "\n".join(
         [
             "# Images a second at 224 pixels",

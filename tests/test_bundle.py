@@ -179,6 +179,29 @@ def test_C10_wrong_architecture_names_five_keys(saved: Path, capsys: pytest.Capt
     assert set(missing) <= set(create_classifier("msresnet18", num_classes=3, in_chans=1).state_dict())
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": "hf:evil/repo"},
+        {"arguments": {"num_classes": 3, "pretrained": "/etc/passwd"}},
+        {"arguments": {"num_classes": 3, "pretrained": "hf:evil/repo"}},
+        {"arguments": {"num_classes": 3, "features_only": True}},
+        {"architecture": "msdnet24_cifar", "arguments": {"factors": [1] * 900, "layers": [1] * 900}},
+        {"architecture": "resnet50", "arguments": {"base_width": 16384, "cardinality": 16384}},
+    ],
+)
+def test_a_config_fetches_nothing_and_builds_nothing_absurd(
+    change: dict[str, Any], saved: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("msresnet.hub.fetch", never)
+    edit(saved, lambda c: c.update(change))
+    message = refused(saved, capsys)
+    assert "passwd" not in message
+
+
 def test_a_run_that_has_not_finished_says_how_to_go_on(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (saved / "config.json").unlink()
     (saved / "train.yaml").write_text("epochs: 3\n")
@@ -223,6 +246,7 @@ def test_a_missing_config(saved: Path, capsys: pytest.CaptureFixture[str]) -> No
         ("preprocess", {"channels": 3, "mean": [0.0] * 3, "std": [1.0] * 3}),
         ("arguments", {"num_classes": "three"}),
         ("arguments", {"in_chans": 10**12}),
+        ("arguments", {"in_chans": 10**6}),
         ("arguments", {"img_size": [1, 2, 3]}),
         ("arguments", {"depths": "many"}),
         ("arguments", {"unknown": 1}),
@@ -230,7 +254,8 @@ def test_a_missing_config(saved: Path, capsys: pytest.CaptureFixture[str]) -> No
 )
 def test_a_config_that_says_nonsense(saved: Path, section: str, values: dict[str, Any]) -> None:
     edit(saved, lambda c: c[section].update(values))
-    with pytest.raises(ModelError, match=CONFIG if section != "arguments" or "in_chans" not in values else WEIGHTS):
+    # What could be built, and is not what the weights are of, shows in the weights.
+    with pytest.raises(ModelError, match=WEIGHTS if values == {"in_chans": 10**6} else CONFIG):
         load_bundle(saved)
 
 

@@ -20,8 +20,8 @@ from msresnet import hub
 from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError, MsresnetError, nearest
 from msresnet.files import write_json, write_text
-from msresnet.models.base import ImageModel
-from msresnet.models.factory import create_classifier
+from msresnet.models.base import Config, ImageModel
+from msresnet.models.factory import MODELS, create_classifier
 from msresnet.tasks.base import Task
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.tensors import check_finite, check_matches, load_tensors, save_tensors
@@ -80,21 +80,23 @@ def load_bundle(path: str | Path) -> Bundle:
 
     Raises ModelError, naming the file, for one that is absent, damaged, of a newer format, or not what it says.
     """
-    folder = _fetched(str(path)) if str(path).startswith(hub.PREFIX) else _folder(Path(path))
-    config = _read_config(folder / CONFIG)
-    tensors, _ = load_tensors(folder / WEIGHTS)
-    where = str(folder / CONFIG)
+    config_file, config, weights_file = _files(path)
+    tensors, _ = load_tensors(weights_file)
+    where = str(config_file)
     try:
         task = _task(config["task"])
         labels = _labels(config.get("labels"), task)
         preprocess = _preprocess(config["preprocess"])
         arguments = dict(config["arguments"])
         name = config["architecture"]
+        # A config describes a network and nothing else: it fetches no weights and reads no files.
+        if other := arguments.keys() - {*Config._fields, *MODELS[name].arguments}:
+            raise ValueError(f"{', '.join(sorted(map(str, other)))}: no argument of {name}")
         with torch.device("meta"):  # what a hostile config asks for takes no memory before the weights agree with it
             wanted = create_classifier(name, **arguments)
         if wanted.num_classes != task.num_outputs:
             raise ValueError(f"{wanted.num_classes} outputs, {task.num_outputs} class names")
-        check_matches(tensors, wanted.state_dict(), str(folder / WEIGHTS), name)
+        check_matches(tensors, wanted.state_dict(), str(weights_file), name)
         _check_input(wanted, preprocess)
         model = create_classifier(name, **arguments)
     except ModelError:
@@ -105,7 +107,7 @@ def load_bundle(path: str | Path) -> Bundle:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         what, why = "the bundle's config is incomplete or contradicts itself", f"{type(error).__name__}: {error}"
         raise ModelError(what, where=where, why=why[:300]) from error
-    load_weights(model, tensors, str(folder / WEIGHTS), name)
+    load_weights(model, tensors, str(weights_file), name)
     scores, licence = config.get("scores", {}), config.get("licence", "not stated")
     return Bundle(model.eval(), name, arguments, task, preprocess, scores, licence, labels)
 
@@ -157,12 +159,16 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], where: str,
     model.load_state_dict(tensors)
 
 
-def _fetched(source: str) -> Path:
-    """The folder in the cache that holds a repository's bundle."""
-    where = hub.place(source)
-    hub.announce(where, WEIGHTS)
-    hub.fetch(where, WEIGHTS)
-    return hub.fetch(where, CONFIG).parent
+def _files(path: str | Path) -> tuple[Path, dict[str, Any], Path]:
+    """Where a bundle's config is, what it says, and where its weights are; from the hub, both of one commit."""
+    if not str(path).startswith(hub.PREFIX):
+        folder = _folder(Path(path))
+        return folder / CONFIG, _read_config(folder / CONFIG), folder / WEIGHTS
+    where = hub.place(str(path))
+    file = hub.fetch(where, CONFIG)
+    config = _read_config(file)  # what is no bundle is known before its weights are downloaded
+    hub.announce(where)
+    return file, config, hub.fetch(where._replace(revision=hub.commit(file) or where.revision), WEIGHTS)
 
 
 def _folder(path: Path) -> Path:
@@ -192,7 +198,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError("cannot read the bundle's config", where=str(path), why=str(error)) from error
     if not isinstance(config, dict) or not isinstance(config.get("format_version"), int):
-        raise ModelError("the config has no format_version", where=str(path))
+        hint = "weights of a network alone: msresnet train --weights, or create_model(..., pretrained=...)"
+        raise ModelError("the config has no format_version", where=str(path), why="it is no bundle of ours", hint=hint)
     if config["format_version"] > FORMAT_VERSION:
         raise ModelError(
             f"the bundle has format {config['format_version']}, this msresnet reads up to {FORMAT_VERSION}",

@@ -32,6 +32,7 @@ from msresnet.data.preprocess import to_uint8
 from msresnet.data.sample import ArraySource, Image, Source
 from msresnet.data.splits import Splits, arrange, open_data, read_any
 from msresnet.errors import DataError, UsageError, nearest
+from msresnet.infer.config import budget as read_budget
 from msresnet.infer.evaluate import evaluate as measure
 from msresnet.infer.evaluate import prepare
 from msresnet.infer.inputs import expand
@@ -145,15 +146,20 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.bundle_, self.history_ = replace(fitted.bundle, preprocess=preprocess, labels=labels), fitted.history
         self._predictor = Predictor(self.bundle_, config.device)
 
-    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
-        """Probabilities (N, K), in the order of `classes_`."""
+    def predict_proba(self, X: Any, budget: str | None = None) -> npt.NDArray[np.float64]:  # noqa: N803
+        """Probabilities (N, K), in the order of `classes_`; `budget` as in `predict`."""
         check_is_fitted(self, "bundle_")
-        return self._results(X).probabilities
+        return self._results(X, budget).probabilities
 
-    def predict(self, X: Any) -> Any:  # noqa: N803
-        """Labels (N,) out of `classes_` for arrays; for a file, folder or pattern, a `Classification`, by name."""
+    def predict(self, X: Any, budget: str | None = None) -> Any:  # noqa: N803
+        """Labels (N,) out of `classes_` for arrays; for a file, folder or pattern, a `Classification`, by name.
+
+        Args:
+            budget: for networks with several exits, leave at an answer this sure ('0.9'), or go as deep as a time for
+                each image allows ('5ms').
+        """
         check_is_fitted(self, "bundle_")
-        results = self._results(X)
+        results = self._results(X, budget)
         return results if _is_path(X) else self.classes_[results.indices]
 
     def evaluate(self, X: Any, y: Any = None) -> Evaluation:  # noqa: N803
@@ -252,15 +258,18 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Arrays to predict on, as uint8 (N, C, H, W)."""
         return _pixels(self._checked(X, fitting=False), self.bundle_.preprocess.value_range)
 
-    def _results(self, X: Any) -> Classification:  # noqa: N803
+    def _results(self, X: Any, budget: str | None = None) -> Classification:  # noqa: N803
+        predictor = self._predictor
+        if budget is not None:
+            predictor = Predictor(self.bundle_, self._config().device, budget=read_budget(budget))
         if not _is_path(X):
             images = self._images(X)
-            return self._predictor.predict(list(images), [f"array[{i}]" for i in range(len(images))])
+            return predictor.predict(list(images), [f"array[{i}]" for i in range(len(images))])
         pairs = list(decode_all(expand([str(X)], io.BytesIO()), 0))
         for _, image in pairs:
             if isinstance(image, DataError):
                 raise image
-        return self._predictor.predict([cast(Image, image) for _, image in pairs], [name for name, _ in pairs])
+        return predictor.predict([cast(Image, image) for _, image in pairs], [name for name, _ in pairs])
 
     def __sklearn_tags__(self) -> Any:
         """Dense numbers of two to four dimensions."""

@@ -9,19 +9,23 @@ from __future__ import annotations
 import re
 import socket
 import sys
+import time
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from msresnet.errors import ModelError, UsageError
-from msresnet.files import cache_folder, plain_yaml
+from msresnet.files import cache_folder, plain_yaml, write_text
 
 PREFIX = "hf:"
 NOT_STATED = "not stated"
 TIMEOUT = 5
 """Seconds to wait for the hub to take a connection."""
-_PLACE = re.compile(r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w][\w./-]*))?")
+PROBE_AGAIN = 30
+"""Seconds for which an answer to that is good."""
+_PLACE = re.compile(r"hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w][\w./-]*))?", re.ASCII)
 
 
 class Place(NamedTuple):
@@ -37,9 +41,21 @@ class Place(NamedTuple):
 def place(text: str) -> Place:
     """What 'hf:user/repo@revision' means. Raises UsageError for anything else, names with '..' among them."""
     found = _PLACE.fullmatch(text)
-    if found is None or ".." in text:
+    if found is None or ".." in text or not _is_repository(found["repo"]):
         raise UsageError(f"{text!r} names no place on the hub", hint="hf:timm/res2net50_26w_4s.in1k")
     return Place(found["repo"], found["revision"])
+
+
+def _is_repository(name: str) -> bool:
+    """Whether the hub's client takes a name: it knows more rules than a pattern should."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def meant(text: str) -> str:
@@ -62,7 +78,12 @@ def cached(where: Place, filename: str) -> Path | None:
 def fetch(where: Place, filename: str) -> Path:
     """A file of a repository. Raises ModelError, with what to do, when it is neither here nor to be had."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+    )
 
     found = cached(where, filename)
     if found is not None:
@@ -79,8 +100,8 @@ def fetch(where: Place, filename: str) -> Path:
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no answer"
         raise _absent(where, filename, f"the hub answered {status}") from error
-    except OSError as error:
-        raise _absent(where, filename, str(error).splitlines()[0][:200]) from error
+    except (OSError, HTTPError) as error:  # the connection broke
+        raise _absent(where, filename, (str(error).splitlines() or [type(error).__name__])[0][:200]) from error
 
 
 def licence(where: Place, known: str = "") -> str:
@@ -96,24 +117,39 @@ def licence(where: Place, known: str = "") -> str:
     return str(stated.get("license") or NOT_STATED) if isinstance(stated, dict) else NOT_STATED
 
 
-def announce(where: Place, filename: str, known_licence: str = "") -> str:
-    """Say, before the first download of a repository's file, under which licence it is; returns the licence."""
+def announce(where: Place, known_licence: str = "") -> str:
+    """Say, once for each repository and before its first use, under which licence it is; returns the licence."""
+    noted = cache_folder() / "licences" / where.repo.replace("/", "--")
+    if noted.is_file():
+        return noted.read_text(encoding="utf-8").strip()
     found = licence(where, known_licence)
-    if cached(where, filename) is None and _answers():
+    if found != NOT_STATED or _answers():
         terms = "ask its authors before you use it" if found in ("unknown", NOT_STATED) else "see its card"
-        print(f"downloading {filename} of {where}: its licence is {found} ({terms})", file=sys.stderr)
+        print(f"{where}: the licence of these weights is {found} ({terms})", file=sys.stderr)
+        write_text(noted, found + "\n")
     return found
+
+
+def commit(file: Path) -> str | None:
+    """The commit that a cached file is of; None for a file that is in no cache of the hub."""
+    return file.parent.name if file.parent.parent.name == "snapshots" else None
 
 
 def _answers() -> bool:
     """Whether somebody listens where the hub should be. Its library would try again and again for half a minute."""
     from huggingface_hub import constants
 
-    url = urlsplit(constants.ENDPOINT)
     if getproxies() or constants.HF_HUB_OFFLINE:  # then it is not for us to know
         return True
+    return _listens(constants.ENDPOINT, int(time.monotonic()) // PROBE_AGAIN)
+
+
+@cache
+def _listens(endpoint: str, _period: int) -> bool:
+    url = urlsplit(endpoint)
     try:
-        with socket.create_connection((url.hostname or "", url.port or 443), TIMEOUT):
+        port = url.port or (80 if url.scheme == "http" else 443)
+        with socket.create_connection((url.hostname or "", port), TIMEOUT):
             return True
     except OSError:
         return False

@@ -104,7 +104,7 @@ def check_matches(given: dict[str, Tensor], wanted: dict[str, Tensor], where: st
             what = f"{tuple(given[key].shape)} in the file, {tuple(tensor.shape)} in {name}"
             hint = ""
             is_classifier = key.split(".")[-2:-1] in (["fc"], ["classifier"])
-            if is_classifier and given[key].shape[:1] != tensor.shape[:1]:
+            if is_classifier and given[key].ndim and given[key].shape[0] != tensor.shape[0]:
                 what = f"{given[key].shape[0]} classes in the file, {tensor.shape[0]} in the model ({what})"
                 hint = f"num_classes={given[key].shape[0]}"
             raise ModelError("the weights have another shape", where=f"{where}: {key}", why=what, hint=hint)

@@ -14,6 +14,7 @@ import torch
 from sklearn.metrics import accuracy_score
 from torch import Tensor
 
+import msresnet
 from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
 from msresnet.data.splits import open_data
@@ -211,3 +212,15 @@ def test_predict_says_which_exit_answered(run: Path, bars: Path, form: str, caps
 def test_a_budget_that_cannot_be_kept_is_a_usage_error(run: Path, bars: Path, capsys: Any) -> None:
     assert main(["predict", str(bars / "lying"), "--model", str(run), "--budget", "0.0001ms"]) == 2
     assert "the first exit takes" in capsys.readouterr().err
+
+
+def test_the_python_door_keeps_a_budget_too(run: Path, bars: Path) -> None:
+    model = msresnet.load(run)
+    early = model.predict(str(bars / "lying"), budget="0.000001")
+    assert early.exits.tolist() == [0] * len(early)
+    limited = Predictor(load_bundle(run), "cpu", 64, Budget(confidence=1e-6))
+    pairs = list(decode_all(expand([str(bars / "lying")], io.BytesIO()), 0))
+    expected = limited.predict([i for _, i in pairs if not isinstance(i, DataError)], early.ids)
+    assert np.array_equal(early.probabilities, expected.probabilities)
+    with pytest.raises(UsageError, match=r"--budget 0\.9"):
+        model.predict(str(bars / "lying"), budget="soon")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -68,8 +69,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
         def answer(self, body: bool) -> None:
             state.asked.append(f"{self.command} {self.path}")
-            data = state.files.get(self.path)
-            known = any(path.startswith("/".join(self.path.split("/")[:3]) + "/") for path in state.files)
+            path = re.sub("/resolve/[^/]+/", "/resolve/main/", self.path)  # any revision is the one there is
+            data = state.files.get(path)
+            known = any(file.startswith("/".join(path.split("/")[:3]) + "/") for file in state.files)
             self.send_response(200 if data is not None else 404)
             if data is None:
                 self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
@@ -115,7 +117,7 @@ def test_weights_come_from_the_hub_once_and_their_licence_is_shown_first(
     file = published(hub, tmp_path, licence="cc-by-nc-4.0")
     source = "hf:somebody/small.one"
     model = create_classifier("resnet18", pretrained=source, num_classes=7, **SMALL)
-    assert "its licence is cc-by-nc-4.0" in capsys.readouterr().err
+    assert "the licence of these weights is cc-by-nc-4.0" in capsys.readouterr().err
     readme, first = (next(i for i, a in enumerate(hub.asked) if a.endswith(n)) for n in ("README.md", ".safetensors"))
     assert readme < first
     local = create_classifier("resnet18", pretrained=str(file), num_classes=7, **SMALL)
@@ -139,7 +141,7 @@ def test_published_names_know_where_their_weights_are(
     file = weights(tmp_path / "w", "res2net50_26w_4s", depths=(1, 1), widths=(64, 128))
     hub.publish("timm/res2net50_26w_4s.in1k", model__safetensors=file.read_bytes(), config__json=b"{}")
     create_model("res2net50_26w_4s", pretrained=True, depths=(1, 1), widths=(64, 128))
-    assert "licence is unknown (ask its authors" in capsys.readouterr().err
+    assert "weights is unknown (ask its authors" in capsys.readouterr().err
     assert not [a for a in hub.asked if a.endswith("README.md")]
 
 
@@ -179,7 +181,9 @@ def test_repositories_that_are_not_there_or_hold_no_safetensors(hub: Hub) -> Non
         create_model("hf:somebody/silent", pretrained=True)
 
 
-@pytest.mark.parametrize("place", ["hf:", "hf:one", "hf:a/../b", "hf:../a", "hf:a/b@../c", "hf:a/b/c", "hf:a b/c"])
+@pytest.mark.parametrize(
+    "place", ["hf:", "hf:one", "hf:a/../b", "hf:../a", "hf:a/b@../c", "hf:a/b/c", "hf:a b/c", "hf:a/my--b", "hf:a/b-"]
+)
 def test_c15_places_on_the_hub_hold_no_paths(place: str) -> None:
     with pytest.raises(UsageError, match="names no place on the hub"):
         create_model("resnet18", pretrained=place)
@@ -313,6 +317,46 @@ def test_counts_of_batches_may_be_missing_and_unused_tensors_may_be_there(tmp_pa
         create_model("dla34", pretrained=str(written(tmp_path / "odd", old)), num_classes=5)
 
 
+def test_a_licence_is_shown_though_another_program_fetched_the_weights(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published(hub, tmp_path, licence="cc-by-nc-4.0")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "theirs"))
+    for name in ("model.safetensors", "config.json"):
+        hf_hub_download("somebody/small.one", name, cache_dir=tmp_path / "theirs")
+    create_model("resnet18", pretrained="hf:somebody/small.one", num_classes=7, **SMALL)
+    assert "cc-by-nc-4.0" in capsys.readouterr().err
+
+
+def test_a_backbone_needs_no_classifier_and_a_headless_file_gets_one(tmp_path: Path) -> None:
+    file = weights(tmp_path, num_classes=7)
+    features = create_model("resnet18", pretrained=file, features_only=True)
+    assert isinstance(features, FeatureExtractor)
+    tensors = {k: v for k, v in create_classifier("resnet18").state_dict().items() if not k.startswith("fc.")}
+    headless = written(tmp_path / "headless", tensors)
+    model = create_classifier("resnet18", pretrained=headless, num_classes=3)
+    assert torch.equal(model.state_dict()["conv1.weight"], tensors["conv1.weight"])
+    with pytest.raises(ModelError, match=r"missing: fc.weight, fc.bias"):
+        create_model("resnet18", pretrained=headless)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 0, 7, 7), ()])
+def test_tensors_of_another_rank_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    for key in ("conv1.weight", "fc.weight"):
+        tensors = create_classifier("resnet18", num_classes=5, **SMALL).state_dict()
+        tensors[key] = torch.zeros(shape)
+        with pytest.raises(ModelError, match="another shape"):
+            create_model("resnet18", pretrained=written(tmp_path / key, tensors), **SMALL)
+
+
+def test_exits_of_an_msdnet_are_no_addition(tmp_path: Path) -> None:
+    layers: dict[str, Any] = {"layers": (1, 1, 1), "num_classes": 5}
+    tensors = create_classifier("msdnet24_cifar", **layers).state_dict()
+    file = written(tmp_path, {k: v for k, v in tensors.items() if not k.startswith("exits.")})
+    with pytest.raises(ModelError, match=r"missing: exits\.0"):
+        create_model("msdnet24_cifar", pretrained=file, **layers)
+
+
 def test_a_bundle_comes_from_the_hub_as_from_a_folder(hub: Hub, tmp_path: Path) -> None:
     task, arguments = ClassificationTask(["a", "b"]), {"num_classes": 2, "in_chans": 1, "img_size": [28, 28]}
     model = randomised(create_classifier("msresnet_micro", **arguments))
@@ -325,3 +369,22 @@ def test_a_bundle_comes_from_the_hub_as_from_a_folder(hub: Hub, tmp_path: Path) 
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in loaded.model.state_dict().items())
     with pytest.raises(ModelError, match="the hub answered 404"):
         load_bundle("hf:nobody/nothing")
+    published(hub, tmp_path)
+    hub.asked.clear()
+    with pytest.raises(ModelError, match=r"no format_version(?s:.)*msresnet train --weights"):
+        load_bundle("hf:somebody/small.one")
+    assert not [asked for asked in hub.asked if asked.endswith(".safetensors")]
+
+
+def test_weights_that_were_fetched_before_serve_a_bundle(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two files then lie in two caches."""
+    arguments = {"num_classes": 2, "in_chans": 1, "img_size": [28, 28]}
+    model = create_classifier("msresnet_micro", **arguments)
+    task, preprocess = ClassificationTask(["a", "b"]), Preprocess((28, 28), 1)
+    folder = Bundle(model, "msresnet_micro", arguments, task, preprocess).save(tmp_path / "bundle")
+    hub.publish("somebody/digits", **{p.name.replace(".", "__"): p.read_bytes() for p in folder.iterdir()})
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "theirs"))
+    hf_hub_download("somebody/digits", "model.safetensors", cache_dir=tmp_path / "theirs")
+    assert load_bundle("hf:somebody/digits").task.class_names == ("a", "b")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from msresnet.cli.main import main
 from msresnet.data.loaders import Decoded
+from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import ArraySource
 from msresnet.data.splits import Splits
 from msresnet.errors import DataError, DivergedError, Interrupted, ModelError, UsageError
@@ -25,7 +26,7 @@ from msresnet.tasks.classification import ClassificationTask
 from msresnet.tensors import save_tensors
 from msresnet.train.checkpoint import newest_checkpoint, prefixed, save_checkpoint, section
 from msresnet.train.loop import Silent
-from msresnet.train.plan import make_plan
+from msresnet.train.plan import _strides_over_one_pixel, make_plan
 from tiny import config, contents, plan_for, same, train_words, trainer
 
 
@@ -321,3 +322,20 @@ def test_published_weights_that_are_not_there_stop_training_before_it_reads_data
         plan_for(bars, weights="published")
     with pytest.raises(ModelError, match="cannot open the weights"):
         trainer(plan_for(bars, weights=str(tmp_path / "absent.safetensors")))
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_starts_from_its_weights_again(bars: Path, tmp_path: Path) -> None:
+    source = create_classifier("msresnet_micro", num_classes=2, in_chans=3, img_size=24)
+    save_tensors(tmp_path / "weights.safetensors", source.state_dict(), {})
+    plan = plan_for(bars, weights=str(tmp_path / "weights.safetensors"), resume=True)
+    begun = trainer(plan, tmp_path / "checkpoint").raw.state_dict()
+    assert torch.equal(begun["fc.weight"], source.state_dict()["fc.weight"])
+    with pytest.raises(UsageError, match="--weights ''"):
+        config(bars, weights="")
+
+
+@pytest.mark.parametrize(("name", "size", "expected"), [("msdnet20", 24, True), ("msdnet24_cifar", 48, False)])
+def test_strides_over_one_pixel_are_found_in_any_network(name: str, size: int, expected: bool) -> None:
+    with torch.device("meta"):
+        network = create_classifier(name, num_classes=2, in_chans=1, img_size=size)
+    assert _strides_over_one_pixel(network, Preprocess((size, size), 1)) == expected

@@ -15,7 +15,7 @@ from msresnet.cli.main import Common
 from msresnet.errors import UsageError
 
 MOST_TREES, MOST_MAPS = 3, 6
-COLUMNS = ("model", "params", "folded", "macs", "pixels", "top1", "top1_pixels", "weights", "licence", "maps")
+COLUMNS = ("model", "params", "folded", "macs", "pixels", "top1", "top1_pixels", "weights", "licence", "source", "maps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def _row(name: str) -> dict[str, Any]:
     counts = {"params": own.params, "folded": own.folded, "macs": own.macs, "pixels": own.pixels}
     top1 = {"top1": float(known.top1), "top1_pixels": int(known.top1_pixels)} if known.top1 else {}
     empty = dict.fromkeys(COLUMNS)
-    weights = {"weights": known.weights or None, "licence": known.licence or None}
+    weights = {"weights": known.weights or None, "licence": known.licence or None, "source": known.source or None}
     return empty | {"model": name} | counts | top1 | weights | {"maps": [list(m) for m in own.maps]}
 
 
@@ -111,7 +111,12 @@ def _print_table(rows: list[dict[str, Any]], common: Common) -> None:
         table.add_row(row["model"], *counts, top1, row["licence"] or "", maps)
     screen = Screen(common)
     screen.table(table)
-    screen.notes(["mult-adds and top-1 at so many pixels; weights: their licence; maps: pixels a side, stage by stage"])
+    screen.notes(
+        [
+            "mult-adds and top-1 at so many pixels; weights: their licence; maps: pixels a side, stage by stage; "
+            "top-1 at 32 is of CIFAR (its source: --format json), else of ImageNet"
+        ]
+    )
 
 
 def _print_trees(names: list[str], config: ModelsConfig, common: Common) -> None:

@@ -46,7 +46,7 @@ class EarlyExit:
         self.last = model.num_exits - 1
         self.reason = f"the first exit of {model.num_exits} that is sure to {budget.confidence}"
         if budget.seconds is not None:
-            spent = timed_exits(model, image)
+            spent = self.timed(image)
             self.last = sum(s <= budget.seconds for s in spent) - 1
             self.reason = (
                 f"exit {self.last + 1} of {model.num_exits}: {1000 * spent[self.last]:.3g} ms for an image here"
@@ -77,8 +77,21 @@ class EarlyExit:
             waiting, state = waiting[~done], [part[~done] for part in state]
         return answers, exits
 
+    @torch.inference_mode()
+    def timed(self, image: Tensor) -> list[float]:
+        """Seconds to each exit for one image, as it is answered here; the medians of some runs."""
+        image, runs = image.contiguous(memory_format=torch.channels_last), []
+        for _ in range(WARM_UP + REPEATS):
+            state, spent, start = [image], [], time.perf_counter()
+            for index in range(self.model.num_exits):
+                state, logits = self._advance(state, index)
+                logits.cpu()  # what runs on another device is waited for
+                spent.append(time.perf_counter() - start)
+            runs.append(spent)
+        return [statistics.median(run[i] for run in runs[WARM_UP:]) for i in range(self.model.num_exits)]
+
     def _advance(self, state: list[Tensor], index: int) -> tuple[list[Tensor], Tensor]:
-        """One exit further. A lone sample goes in company, so that it gets the same bits as in a batch."""
+        """One exit further. A lone sample goes in company: matrix products of one row differ in their last bit."""
         count = len(state[0])
         if count == 1:
             state = [part.repeat(2, *[1] * (part.ndim - 1)) for part in state]
@@ -90,20 +103,6 @@ class EarlyExit:
             return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
         results = self.task.decode(logits, [""] * len(logits))
         return torch.from_numpy(results.confidences >= self.confidence).to(logits.device)
-
-
-@torch.inference_mode()
-def timed_exits(model: ImageModel, image: Tensor) -> list[float]:
-    """Seconds to each exit for one image, the medians of some runs on this machine."""
-    runs = []
-    for _ in range(WARM_UP + REPEATS):
-        state, spent, start = [image], [], time.perf_counter()
-        for index in range(model.num_exits):
-            state, logits = model.advance(state, index)
-            logits.cpu()  # what runs on another device is waited for
-            spent.append(time.perf_counter() - start)
-        runs.append(spent)
-    return [statistics.median(run[i] for run in runs[WARM_UP:]) for i in range(model.num_exits)]
 
 
 def cost_curve(model: ImageModel, task: Task, answers: Sequence[Tensor], truth: Evaluation) -> dict[str, Any]:

@@ -90,11 +90,15 @@ class Config(NamedTuple):
     drop_path_rate: float = 0.0
 
 
+MOST_OUTPUTS = 10**7
+"""Classes, or channels of an image: more would only be a mistake."""
+
+
 def check_config(config: Config) -> None:
     """Raise UsageError for what no network can be."""
     counts = {"num_classes": (config.num_classes, 0), "in_chans": (config.in_chans, 1)}
     for name, (value, least) in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_OUTPUTS:
             raise UsageError(f"the model argument {name}={value!r}", why=f"a whole number from {least}")
     for name in ("drop_rate", "drop_path_rate"):
         rate = getattr(config, name)
@@ -128,6 +132,8 @@ class ImageModel(nn.Module, ABC):
     """Path of the convolution that sees the image; where it is a Sequential, its first part is meant."""
     unused_weights: str = ""
     """Pattern of published tensors that stand in some files and that the network has no use for."""
+    optional_weights: str = ""
+    """Pattern of tensors that begin anew where published weights have none of them."""
     attribution_layer: str = ""
     """Path of the module whose map explains the decision best (Grad-CAM's layer)."""
 

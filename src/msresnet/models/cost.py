@@ -6,7 +6,6 @@ stand in `figures.csv` beside this file, written by `make docs` and tested to be
 
 from __future__ import annotations
 
-import copy
 import csv
 from functools import cache
 from importlib.resources import files
@@ -101,5 +100,6 @@ def _row(row: dict[str, str]) -> Figures:
 def _shapes(model: ImageModel, size: tuple[int, int] | None) -> tuple[ImageModel, Tensor]:
     """The folded network and one image for it, on the meta device."""
     height, width = size or model.config.img_size
-    image = torch.empty(1, model.in_chans, height, width, device="meta")
-    return fold(copy.deepcopy(model).to("meta").eval()), image
+    with torch.device("meta"):
+        image = torch.empty(1, model.in_chans, height, width)
+        return fold(type(model)(model.spec, model.config).eval()), image  # type: ignore[call-arg]

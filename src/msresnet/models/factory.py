@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -68,14 +69,18 @@ def create_model(
     """
     if out_indices is not None and not features_only:
         raise UsageError("out_indices means nothing without features_only", hint="features_only=True")
+    if not isinstance(name, str):
+        raise UsageError(f"{name!r} is no model's name", hint="msresnet models")
     if name.startswith(PREFIX):
         name, pretrained = architecture(name), name if pretrained is True else pretrained
     if name not in MODELS:
         _explain(name)
     entry = MODELS[name]
-    given = {key: value for key, value in kwargs.items() if value is not None}
+    given = {key: _plain(value) for key, value in kwargs.items() if value is not None}
     if "img_size" in given:
         given["img_size"] = as_size(given["img_size"])
+    if features_only:
+        given["num_classes"] = 0
     classes_asked = "num_classes" in given
     config = entry.family.defaults._replace(**{key: given.pop(key) for key in Config._fields if key in given})
     for key in given:
@@ -133,9 +138,15 @@ def _matching(patterns: str | Sequence[str]) -> list[str]:
     return [name for pattern in several for name in MODELS.names(pattern)]
 
 
-def as_size(size: int | Sequence[int]) -> tuple[int, int]:
-    """(H, W) from one side or two."""
-    if isinstance(size, int):
-        return size, size
-    height, width = size
+def as_size(size: Any) -> tuple[int, int]:
+    """(H, W) from one side or two. Raises UsageError for anything else."""
+    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides):
+        raise UsageError(f"the model argument img_size={size!r}", hint="one side in pixels, or (height, width)")
+    height, width = sides
     return int(height), int(width)
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's whole numbers, which labels are counted with, as Python's."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value

@@ -20,11 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from msresnet.errors import UsageError
-from msresnet.models.arguments import MOST_BLOCKS, check_choice, check_count, check_counts
+from msresnet.models.arguments import MOST_BLOCKS, MOST_CHANNELS, check_choice, check_count, check_counts
 from msresnet.models.base import Config, FeatureInfo, ImageModel, StageInfo
 from msresnet.nn.convolution import conv_bn
 from msresnet.nn.heads import ExitHead
 from msresnet.nn.stems import StemKind, stem_for
+
+MOST_SCALES = 8
+"""The eighth map of a 224-pixel image has a side of less than one pixel behind the ImageNet stem."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class MSDNetSpec:
         """Refuse, with a UsageError, what cannot be built."""
         for name in ("layers", "factors"):
             object.__setattr__(self, name, check_counts(name, getattr(self, name)))
+        if len(self.factors) > MOST_SCALES:
+            raise UsageError(f"{len(self.factors)} scales", why=f"at most {MOST_SCALES}")
         for name in ("growth", "stem_width"):
             check_count(name, getattr(self, name))
         if self.exit_width is not None:
@@ -62,6 +67,9 @@ class MSDNetSpec:
         check_choice("reduce", self.reduce, (True, False))
         if sum(self.layers) > MOST_BLOCKS:
             raise UsageError(f"{sum(self.layers)} layers", why=f"at most {MOST_BLOCKS}")
+        widest = max(self.factors) * (2 * self.stem_width + self.growth * sum(self.layers))
+        if widest > MOST_CHANNELS:
+            raise UsageError(f"maps of up to {widest} channels", why=f"at most {MOST_CHANNELS}")
 
     def scales_at(self, layer: int) -> int:
         """How many scales, the coarsest ones, a layer keeps, counted from 0 over all blocks."""

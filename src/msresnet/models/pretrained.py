@@ -69,8 +69,18 @@ def find(name: str, source: bool | str | Path) -> Weights:
         return Weights(load_tensors(file)[0], str(file))
     where = hub.place(published_weights(name) if source is True else str(source))
     row = published(name)
-    licence = hub.announce(where, WEIGHTS, row.licence if where.repo == row.weights else "")
+    licence = hub.announce(where, row.licence if where.repo == row.weights else "")
     return Weights(load_tensors(hub.fetch(where, WEIGHTS))[0], f"{where}: {WEIGHTS}", licence)
+
+
+def weights_licence(name: str, source: str) -> str:
+    """The licence of 'published' weights, of ones on the hub, or 'not stated' of a file; shown before its first use."""
+    row = published(name)
+    place = published_weights(name) if source == "published" else source
+    if not place.startswith(hub.PREFIX):
+        return hub.NOT_STATED
+    where = hub.place(place)
+    return hub.announce(where, row.licence if where.repo == row.weights else "")
 
 
 def published_weights(name: str) -> str:
@@ -96,15 +106,17 @@ def fill(model: ImageModel, weights: Weights, build: Build, name: str, classes_a
     tensors = _without_unused(weights.tensors, model)
     classifier, image = _free_keys(build, model.config)
     # Weights from before BN counted its batches lack that count; a network for use has no need of it.
-    # Exits that are added to a published network begin anew, as a classifier does.
-    begin_anew = [k for k in fresh if k.endswith("num_batches_tracked") or k.startswith("exits.")]
-    tensors |= {k: fresh[k] for k in begin_anew if k not in tensors}
+    tensors |= {k: v for k, v in fresh.items() if k.endswith("num_batches_tracked") and k not in tensors}
+    optional = [k for k in fresh if model.optional_weights and re.fullmatch(model.optional_weights, k)]
+    if not weights.tensors.keys() & set(optional):
+        tensors |= {k: fresh[k] for k in optional}
     if model.num_classes == 0:
         tensors = {k: v for k, v in tensors.items() if k not in classifier}
     elif classes_asked:
-        tensors |= {k: fresh[k] for k in classifier & tensors.keys() if tensors[k].shape[0] != fresh[k].shape[0]}
+        tensors |= {k: fresh[k] for k in classifier if k not in tensors or tensors[k].shape[:1] != fresh[k].shape[:1]}
     for key in image & tensors.keys():
-        tensors[key] = with_channels(tensors[key], fresh[key].shape[1])
+        if tensors[key].ndim == fresh[key].ndim and tensors[key].numel():
+            tensors[key] = with_channels(tensors[key], fresh[key].shape[1])
     check_matches(tensors, fresh, weights.where, name)
     check_finite(tensors, weights.where)
     model.load_state_dict(tensors)

@@ -19,7 +19,7 @@ from typing import Any, get_args
 from torch import Tensor, nn
 
 from msresnet.errors import UsageError
-from msresnet.models.arguments import MOST_BLOCKS, check_choice, check_count, check_counts
+from msresnet.models.arguments import MOST_BLOCKS, MOST_CHANNELS, check_choice, check_count, check_counts
 from msresnet.models.base import Config, FeatureInfo, ImageModel, StageInfo
 from msresnet.nn.blocks import BLOCKS, BlockForm, BlockSpec, ResidualBlock, rename_keys
 from msresnet.nn.downsampling import Downsampling
@@ -94,6 +94,9 @@ class ResNetSpec:
         if sum(self.depths) > MOST_BLOCKS or stages > len(self.widths) or len(self.strides or self.depths) != stages:
             what = f"stages of {self.depths} blocks, {self.widths} channels and strides {self.strides}"
             raise UsageError(f"{what} do not fit together", why=f"one of each a stage, at most {MOST_BLOCKS} blocks")
+        inner = [self.inner_width(width) // (2 if self.block == "elastic" else 1) for width in self.widths]
+        if not all(0 < width <= MOST_CHANNELS for width in inner):
+            raise UsageError(f"operators of {inner} channels", why=f"from 1 to {MOST_CHANNELS} can be built")
         if isinstance(self.operator, tuple) and len(self.operator) != stages:
             raise UsageError(f"{len(self.operator)} operators for {stages} stages", hint="one for each, or one for all")
         if self.downsampling != "conv" and self.block not in ("basic", "bottleneck"):
@@ -102,6 +105,10 @@ class ResNetSpec:
                 why="only basic blocks and bottlenecks have a place for a pool",
                 hint="downsampling=conv",
             )
+
+    def inner_width(self, planes: int) -> int:
+        """Channels of a block's operator for so many planned ones."""
+        return int(planes * self.base_width / 64) * self.cardinality * self.scale
 
     def operator_of(self, stage: int) -> Operator:
         """The operator of a stage, counted from 0, with its groups."""
@@ -112,7 +119,9 @@ class ResNetSpec:
 def _operators(value: Any) -> Operator | tuple[Operator, ...]:
     """One operator or several, given as such or by name. Raises UsageError for anything else."""
     if isinstance(value, (list, tuple)) and value:
-        several = [_operators(v) for v in value]
+        several = tuple(_operators(v) for v in value if not isinstance(v, (list, tuple)))
+        if len(several) != len(value):
+            raise UsageError(f"the model argument operator={value!r}", why="one operator a stage, or one for all")
         return tuple(v for v in several if isinstance(v, Operator))
     if isinstance(value, Operator):
         return value
@@ -201,6 +210,7 @@ class MultiScaleResNet(ImageModel):
             for stage in (info[1:-1] if spec.exits else ())
         )
         self.num_exits = len(self.exits) + 1
+        self.optional_weights = r"exits\..+"
         self._init_weights()
         self.convolutional_classifier = preact
         self.add_classifier()
@@ -212,7 +222,7 @@ class MultiScaleResNet(ImageModel):
         spec, width = self.spec, self.spec.widths[index]
         form = BLOCKS[spec.block]
         out_chs = width * form.expansion
-        inner = int(width * spec.base_width / 64) * spec.cardinality * spec.scale
+        inner = spec.inner_width(width)
         start, total = sum(spec.depths[:index]), max(1, sum(spec.depths) - 1)
         levels, depth, preact = spec.shortcut_levels, spec.depths[index], spec.block.startswith("preact")
         blocks = [

@@ -105,6 +105,8 @@ class TrainConfig(PreprocessOptions, DataOptions, TrainingOptions):
                 raise UsageError(f"--{flag} {value}", why=f"it must be at least {low} and below {high}")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise UsageError(f"--lr {self.lr}", why="a learning rate is positive and finite", hint="--lr 0.004")
+        if self.weights == "":
+            raise UsageError("--weights ''", hint="--weights published, hf:user/repo or a safetensors file")
         if self.time_limit is not None:
             seconds(self.time_limit)
         if self.warmup is not None and self.schedule == "one-cycle":

@@ -155,7 +155,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _bundle(plan: Plan, trainer: Trainer) -> Bundle:
     model = create_classifier(plan.model, **plan.arguments)
     model.load_state_dict(trainer.best)
-    return Bundle(model.eval(), plan.model, plan.arguments, plan.task, plan.preprocess)
+    bundle = Bundle(model.eval(), plan.model, plan.arguments, plan.task, plan.preprocess)
+    return bundle if plan.licence is None else replace(bundle, licence=plan.licence)
 
 
 def _cost(trainer: Trainer, bundle: Bundle) -> dict[str, Any]:

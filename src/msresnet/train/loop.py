@@ -28,7 +28,7 @@ from msresnet.errors import DivergedError, Interrupted, ModelError
 from msresnet.models.base import ImageModel
 from msresnet.models.factory import create_classifier
 from msresnet.runtime import StopRequest
-from msresnet.train.checkpoint import prefixed, save_checkpoint, section
+from msresnet.train.checkpoint import checkpoints, prefixed, save_checkpoint, section
 from msresnet.train.optimiser import (
     AveragedWeights,
     build_optimizer,
@@ -100,7 +100,8 @@ class Trainer:
         torch.manual_seed(plan.config.seed)
         self.accelerator = _accelerator(plan)
         # What is continued has its weights in the checkpoint.
-        weights = False if plan.config.resume else plan.pretrained
+        continued = plan.config.resume and folder is not None and bool(checkpoints(folder))
+        weights = False if continued else plan.pretrained
         model = create_classifier(plan.model, pretrained=weights, **plan.arguments).to(self.accelerator.device)
         self.raw: ImageModel = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = build_optimizer(self.raw, plan.config, plan.lr, plan.weight_decay)

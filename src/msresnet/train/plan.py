@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from msresnet.data.augment import Augment
 from msresnet.data.loaders import Decoded, decode_sets
@@ -22,7 +22,8 @@ from msresnet.errors import DataError, UsageError
 from msresnet.files import plain_yaml
 from msresnet.models.base import ImageModel
 from msresnet.models.factory import MODELS, create_classifier
-from msresnet.models.pretrained import published_weights
+from msresnet.models.pretrained import weights_licence
+from msresnet.nn.operators import MultiScaleConv2d
 from msresnet.nn.stems import stem_for
 from msresnet.runtime import Precision, choose_device, choose_precision
 from msresnet.tasks.base import Task
@@ -37,6 +38,7 @@ ELSEWHERE = {
     "num_classes": "leave it out: the data says it",
     "in_chans": "leave it out: the data says it, or --colour",
     "img_size": "--image-size",
+    "name": "--model",
 }
 """Arguments of models that have a setting of their own, or none."""
 MICRO_SIDE = 32
@@ -54,6 +56,7 @@ class Plan:
         epochs: infinity when only the time limit ends it.
         limit: seconds, or infinity.
         notes: every choice in words, for the screen and the log.
+        licence: of the weights that training starts from, if any.
     """
 
     config: TrainConfig
@@ -70,6 +73,7 @@ class Plan:
     weight_decay: float
     augment: Augment
     notes: list[str]
+    licence: str | None = None
 
     @property
     def pretrained(self) -> bool | str:
@@ -102,6 +106,8 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     arguments = _arguments(config, preprocess, len(splits.classes))
     with torch.device("meta"):  # an impossible network is refused before the data is read; no memory is taken
         network = create_classifier(model, **arguments)
+    if network.global_pool.kind == "":
+        raise UsageError("--model-args global_pool=''", why="a classifier is trained on a pooled vector", hint="avg")
     parameters = sum(p.numel() for p in network.parameters())
     if device.type == "cpu" and precision == "bf16" and _strides_over_one_pixel(network, preprocess):
         if config.precision == "bf16":
@@ -109,13 +115,12 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
         precision, why_precision = "fp32", ONE_PIXEL
     notes += [f"precision {precision}: {why_precision}", *reasons]
     # The test set is only decoded here, not used: that it cannot be read is better known before hours of training.
-    if config.weights == "published":
-        published_weights(model)
+    licence = None if config.weights is None else weights_licence(model, config.weights)
     if config.weights is not None:
         what = (
             "the classifier is new where its classes differ in number; pixels are normalised by this data, not theirs"
         )
-        notes.append(f"weights: {config.weights}; {what}")
+        notes.append(f"weights: {config.weights} (licence {licence}); {what}")
     sets = decode_sets(splits.named(), preprocess, config.workers, config.on_bad)
     notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
     if len(sets["train"]) < 2:
@@ -132,15 +137,29 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     epochs = config.epochs or (math.inf if config.time_limit is not None else DEFAULT_EPOCHS)
     task = ClassificationTask(splits.classes, config.label_smoothing)
     return Plan(
-        config, task, model, arguments, preprocess, sets, device, precision, epochs, limit, lr, decay, augment, notes
+        config, task, model, arguments, preprocess, sets, device, precision, epochs, limit, lr, decay, augment, notes,
+        licence,
     )  # fmt: skip
 
 
+@torch.no_grad()
 def _strides_over_one_pixel(network: ImageModel, preprocess: Preprocess) -> bool:
-    """Whether a stage that halves the resolution begins with a map of one pixel."""
-    reductions = [1, *(stage.reduction for stage in network.feature_info)]
-    side = min(preprocess.size)
-    return any(after > before >= side for before, after in pairwise(reductions))
+    """Whether a strided convolution of a network (on no device) is given a map of one pixel a side."""
+    found = []
+
+    def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if isinstance(module, nn.Conv2d | MultiScaleConv2d) and _stride(module) > 1:
+            found.append(min(given[0].shape[-2:]) == 1)
+
+    handles = [module.register_forward_pre_hook(look) for module in network.modules()]
+    network.eval()(torch.empty(1, preprocess.channels, *preprocess.size, device="meta"), exits=True)
+    for handle in handles:
+        handle.remove()
+    return any(found)
+
+
+def _stride(module: nn.Module) -> int:
+    return module.stride[0] if isinstance(module, nn.Conv2d) else module.geometry.stride  # type: ignore[return-value]
 
 
 def _model(config: TrainConfig, preprocess: Preprocess, device: torch.device, notes: list[str]) -> str:
