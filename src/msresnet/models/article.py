@@ -24,7 +24,6 @@ class ArticleCNN(ImageModel):
     """(B, C, H, W) -> (B, K), with H and W those of `img_size`."""
 
     min_size = 22
-    first_conv = "layer1"
 
     def __init__(self, spec: ArticleSpec, config: Config) -> None:
         super().__init__(config)

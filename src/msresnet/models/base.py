@@ -128,8 +128,6 @@ class ImageModel(nn.Module, ABC):
     """Name of the last linear layer, in the module and in the state dict."""
     convolutional_classifier: bool = False
     """Whether that layer is a 1x1 convolution, as in some published weights."""
-    first_conv: ClassVar[str] = "conv1"
-    """Path of the convolution that sees the image; where it is a Sequential, its first part is meant."""
     unused_weights: str = ""
     """Pattern of published tensors that stand in some files and that the network has no use for."""
     optional_weights: str = ""

@@ -181,7 +181,6 @@ class DLA(ImageModel):
     """Two plain levels, then four that are trees, each at half the resolution of the one before."""
 
     convolutional_classifier = True
-    first_conv = "base_layer.0"
     attribution_layer = "level5"
 
     def __init__(self, spec: DLASpec, config: Config) -> None:

@@ -133,8 +133,6 @@ class DenseLayer(nn.Module):
 class MSDNet(ImageModel):
     """(B, C, H, W) -> (B, K) at each exit. A stage is a block; its map is the coarsest one."""
 
-    first_conv = "first.stem"
-
     def __init__(self, spec: MSDNetSpec, config: Config) -> None:
         super().__init__(config)
         if config.drop_path_rate:

@@ -32,12 +32,10 @@ class Weights:
 
     Args:
         where: the file, for messages.
-        licence: of the weights, as their owner says.
     """
 
     tensors: dict[str, Tensor]
     where: str
-    licence: str = hub.NOT_STATED
 
 
 def architecture(source: str) -> str:
@@ -68,9 +66,8 @@ def find(name: str, source: bool | str | Path) -> Weights:
         file = path / WEIGHTS if path.is_dir() else path
         return Weights(load_tensors(file)[0], str(file))
     where = hub.place(published_weights(name) if source is True else str(source))
-    row = published(name)
-    licence = hub.announce(where, row.licence if where.repo == row.weights else "")
-    return Weights(load_tensors(hub.fetch(where, WEIGHTS))[0], f"{where}: {WEIGHTS}", licence)
+    weights_licence(name, str(where))
+    return Weights(load_tensors(hub.fetch(where, WEIGHTS))[0], f"{where}: {WEIGHTS}")
 
 
 def weights_licence(name: str, source: str) -> str:
