@@ -8,6 +8,7 @@ Each says what is wrong, where, why, and what to type; each knows the exit code 
     ├── ModelError     4  a bundle, a checkpoint, weights
     ├── ResourceError  5  memory, disk, a port, a missing extra, a lock
     ├── DivergedError  6  the loss is not finite
+    ├── PeerLostError  7  another process of the same training is gone
     ├── QualityGateError  8  a figure is under the bound that was set
     └── Interrupted  130  asked to stop (143 for SIGTERM); everything was saved
 """
@@ -72,6 +73,12 @@ class DivergedError(MsresnetError):
     """Training produced a loss or a gradient that is not finite."""
 
     exit_code = 6
+
+
+class PeerLostError(MsresnetError):
+    """Another process of a training of several is gone, or cannot be reached."""
+
+    exit_code = 7
 
 
 class QualityGateError(MsresnetError):

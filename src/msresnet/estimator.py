@@ -32,6 +32,7 @@ from msresnet.data.preprocess import to_uint8
 from msresnet.data.sample import ArraySource, Image, Source
 from msresnet.data.splits import Splits, arrange, open_data, read_any
 from msresnet.errors import DataError, UsageError, nearest
+from msresnet.infer.config import TTA
 from msresnet.infer.config import budget as read_budget
 from msresnet.infer.evaluate import evaluate as measure
 from msresnet.infer.evaluate import prepare
@@ -146,36 +147,40 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.bundle_, self.history_ = replace(fitted.bundle, preprocess=preprocess, labels=labels), fitted.history
         self._predictor = Predictor(self.bundle_, config.device)
 
-    def predict_proba(self, X: Any, budget: str | None = None) -> npt.NDArray[np.float64]:  # noqa: N803
-        """Probabilities (N, K), in the order of `classes_`; `budget` as in `predict`."""
+    def predict_proba(self, X: Any, budget: str | None = None, tta: TTA = "none") -> npt.NDArray[np.float64]:  # noqa: N803
+        """Probabilities (N, K), in the order of `classes_`; `budget` and `tta` as in `predict`."""
         check_is_fitted(self, "bundle_")
-        return self._results(X, budget).probabilities
+        return self._results(X, self._asked(budget, tta)).probabilities
 
-    def predict(self, X: Any, budget: str | None = None) -> Any:  # noqa: N803
+    def predict(self, X: Any, budget: str | None = None, tta: TTA = "none") -> Any:  # noqa: N803
         """Labels (N,) out of `classes_` for arrays; for a file, folder or pattern, a `Classification`, by name.
 
         Args:
             budget: for networks with several exits, leave at an answer this sure ('0.9'), or go as deep as a time for
                 each image allows ('5ms').
+            tta: average over views of each image: 'flip', 'shifts' or 'flip+shifts'.
         """
         check_is_fitted(self, "bundle_")
-        results = self._results(X, budget)
+        results = self._results(X, self._asked(budget, tta))
         return results if _is_path(X) else self.classes_[results.indices]
 
-    def evaluate(self, X: Any, y: Any = None) -> Evaluation:  # noqa: N803
-        """Accuracy with its interval, loss, calibration and per-class figures on arrays and labels, or on a path."""
+    def evaluate(self, X: Any, y: Any = None, tta: TTA = "none") -> Evaluation:  # noqa: N803
+        """Accuracy with its interval, loss, calibration and per-class figures on arrays and labels, or on a path.
+
+        `tta` as in `predict`.
+        """
         check_is_fitted(self, "bundle_")
-        config = self._config()
+        config, predictor = self._config(), self._asked(None, tta)
         if _is_path(X):
             found, _ = read_any(str(X), config)
             name = next(split for split in ("test", "val", "train") if split in found)
-            return measure(self._predictor, prepare(self.bundle_, found[name], config), name)
+            return measure(predictor, prepare(self.bundle_, found[name], config), name)
         if y is None:
             raise UsageError("evaluate needs labels", hint="evaluate(X, y), or a folder")
         images, targets = self._images(X), self._targets(y)
         check_consistent_length(images, targets)
         source = ArraySource(images, targets, self.bundle_.task.class_names)
-        return measure(self._predictor, prepare(self.bundle_, source, config), "given")
+        return measure(predictor, prepare(self.bundle_, source, config), "given")
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
         """Share of right answers, each weighted by `sample_weight` (N,) if given."""
@@ -258,14 +263,18 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Arrays to predict on, as uint8 (N, C, H, W)."""
         return _pixels(self._checked(X, fitting=False), self.bundle_.preprocess.value_range)
 
-    def _results(self, X: Any, budget: str | None = None) -> Classification:  # noqa: N803
-        predictor = self._predictor
-        if budget is not None:
-            predictor = Predictor(self.bundle_, self._config().device, budget=read_budget(budget))
+    def _asked(self, budget: str | None, tta: TTA) -> Predictor:
+        """The model at work as a call wants it."""
+        if budget is None and tta == "none":
+            return self._predictor
+        limit = None if budget is None else read_budget(budget)
+        return Predictor(self.bundle_, self._config().device, budget=limit, tta=tta)
+
+    def _results(self, X: Any, predictor: Predictor) -> Classification:  # noqa: N803
         if not _is_path(X):
             images = self._images(X)
             return predictor.predict(list(images), [f"array[{i}]" for i in range(len(images))])
-        pairs = list(decode_all(expand([str(X)], io.BytesIO()), 0))
+        pairs = list(decode_all(expand([str(X)], io.BytesIO()), self.bundle_.preprocess, 0))
         for _, image in pairs:
             if isinstance(image, DataError):
                 raise image

@@ -6,10 +6,12 @@ file that another program left in the hub's own cache is used from there.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -88,7 +90,7 @@ def fetch(where: Place, filename: str) -> Path:
     found = cached(where, filename)
     if found is not None:
         return found
-    if not _answers():
+    if not answers():
         raise _absent(where, filename, "the hub does not answer")
     try:
         return Path(hf_hub_download(where.repo, filename, revision=where.revision, cache_dir=_folder()))
@@ -123,7 +125,7 @@ def announce(where: Place, known_licence: str = "") -> str:
     if noted.is_file():
         return noted.read_text(encoding="utf-8").strip()
     found = licence(where, known_licence)
-    if found != NOT_STATED or _answers():
+    if found != NOT_STATED or answers():
         terms = "ask its authors before you use it" if found in ("unknown", NOT_STATED) else "see its card"
         print(f"{where}: the licence of these weights is {found} ({terms})", file=sys.stderr)
         write_text(noted, found + "\n")
@@ -135,7 +137,19 @@ def commit(file: Path) -> str | None:
     return file.parent.name if file.parent.parent.name == "snapshots" else None
 
 
-def _answers() -> bool:
+@contextlib.contextmanager
+def own_cache() -> Iterator[None]:
+    """While it lasts, the hub's client writes to our cache even when it is called by a library that cannot tell it."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_CACHE = constants.HF_HUB_CACHE, _folder()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_CACHE = before
+
+
+def answers() -> bool:
     """Whether somebody listens where the hub should be. Its library would try again and again for half a minute."""
     from huggingface_hub import constants
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 import hostile
-from msresnet.data.decode import MAX_BYTES, decode_bytes, decode_file, read_regular
+from msresnet.data.decode import FORMATS, MAX_BYTES, MAX_PIXELS, decode_bytes, decode_file, file_size, read_regular
 from msresnet.errors import DataError
 
 PIXELS = hostile.random_pixels(6, 9, 3)
@@ -23,13 +24,17 @@ MIDDLE = np.clip(hostile.random_pixels(6, 9), 1, 254)
 
 
 def refused(data: bytes, tmp_path: Path, name: str = "x.jpg") -> str:
-    """The message for a file of these bytes, which must name it."""
+    """The message for a file of these bytes, which must name it; the same if little is asked for."""
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(DataError) as caught:
-        decode_file(tmp_path / name)
-    assert caught.value.where == str(tmp_path / name)
-    assert caught.value.exit_code == 3
-    return str(caught.value)
+    messages = []
+    for at_least in (None, (1, 1)):
+        with pytest.raises(DataError) as caught:
+            decode_file(tmp_path / name, at_least)
+        assert caught.value.where == str(tmp_path / name)
+        assert caught.value.exit_code == 3
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    return messages[0]
 
 
 def test_I01_zero_bytes(tmp_path: Path) -> None:
@@ -230,3 +235,123 @@ def test_threads_leave_the_warning_filters_as_they_were() -> None:
         arrays = list(pool.map(lambda _: decode_bytes(bad_exif, "x"), range(400)))
     assert all(np.array_equal(a, arrays[0]) for a in arrays)
     assert list(warnings.filters) == before
+
+
+def by_pillow(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
+    """What Pillow alone makes of an image's bytes (H, W) or (H, W, 3), before it is turned upright."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
+                if min(image.size) < 2 or image.width * image.height > MAX_PIXELS:
+                    return None
+                return np.array(image if image.mode == "L" else image.convert("RGB"))
+        except Exception:
+            return None
+
+
+SMOOTH, NOISE = hostile.smooth_pixels(61, 83), hostile.random_pixels(40, 57, 3)
+JPEGS = {
+    "4:4:4": hostile.encode(NOISE, "JPEG", subsampling=0, quality=95),
+    "4:2:2": hostile.encode(NOISE, "JPEG", subsampling=1, optimize=True),
+    "4:2:0": hostile.encode(SMOOTH, "JPEG", subsampling=2),
+    "progressive": hostile.encode(SMOOTH, "JPEG", progressive=True),
+    "restarts": hostile.encode(NOISE, "JPEG", restart_marker_blocks=4),
+    "comment": hostile.encode(NOISE, "JPEG", comment=b"of a kind"),
+    "grey": hostile.encode(SMOOTH[:, :, 0], "JPEG"),
+    "RGB": hostile.encode(NOISE, "JPEG", keep_rgb=True),
+    "CMYK": hostile.encode(Pillow.fromarray(NOISE).convert("CMYK"), "JPEG"),
+    "profile": hostile.encode(NOISE, "JPEG", icc_profile=bytes(200)),
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_whole_jpeg_is_what_pillow_makes_of_it(kind: str) -> None:
+    expected = by_pillow(JPEGS[kind])
+    assert expected is not None
+    found = decode_bytes(JPEGS[kind], "x")
+    assert np.array_equal(found, expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(sorted(JPEGS)), st.integers(0, 2**32), st.booleans())
+def test_I03_a_damaged_jpeg_is_taken_or_refused_as_pillow_does_at_any_scale(kind: str, seed: int, deep: bool) -> None:
+    data = JPEGS[kind]
+    if deep:  # among the pixels
+        random, changed = np.random.default_rng(seed), bytearray(data)
+        for place in random.integers(len(data) // 2, len(data), 3):
+            changed[place] = random.integers(0, 256)
+        data = bytes(changed[: len(changed) - random.integers(0, 9)])
+    else:
+        data = hostile.mutated(data, seed)
+    expected = by_pillow(data)
+    for at_least in (None, (5, 5)):
+        try:
+            found = decode_bytes(data, "x", at_least)
+        except DataError:
+            assert expected is None
+            continue
+        assert expected is not None
+        if at_least is None:
+            assert sorted(found.tobytes()) == sorted(expected.tobytes())  # it may have been turned
+
+
+@pytest.mark.parametrize("kind", ["4:4:4", "4:2:0", "progressive", "grey"])
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_reduced_jpeg_is_what_pillow_drafts(kind: str, factor: int) -> None:
+    with Pillow.open(io.BytesIO(JPEGS[kind])) as image:
+        size = (image.width // factor, image.height // factor)
+        image.draft(None, size)
+        expected = np.array(image)
+    found = decode_bytes(JPEGS[kind], "x", expected.shape[:2])
+    assert found.shape[1:] == expected.shape[:2]
+    difference = np.abs(found.astype(int) - (expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1)))
+    assert difference.max() <= 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 8))
+def test_a_reduced_jpeg_is_no_smaller_than_asked_for_and_upright(height: int, width: int, orientation: int) -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    smooth = hostile.smooth_pixels(64, 80)
+    data = hostile.encode(hostile.laid_down(smooth, orientation), "JPEG", exif=exif, quality=98, subsampling=0)
+    found = decode_bytes(data, "x", (height, width))
+    rows, columns = found.shape[1:]
+    assert (rows, columns) == (64, 80) or (rows >= height and columns >= width)
+    if 2 * height <= 64 and 2 * width <= 80:
+        assert 2 * rows <= 64
+    expected = Pillow.fromarray(smooth).resize((columns, rows), Pillow.Resampling.BOX)
+    assert np.abs(found.astype(int) - np.array(expected).transpose(2, 0, 1)).max() <= 24
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
+def test_other_formats_are_whole_however_little_is_asked_for(form: str) -> None:
+    data = hostile.encode(PIXELS, form)
+    assert np.array_equal(decode_bytes(data, "x", (1, 1)), decode_bytes(data, "x"))
+
+
+def test_I11_sixteen_bits_are_the_same_however_little_is_asked_for() -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (6, 9)).astype(np.uint16)
+    assert np.array_equal(decode_bytes(hostile.encode(Pillow.fromarray(deep), "PNG"), "x", (1, 1))[0], deep // 256)
+
+
+def test_I05_a_jpeg_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simplejpeg.decode_jpeg", lambda *_, **__: pytest.fail("it was decoded"))
+    data = bytearray(JPEGS["4:4:4"])
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = (50_000).to_bytes(2, "big") * 2
+    with pytest.raises(DataError, match="too large"):
+        decode_bytes(bytes(data), "x", (8, 8))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_the_size_of_a_file_is_that_of_its_decoded_image(form: str, orientation: int, tmp_path: Path) -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "x").write_bytes(hostile.encode(SMOOTH, form, exif=exif))
+    assert file_size(tmp_path / "x") == decode_file(tmp_path / "x").shape[1:]
+    (tmp_path / "x").write_bytes(b"no image")
+    with pytest.raises(DataError, match="no image of a known format"):
+        file_size(tmp_path / "x")

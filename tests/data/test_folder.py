@@ -33,7 +33,7 @@ def test_a_good_folder(tmp_path: Path) -> None:
     source, notes = folder(hostile.write_classes(tmp_path, {"cat": 3, "dog": 2}))
     assert source.classes == ("cat", "dog")
     assert source.targets.tolist() == [0, 0, 0, 1, 1]
-    assert source.ids == ["cat/0000.png", "cat/0001.png", "cat/0002.png", "dog/0000.png", "dog/0001.png"]
+    assert list(source.ids) == ["cat/0000.png", "cat/0001.png", "cat/0002.png", "dog/0000.png", "dog/0001.png"]
     assert np.array_equal(source.image(3)[0], hostile.random_pixels(8, 8, seed=100_000))
     assert notes == []
 

@@ -1,22 +1,27 @@
-"""Decoded sets, the order of an epoch, and its continuation from any step."""
+"""Sets in memory, and how sets are held; one answer for a file through every door."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 import hostile
 from msresnet.bundle import Bundle
 from msresnet.cli.main import main
-from msresnet.data.loaders import Decoded, decode, epoch_order, mix_seed, training_batches, training_steps
-from msresnet.data.preprocess import Preprocess
-from msresnet.data.sample import ArraySource
+from msresnet.data import loaders
+from msresnet.data.loaders import Decoded, Lazy, Samples, decode, learn_statistics, open_sets
+from msresnet.data.options import DataOptions
+from msresnet.data.order import epoch_order
+from msresnet.data.preprocess import Preprocess, with_statistics
+from msresnet.data.sample import ArraySource, Source
+from msresnet.data.sources.folder import folder
+from msresnet.errors import ResourceError, UsageError
+from msresnet.estimator import load
 from msresnet.models.factory import create_classifier
 from msresnet.tasks.classification import ClassificationTask
 
@@ -29,47 +34,12 @@ def decoded(count: int = 23) -> Decoded:
     return Decoded(images, torch.arange(count) % 3, [f"x[{i}]" for i in range(count)])
 
 
-@settings(deadline=None)
-@given(st.integers(0, 500), st.integers(0, 2**63 - 1), st.integers(0, 10**6))
-def test_an_epochs_order_is_a_permutation_that_seed_and_epoch_decide(count: int, seed: int, epoch: int) -> None:
-    order = epoch_order(count, seed, epoch)
-    torch.rand(3)
-    assert sorted(order.tolist()) == list(range(count))
-    assert torch.equal(order, epoch_order(count, seed, epoch))
-
-
-def test_the_order_leaves_the_global_generator_alone_and_differs_between_epochs_and_seeds() -> None:
-    state = torch.get_rng_state()
-    orders = {tuple(epoch_order(50, seed, epoch).tolist()) for seed in range(5) for epoch in range(5)}
-    assert len(orders) == 25
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_mixed_seeds_of_neighbours_do_not_collide() -> None:
-    seeds = {mix_seed(a, b) for a in range(100) for b in range(100)}
-    assert len(seeds) == 10_000
-    assert all(0 <= seed < 2**63 for seed in seeds)
-    assert mix_seed(1, 23) != mix_seed(12, 3)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 60), st.integers(1, 20), st.data())
-def test_an_epoch_can_be_continued_from_any_step(count: int, batch_size: int, data: st.DataObject) -> None:
-    samples, order = decoded(count), epoch_order(count, 0, 0)
-    batches = list(training_batches(samples, order, batch_size, CPU))
-    assert len(batches) == training_steps(count, batch_size)
-    seen = torch.cat([batch.indices for batch in batches])
-    assert seen.tolist() == order[: len(seen)].tolist()
-    assert len(seen) == (count // batch_size * batch_size or count)
-    first = data.draw(st.integers(0, len(batches)))
-    rest = list(training_batches(samples, order, batch_size, CPU, first))
-    assert [b.indices.tolist() for b in rest] == [b.indices.tolist() for b in batches[first:]]
-
-
 def test_batches_hold_the_samples_that_their_indices_name() -> None:
     samples = decoded()
-    for batch in training_batches(samples, epoch_order(23, 0, 0), 5, CPU):
-        assert len(batch) == 5
+    parts = epoch_order(23, 0, 0).split(5)
+    batches = list(samples.batches(parts, CPU))
+    assert [b.indices.tolist() for b in batches] == [p.tolist() for p in parts]
+    for batch in batches:
         assert torch.equal(batch.images, samples.images[batch.indices])
         assert torch.equal(batch.targets, samples.targets[batch.indices])
 
@@ -94,12 +64,93 @@ def test_decoding_keeps_the_order_across_chunks_with_any_number_of_workers(worke
     assert (data.ids[2499], data.bad) == ("array[2499]", [])
 
 
-def tiny_bundle(folder: Path) -> Path:
+def test_images_that_need_no_work_are_not_copied() -> None:
+    images = hostile.random_pixels(5, 1, 3, 3)
+    source = ArraySource(images, np.arange(5) % 2, "ab")
+    assert decode(source, Preprocess((3, 3), 1)).images.data_ptr() == images.ctypes.data
+    assert decode(source, Preprocess((3, 3), 1, threshold="9")).images.data_ptr() != images.ctypes.data
+    images.flags.writeable = False
+    assert np.array_equal(decode(source, Preprocess((3, 3), 1)).images, images)
+
+
+def files(root: Path, count: int = 10) -> Source:
+    """So many images of two classes, as files."""
+    return folder(hostile.write_classes(root, {"cat": count // 2, "dog": count - count // 2}))[0]
+
+
+def opened(source: Source, **options: object) -> tuple[Samples, str]:
+    """The set as `open_sets` opens it, and the reason it gives."""
+    sets, (note,) = open_sets({"train": source}, Preprocess((8, 8), 1), DataOptions(**options))  # type: ignore[arg-type]
+    return sets["train"], note
+
+
+def test_how_a_set_is_held_follows_from_its_size_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = files(tmp_path / "data")
+    data, note = opened(source)
+    assert isinstance(data, Decoded)
+    assert "in memory" in note
+    monkeypatch.setattr(loaders, "free_memory", lambda: 2 * 640 - 1)
+    data, note = opened(source)
+    assert isinstance(data, Lazy)
+    assert data.store is not None
+    assert "more than half of the free memory" in note
+    monkeypatch.setattr(loaders, "free_disk", lambda: 2 * 640 - 1)
+    data, note = opened(source)
+    assert isinstance(data, Lazy)
+    assert data.store is None
+    assert "decoded in every epoch" in note
+    monkeypatch.undo()
+    monkeypatch.setattr(loaders, "MOST_FILES", 9)
+    data, note = opened(source)
+    assert isinstance(data, Lazy)
+    assert "10 files" in note
+
+
+def test_what_the_user_says_about_holding_a_set_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = files(tmp_path / "data")
+    monkeypatch.setattr(loaders, "free_memory", lambda: 0)
+    assert isinstance(opened(source, cache="ram")[0], Decoded)
+    for cache, kept in (("disk", True), ("none", False)):
+        data, note = opened(source, cache=cache)
+        assert isinstance(data, Lazy)
+        assert (data.store is not None) is kept
+        assert "as asked" in note
+    with pytest.raises(UsageError, match="--cache disk"):
+        opened(ArraySource(hostile.random_pixels(4, 1, 8, 8), np.arange(4) % 2, "ab"), cache="disk")
+
+
+def test_f03_a_cache_that_cannot_be_made_is_an_error_when_asked_for_and_else_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = files(tmp_path / "data")
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(ResourceError):
+        opened(source, cache="disk")
+    monkeypatch.setattr(loaders, "free_memory", lambda: 0)
+    monkeypatch.setattr(loaders, "free_disk", lambda: 10**12)
+    data, note = opened(source)
+    assert isinstance(data, Lazy)
+    assert data.store is None
+    assert "decoded in every epoch" in note
+
+
+def test_statistics_of_a_set_are_those_of_its_images(tmp_path: Path) -> None:
+    source, preprocess = files(tmp_path / "data"), Preprocess((8, 8), 1)
+    images = decode(source, preprocess).images
+    expected = with_statistics(preprocess, images)
+    assert learn_statistics(preprocess, Lazy(source, preprocess)) == expected
+    assert expected.mean[0] == pytest.approx(float(images.double().mean() / 255), abs=1e-6)
+
+
+def tiny_bundle(folder: Path, size: tuple[int, int] = (16, 16), chans: int = 1) -> Path:
     """A network that was never trained, as a bundle."""
-    arguments = {"num_classes": 2, "in_chans": 1, "img_size": [16, 16]}
+    arguments = {"num_classes": 2, "in_chans": chans, "img_size": [*size]}
     model = create_classifier("msresnet_micro", **arguments).eval()
     task = ClassificationTask(("cat", "dog"))
-    return Bundle(model, "msresnet_micro", arguments, task, Preprocess((16, 16), 1)).save(folder)
+    preprocess = Preprocess(size, chans, mean=(0.5,) * chans, std=(0.5,) * chans)
+    return Bundle(model, "msresnet_micro", arguments, task, preprocess).save(folder)
 
 
 @pytest.mark.timeout(60)
@@ -138,3 +189,28 @@ def test_I14_predict_gives_every_orientation_the_same_answer(
     answers = [line.partition(",")[2] for line in capsys.readouterr().out.splitlines()[1:]]
     assert len(answers) == 8
     assert len(set(answers)) == 1
+
+
+@pytest.mark.timeout(60)
+def test_a_large_photograph_gets_one_answer_from_every_door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is decoded at reduced scale, which no two doors may do differently."""
+    tiny_bundle(tmp_path / "model", (16, 24), 3)
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    for name, options in (("cat", {"subsampling": 2}), ("dog", {"exif": exif, "progressive": True})):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        data = hostile.encode(hostile.random_pixels(150, 130, 3), "JPEG", **options)
+        (tmp_path / "data" / name / "1.jpg").write_bytes(data)
+    common = ["--model", "model", "--device", "cpu"]
+    assert main(["predict", "data", *common, "--format", "json", "--top", "2"]) == 0
+    told = [{t["label"]: t["probability"] for t in row["top"]} for row in json.loads(capsys.readouterr().out)]
+    for cache in ("ram", "none"):
+        assert main(["evaluate", "--data", "data", *common, "--output", cache, "--cache", cache]) == 0
+        rows = [line.split(",") for line in (tmp_path / cache / "predictions.csv").read_text().splitlines()[1:]]
+        assert [float(row[3]) for row in rows] == [max(answer.values()) for answer in told]
+    shown = load(tmp_path / "model").predict(str(tmp_path / "data"))
+    assert [round(float(p), 4) for p in shown.probabilities[:, 0]] == [round(t["cat"], 4) for t in told]
+    capsys.readouterr()
+    assert main(["explain", "data", "--model", "model", "--format", "json", "--output", "x.png"]) == 0
+    explained = [{t["label"]: t["probability"] for t in row["top"]} for row in json.loads(capsys.readouterr().out)]
+    assert [e["cat"] for e in explained] == [t["cat"] for t in told]

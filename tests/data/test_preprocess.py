@@ -69,11 +69,12 @@ def test_adaptive_finds_dots_on_a_slope_that_no_single_level_separates() -> None
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", [(10, 10), (40, 12), (7, 50)])
-def test_squash_equals_pillows_resize(channels: int, shape: tuple[int, int]) -> None:
+def test_squash_equals_pillows_resize_within_one_grey_level(channels: int, shape: tuple[int, int]) -> None:
     image = GREY if channels == 1 else COLOUR
     picture = Pillow.fromarray(image[0] if channels == 1 else image.transpose(1, 2, 0))
     expected = np.asarray(picture.resize(shape[::-1], Pillow.Resampling.BILINEAR)).reshape(*shape, channels)
-    assert np.array_equal(Preprocess(shape, channels).image(image), expected.transpose(2, 0, 1))
+    found = Preprocess(shape, channels).image(image)
+    assert np.abs(found.astype(int) - expected.transpose(2, 0, 1)).max() <= 1
 
 
 def test_crop_keeps_the_middle_and_pad_keeps_all_between_black_bars() -> None:

@@ -49,7 +49,7 @@ def test_the_parts_are_disjoint_and_whole_and_hold_the_share_of_each_class(fract
 
 def test_the_choice_is_the_same_again_and_whatever_the_order() -> None:
     first, again = hold_out(source(60), 0.2, "val")[1], hold_out(source(60), 0.2, "val")[1]
-    assert first.ids == again.ids
+    assert list(first.ids) == list(again.ids)
     base = source(60)
     order = np.random.default_rng(0).permutation(60)
     shuffled = ArraySource(base.images[order], base.targets[order], base.classes)
@@ -244,6 +244,15 @@ def test_the_training_table_says_what_white_is(beside: bool, tmp_path: Path) -> 
     write_table(other, [0, 1], [0, 200, 1, 1])
     with pytest.raises(DataError, match="the training file's pixels are 0 to 1"):
         open_data(str(tmp_path / "set"), options)
+
+
+def test_the_error_for_unknown_data_names_every_form(tmp_path: Path) -> None:
+    (tmp_path / "notes.docx").write_bytes(b"x")
+    for spec in ("nowhere", str(tmp_path / "notes.docx")):
+        with pytest.raises(DataError) as caught:
+            open_data(spec, DataOptions())
+        for word in ("digits", "mnist", "folder", "paths and labels", "pixels", "IDX", "COCO", "hf:user/name", "wds:"):
+            assert word in caught.value.hint
 
 
 @pytest.mark.parametrize("spec", ["absent/folder", "a" * 300, "~nobody-of-this-name/x", "x\0y"])

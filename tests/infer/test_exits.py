@@ -94,9 +94,9 @@ def test_every_image_leaves_at_the_first_answer_that_is_sure(model: ImageModel, 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 17])
 def test_company_does_not_change_an_answer(run: Path, bars: Path, batch_size: int) -> None:
     """To the last bit, though in each batch others leave and the rest goes on."""
-    pairs = list(decode_all(expand([str(bars)], io.BytesIO()), 0))
-    images, ids = [i for _, i in pairs if not isinstance(i, DataError)], [name for name, _ in pairs]
     bundle = load_bundle(run)
+    pairs = list(decode_all(expand([str(bars)], io.BytesIO()), bundle.preprocess, 0))
+    images, ids = [i for _, i in pairs if not isinstance(i, DataError)], [name for name, _ in pairs]
     at_first = Predictor(bundle, "cpu", 64, Budget(confidence=1e-6)).predict(images, ids)
     limit = Budget(confidence=float(np.median(at_first.confidences)))
     first = Predictor(bundle, "cpu", 64, limit).predict(images, ids)
@@ -219,7 +219,7 @@ def test_the_python_door_keeps_a_budget_too(run: Path, bars: Path) -> None:
     early = model.predict(str(bars / "lying"), budget="0.000001")
     assert early.exits.tolist() == [0] * len(early)
     limited = Predictor(load_bundle(run), "cpu", 64, Budget(confidence=1e-6))
-    pairs = list(decode_all(expand([str(bars / "lying")], io.BytesIO()), 0))
+    pairs = list(decode_all(expand([str(bars / "lying")], io.BytesIO()), limited.bundle.preprocess, 0))
     expected = limited.predict([i for _, i in pairs if not isinstance(i, DataError)], early.ids)
     assert np.array_equal(early.probabilities, expected.probabilities)
     with pytest.raises(UsageError, match=r"--budget 0\.9"):

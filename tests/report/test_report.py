@@ -94,7 +94,8 @@ def test_one_report_from_one_story(story: Story) -> None:
 def test_a_perfect_and_a_lone_answer_are_told_too(story: Story) -> None:
     answers = story.evaluation.predictions
     perfect = Evaluation(answers, answers.indices, story.evaluation.metrics)
-    few = Decoded(story.data.images, torch.from_numpy(answers.indices), story.data.ids)
+    pictures = torch.stack([story.data.image(i) for i in range(len(story.data))])
+    few = Decoded(pictures, torch.from_numpy(answers.indices), story.data.ids)
     told = render(Story(story.bundle, perfect, few, [], [], {}, "msresnet evaluate"))
     assert "No mistake on this set" in told
     assert "How it learnt" not in told

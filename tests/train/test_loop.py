@@ -26,7 +26,7 @@ from msresnet.tasks.classification import ClassificationTask
 from msresnet.tensors import save_tensors
 from msresnet.train.checkpoint import newest_checkpoint, prefixed, save_checkpoint, section
 from msresnet.train.loop import Silent
-from msresnet.train.plan import _strides_over_one_pixel, make_plan
+from msresnet.train.plan import _strides_over_one_pixel, closing_notes, make_plan
 from tiny import config, contents, plan_for, same, train_words, trainer
 
 
@@ -241,7 +241,8 @@ def test_what_the_user_set_is_never_changed(bars: Path, **given_values: Any) -> 
 
 
 def test_every_choice_is_announced_with_its_reason(bars: Path) -> None:
-    notes = "\n".join(plan_for(bars, model="auto", device="auto", precision="auto").notes)
+    plan = plan_for(bars, model="auto", device="auto", precision="auto")
+    notes = "\n".join([*plan.notes, *closing_notes(plan)])
     for reason in (
         "model msresnet_micro: grey images",
         "device cpu: ",

@@ -38,9 +38,9 @@ def test_cosine_rises_in_the_warm_up_and_falls_after_it(one: float, other: float
         assert before >= after
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "one-cycle"])
+@pytest.mark.parametrize("schedule", ["cosine", "one-cycle", "linear"])
 def test_schedules_reach_the_top_and_end_near_zero(schedule: str) -> None:
-    factors = [pace(schedule, i / 1000, 0.1).factor for i in range(1001)]  # type: ignore[arg-type]
+    factors = [pace(schedule, i / 1000, 0.1).factor for i in range(1001)]
     assert max(factors) == pytest.approx(1, abs=1e-6)
     assert factors[-1] <= 1e-3
     assert factors[0] < 0.05

@@ -1,69 +1,31 @@
-"""`msresnet data show`."""
+"""`msresnet data show|check|pack`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import importlib
 
-from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
-from msresnet.data.options import DataOptions, PreprocessOptions
-from msresnet.errors import UsageError
+from msresnet.errors import UsageError, nearest
 
-
-@dataclass(frozen=True, kw_only=True)
-class ShowConfig(DataOptions, PreprocessOptions):
-    """Look at data as the network sees it: classes, counts, and a picture of images before and after preprocessing."""
-
-    data: str = "digits"
-    """What `train` takes."""
-    count: int = 12
-    """Images on the picture."""
-    output: str = "data.png"
-    """The picture."""
-
-    def __post_init__(self) -> None:
-        if self.count < 1 or self.workers < 0:
-            why = "count is at least 1, workers at least 0"
-            raise UsageError(f"--count {self.count} --workers {self.workers}", why=why)
+WORDS = {
+    "show": "classes, counts, and a picture of images before and after preprocessing",
+    "check": "decode every image and say what is wrong with the data",
+    "pack": "decode once into files that are mapped into memory, or into shards that stream",
+}
 
 
 def main(words: list[str], common: Common) -> int:
-    """Print the classes of each set and write the picture."""
-    if not words or words[0] not in ("show", "-h", "--help"):
-        raise UsageError("data takes a second word", hint="msresnet data show --data FOLDER")
-    parsed = parse("data show", ShowConfig, words[1:] if words[0] == "show" else words, common.config)
-    config = parsed.config
-    if common.print_config:
-        print(parsed.table())
+    """Find the second word and run it. Raises UsageError for another one."""
+    if words and words[0] in ("-h", "--help"):
+        print(_help())
         return 0
-    from rich.markup import escape
-    from rich.table import Table
+    if not words or words[0] not in WORDS:
+        hint = nearest(words[0], WORDS) if words else ""
+        raise UsageError("data takes a second word", why=", ".join(WORDS), hint=f"msresnet data {hint or 'show'}")
+    module = importlib.import_module(f"msresnet.cli.data_{words[0]}")
+    return int(module.main(words[1:], common))
 
-    from msresnet.cli.screen import Screen
-    from msresnet.data.preprocess import look, plan
-    from msresnet.data.sample import UNLABELLED
-    from msresnet.data.splits import open_data
-    from msresnet.files import check_output, write_atomic
-    from msresnet.report.plots import preprocess_picture
 
-    check_output(Path(config.output), folder=False)
-    screen = Screen(common)
-    splits = open_data(config.data, config, unlabelled=True)
-    sizes, grey = look(splits.train)
-    preprocess, reasons = plan(config, sizes, grey, len(splits.train))
-    screen.notes([*splits.notes, *reasons])
-    table = Table()
-    for title in ("class", *splits.named()):
-        table.add_column(title, justify="left" if title == "class" else "right")
-    for index, name in enumerate(splits.classes):
-        table.add_row(escape(name), *(f"{int((s.targets == index).sum()):,}" for s in splits.named().values()))
-    table.add_row("all", *(f"{len(s):,}" for s in splits.named().values()), style="bold")
-    screen.table(table)
-    samples = [splits.train[i] for i in range(0, len(splits.train), max(1, len(splits.train) // config.count))]
-    samples = samples[: config.count]
-    names = ["no label" if s.target == UNLABELLED else splits.classes[s.target] for s in samples]
-    pairs = [(s.image, preprocess.image(s.image)) for s in samples]
-    write_atomic(Path(config.output), lambda part: preprocess_picture(pairs, names, preprocess.steps(), part))
-    screen.note(f"picture: {config.output}")
-    return 0
+def _help() -> str:
+    rows = "\n".join(f"  {word:<8}{text}" for word, text in WORDS.items())
+    return f"usage: msresnet data WORD [OPTIONS]\n\n{rows}\n\nEvery word takes --data, and --help."

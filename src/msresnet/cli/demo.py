@@ -39,9 +39,10 @@ def main(words: list[str], common: Common) -> int:
     screen = Screen(common)
     training = TrainConfig(data="digits", epochs=60, time_limit=config.time_limit, output=config.output, exist_ok=True)
     finished = train_run(training, screen, ["demo", *words])
+    assert finished is not None  # a demo has one process
     print(headline(finished.evaluation))
     bundle = load_bundle(finished.folder)
-    answer = Predictor(bundle, "cpu").predict_ready(finished.data.images[:1], finished.data.ids[:1])
+    answer = Predictor(bundle, "cpu").predict_ready(finished.data.image(0)[None], [finished.data.ids[0]])
     truth = bundle.task.class_names[int(finished.data.targets[0])]
     label, probability = answer.top(1)[0][0]
     print(f"prediction: {answer.ids[0]} is a {label} with probability {probability:.4f} (it is labelled {truth})")

@@ -46,12 +46,13 @@ def main(words: list[str], common: Common) -> int:
     bundle = load_bundle(config.model)
     sets, notes = _sets(config)
     split, source = pick(sets, config.split)
-    screen.notes([*notes, f"measuring on the {split} set"])
+    views = "" if config.tta == "none" else f", outputs averaged over views ({config.tta})"
+    screen.notes([*notes, f"measuring on the {split} set{views}"])
     data = prepare(bundle, source, config)
     if config.data is None and _changed(_run(config), split, data.fingerprint()):
         warning = f"warning: the {split} set has changed since training; images that were trained on may be in it"
         screen.note(warning, "yellow")
-    measured = evaluate(Predictor(bundle, config.device, config.batch_size), data, split)
+    measured = evaluate(Predictor(bundle, config.device, config.batch_size, tta=config.tta), data, split)
     if config.output is not None:
         command = shlex.join(["msresnet", "evaluate", *words])
         story = Story(bundle, measured, data, [], notes, environment(), command)

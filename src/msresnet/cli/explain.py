@@ -41,7 +41,7 @@ def main(words: list[str], common: Common) -> int:
     predictor = Predictor(bundle, "cpu")
     explained = []
     for item in expand(config.inputs, sys.stdin.buffer):
-        image = item.decode()
+        image = item.decode(bundle.preprocess.at_least)
         if isinstance(image, DataError):
             raise image
         result = predictor.predict([image], [item.id])

@@ -1,4 +1,4 @@
-"""Where each setting comes from: defaults < config file < environment < flags.
+"""Where each setting comes from: defaults < recipe < config file < environment < flags.
 
 Every layer is written as flags and parsed by tyro, so one set of types and messages serves all. `--epochs 10` and
 `epochs=10` are the same.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -44,21 +44,41 @@ class Parsed(Generic[C]):
         return "\n".join(rows)
 
 
-def parse(verb: str, kind: type[C], argv: list[str], config_file: str | None = None) -> Parsed[C]:
-    """Read all layers. Raises UsageError, or exits with 2 after tyro's message, which names the nearest flag."""
+def parse(
+    verb: str,
+    kind: type[C],
+    argv: list[str],
+    config_file: str | None = None,
+    recipes: Callable[[str], dict[str, Any]] | None = None,
+) -> Parsed[C]:
+    """Read all layers. Raises UsageError, or exits with 2 after tyro's message, which names the nearest flag.
+
+    Args:
+        verb: for messages and the environment.
+        kind: the dataclass of the settings.
+        argv: the words after the verb.
+        config_file: of --config.
+        recipes: the settings of a recipe by name, for a verb that takes `--recipe`.
+    """
     kinds = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
     names = set(kinds)
     layers: list[tuple[str, list[str]]] = []
     if config_file is not None:
-        layers.append((config_file, _tokens(_read(config_file, names))))
-    layers.append(("environment", _tokens(_environment(verb, kinds))))
+        layers.append((config_file, _tokens(_read(config_file, names), kinds)))
+    layers.append(("environment", _tokens(_environment(verb, kinds), kinds)))
     layers.append(("flag", spelled_out(argv, kinds)))
+    name = _value_of("recipe", [token for _, tokens in layers for token in tokens])
+    if recipes is not None and name is not None:
+        layers.insert(0, (f"recipe {name}", _tokens(recipes(name), kinds)))
     current: C | None = None
     origin: dict[str, str] = {}
     for source, tokens in layers:
+        before = kind() if current is None else current
         with _named(source, tokens):
             current = tyro.cli(kind, prog=f"msresnet {verb}", args=tokens, default=current)
         origin |= dict.fromkeys(_set_by(tokens, names), source)
+        bare = [name for name in names if _positional(kinds[name])]
+        origin |= {name: source for name in bare if getattr(before, name) != getattr(current, name)}
     assert current is not None
     return Parsed(current, origin)
 
@@ -74,7 +94,7 @@ def spelled_out(argv: list[str], kinds: dict[str, str]) -> list[str]:
         if plain or _takes_value(before, kinds) or _takes_texts(flag, kinds):
             tokens.append(word)
         elif key in kinds:
-            tokens += _flag(key, _scalar(value, kinds[key]))
+            tokens += _tokens({key: _scalar(value, kinds[key])}, kinds)
         else:
             close = nearest(key, kinds)
             hint = f"{close}=…" if close else "msresnet VERB --help"
@@ -112,8 +132,26 @@ def _flag(key: str, value: Any) -> list[str]:
     return [f"--{name}={value}"]
 
 
-def _tokens(values: dict[str, Any]) -> list[str]:
-    return [token for key, value in values.items() if value is not None for token in _flag(key, value)]
+def _tokens(values: dict[str, Any], kinds: dict[str, str]) -> list[str]:
+    """Settings as words of the command line, those without a flag first."""
+    given = {key: value for key, value in values.items() if value is not None}
+    bare = [value for key, value in given.items() if _positional(kinds[key])]
+    flags = [token for key, value in given.items() if not _positional(kinds[key]) for token in _flag(key, value)]
+    return [str(word) for value in bare for word in (value if isinstance(value, list) else [value])] + flags
+
+
+def _positional(kind: str) -> bool:
+    return kind.startswith("Positional")
+
+
+def _value_of(name: str, tokens: list[str]) -> str | None:
+    """The last value that a flag is given, read before all flags are known to be right."""
+    found = None
+    for token, following in zip(tokens, [*tokens, ""][1:], strict=True):
+        flag, equals, value = token.partition("=")
+        if flag == f"--{name}":
+            found = value if equals else following
+    return found
 
 
 def _set_by(tokens: list[str], names: set[str]) -> set[str]:

@@ -16,6 +16,8 @@ VERBS = {
     "evaluate": "measure a trained model on labelled images",
     "predict": "say what is on images",
     "explain": "show where, and at which scale, a model finds its answer",
+    "compare": "train several ways at an equal budget, and say which is better by more than chance",
+    "tune": "search for the settings that train best",
     "data": "look at data as the network sees it (data show)",
     "models": "list the networks, with parameters and operations",
     "doctor": "check this installation and machine",
@@ -98,7 +100,8 @@ def _dispatch(words: list[str], common: Common) -> int:
 
 def _explain(error: BaseException) -> int:
     if isinstance(error, MsresnetError):
-        print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
+        process = f"process {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+        print(process + (str(error) if isinstance(error, Interrupted) else f"error: {error}"), file=sys.stderr)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         print("stopped", file=sys.stderr)

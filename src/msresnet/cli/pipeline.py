@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from msresnet.bundle import Bundle
+from msresnet.cli.main import Common
 from msresnet.cli.screen import Screen
-from msresnet.data.loaders import Decoded
+from msresnet.data.loaders import Samples
 from msresnet.errors import UsageError
 from msresnet.files import check_free, disk_errors, foreign, lock, write_json, write_text
 from msresnet.infer.config import LATEST
@@ -18,9 +22,12 @@ from msresnet.infer.predictor import Predictor
 from msresnet.models.factory import MODELS
 from msresnet.report.html import Story, write_report
 from msresnet.results import Evaluation
-from msresnet.runtime import environment
+from msresnet.runtime import choose_device, environment
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import CONFIG, METRICS, PREDICTIONS, REPORT, Fitted, check_unchanged, fit, from_yaml
+from msresnet.train.launch import launch, launched, read_devices
+from msresnet.train.plan import device_name
+from msresnet.train.processes import by_first, rank
 
 LOG, DIGEST = "log.txt", "data_digest"
 
@@ -32,15 +39,39 @@ class Finished:
     folder: Path
     bundle: Bundle
     evaluation: Evaluation
-    data: Decoded
+    data: Samples
 
 
-def train_run(config: TrainConfig, screen: Screen, words: list[str]) -> Finished:
-    """Train, measure, report. `words` is the command, for the report."""
+def start_processes(config: TrainConfig, common: Common, command: list[str]) -> int | None:
+    """Start a process for each of --devices; returns their exit code, or None where this process is to train itself."""
+    if config.devices is None or launched():
+        return None
+    devices = read_devices(config.devices, torch.cuda.device_count())
+    switches = [*(["-q"] if common.quiet else []), *(["--debug"] if common.debug else [])]
+    return launch([*command, *switches], devices)
+
+
+def train_run(config: TrainConfig, screen: Screen, words: list[str]) -> Finished | None:
+    """Train, measure, report; None on processes beside the first. `words` is the command, for the report."""
     if config.model != "auto":
         MODELS[config.model]
-    folder = run_folder(config)
-    config = replace(config, output=str(folder))
+    device, _ = choose_device(device_name(config))
+    with ExitStack() as stack:
+
+        def take() -> Path:
+            folder = run_folder(config)
+            stack.enter_context(lock(folder))
+            return folder
+
+        folder = by_first(take, device)
+        fitted = _train(replace(config, output=str(folder)), folder, screen)
+        return measure(fitted, config, screen, words) if rank() == 0 else None
+
+
+def _train(config: TrainConfig, folder: Path, screen: Screen) -> Fitted:
+    """Train in a folder that is ours."""
+    if rank() > 0:
+        return fit(config, None, folder)
     screen.note(f"msresnet train → {folder}", "bold")
 
     def begin(notes: list[str]) -> None:
@@ -53,12 +84,10 @@ def train_run(config: TrainConfig, screen: Screen, words: list[str]) -> Finished
             notes = [*notes, f"{LATEST} does not point here: {error.strerror}"]
         screen.notes(notes)
 
-    with lock(folder):
-        try:
-            fitted = fit(config, None, folder, screen, begin)
-        finally:
-            screen.stop()
-        return measure(fitted, config, screen, words)
+    try:
+        return fit(config, None, folder, screen, begin)
+    finally:
+        screen.stop()
 
 
 def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str]) -> Finished:

@@ -27,7 +27,7 @@ def main(words: list[str], common: Common) -> int:
 
     limit = None if config.budget is None else budget(config.budget)
     predictor = Predictor(load_bundle(config.model), config.device, config.batch_size, limit)
-    images = decode_all(expand(config.inputs, sys.stdin.buffer), config.workers)
+    images = decode_all(expand(config.inputs, sys.stdin.buffer), predictor.bundle.preprocess, config.workers)
     write = _Writer(config.format, config.top, exits=limit is not None)
     failures, left = 0, Counter[int]()
     for results, bad in predictor.predict_stream(images):

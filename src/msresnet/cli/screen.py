@@ -98,3 +98,18 @@ class Screen:
     def table(self, table: Table) -> None:
         """A table of data, on standard output."""
         self.out.print(table)
+
+
+class Bar:
+    """Shows the steps of a training, not its epochs: where many trainings follow each other, a line each is enough."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Move the progress bar."""
+        self.screen.step(epoch, step, steps, loss)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Take it away."""
+        self.screen.stop()

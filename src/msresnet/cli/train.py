@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.train.config import TrainConfig
+from msresnet.train.recipes import RECIPES, find_recipe
 
 
 def main(words: list[str], common: Common) -> int:
     """Train, measure and report; prints the result and the run's folder."""
-    parsed = parse("train", TrainConfig, words, common.config)
+    if words in (["--recipe", "list"], ["--recipe=list"], ["recipe=list"]):
+        print("\n\n".join(f"{recipe.name}\n{_indented(recipe.text)}" for recipe in RECIPES.values()))
+        return 0
+    parsed = parse("train", TrainConfig, words, common.config, _settings)
     if common.print_config:
         print(parsed.table())
         return 0
-    from msresnet.cli.pipeline import headline, resumed, train_run
+    from msresnet.cli.pipeline import headline, resumed, start_processes, train_run
     from msresnet.cli.screen import Screen
 
     config = resumed(parsed.config, parsed.explicit()) if parsed.config.resume else parsed.config
     given = ["--config", common.config] if common.config is not None else []
-    finished = train_run(config, Screen(common), ["train", *given, *words])
-    print(headline(finished.evaluation))
-    print(f"report: {finished.folder / 'report.html'}")
+    command = ["train", *given, *words]
+    code = start_processes(config, common, command)
+    if code is not None:
+        return code
+    finished = train_run(config, Screen(common), command)
+    if finished is not None:
+        print(headline(finished.evaluation))
+        print(f"report: {finished.folder / 'report.html'}")
     return 0
+
+
+def _settings(name: str) -> dict[str, Any]:
+    return find_recipe(name).settings
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())

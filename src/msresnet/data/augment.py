@@ -1,7 +1,6 @@
-"""Random changes for training, on whole batches, on the device: pure functions with an explicit generator.
+"""Random changes for training, on whole batches, on the device: pure functions of images and `Draws`.
 
-Images are float (B, C, H, W) in 0 to 1. The generator lives on the CPU, whatever the device, so that a run's random
-numbers are the same everywhere.
+Images are float (B, C, H, W) in 0 to 1.
 """
 
 from __future__ import annotations
@@ -14,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from msresnet.data.draws import Draws
+from msresnet.data.policy import apply_policy
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -24,6 +26,8 @@ class Augment:
         shift: farthest move, as a share of the side.
         rotate: largest angle in degrees.
         scale: largest relative change of size (0.2: from 1/1.2 to 1.2).
+        shear: largest slant, as a share of the side.
+        policy: strength of two changes of colour or form (policy.py), 0 to 1.
         erase: probability that a rectangle is blanked (arXiv 1708.04896).
         mixup: Beta parameter of blending two images (arXiv 1710.09412).
         cutmix: Beta parameter of pasting a part of another image (arXiv 1905.04899).
@@ -33,6 +37,8 @@ class Augment:
     shift: float = 0.0
     rotate: float = 0.0
     scale: float = 0.0
+    shear: float = 0.0
+    policy: float = 0.0
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -42,41 +48,56 @@ class Augment:
         return asdict(self)
 
 
-def augment(images: Tensor, settings: Augment, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, settings: Augment, draws: Draws) -> Tensor:
     """(B, C, H, W) -> the same shape, each image changed on its own."""
     if settings.flip:
-        images = flip(images, settings.flip, generator)
-    if settings.shift or settings.rotate or settings.scale:
-        images = affine(images, settings.shift, settings.rotate, settings.scale, generator)
+        images = flip(images, settings.flip, draws)
+    if settings.rotate or settings.scale or settings.shear:
+        images = affine(images, settings, draws)
+    elif settings.shift:
+        images = translate(images, settings.shift, draws)
+    if settings.policy:
+        images = apply_policy(images, settings.policy, draws)
     if settings.erase:
-        images = erase(images, settings.erase, generator)
+        images = erase(images, settings.erase, draws)
     return images
 
 
-def flip(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def flip(images: Tensor, probability: float, draws: Draws) -> Tensor:
     """Mirror some images left to right."""
-    chosen = _uniform(images, 1, generator)[0] < probability
+    chosen = draws.uniform(1, images)[0] < probability
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
 
 
-def affine(images: Tensor, shift: float, rotate: float, scale: float, generator: torch.Generator) -> Tensor:
-    """Move, turn and resize each image at random; what comes in from outside is black."""
-    turn, size, right, down = _uniform(images, 4, generator) * 2 - 1
-    angle = turn * math.radians(rotate)
-    factor = torch.exp(size * math.log1p(scale))
+def translate(images: Tensor, shift: float, draws: Draws) -> Tensor:
+    """Move each image by whole pixels, up to a share of its side; what comes in from outside is black."""
+    down, right = (round(shift * side) for side in images.shape[-2:])
+    rows, columns = draws.uniform(2, images)
+    padded = F.pad(images, (right, right, down, down))
+    windows = padded.unfold(2, images.shape[2], 1).unfold(3, images.shape[3], 1)  # (B, C, moves, moves, H, W), no copy
+    y, x = (rows * (2 * down + 1)).long(), (columns * (2 * right + 1)).long()
+    return windows[torch.arange(len(images), device=images.device), :, y, x]
+
+
+def affine(images: Tensor, settings: Augment, draws: Draws) -> Tensor:
+    """Move, turn, slant and resize each image at random; what comes in from outside is black."""
+    turn, size, right, down, slant_x, slant_y = draws.uniform(6, images) * 2 - 1
+    angle = turn * math.radians(settings.rotate)
+    factor = torch.exp(size * math.log1p(settings.scale))
     cos, sin = angle.cos() * factor, angle.sin() * factor
     ratio = images.shape[3] / images.shape[2]  # grid coordinates are relative, angles are not
+    slant_x, slant_y = slant_x * settings.shear, slant_y * settings.shear
     rows = (
-        torch.stack([cos, -sin / ratio, right * 2 * shift], 1),
-        torch.stack([sin * ratio, cos, down * 2 * shift], 1),
+        torch.stack([cos - sin * slant_y / ratio, cos * slant_x - sin / ratio, right * 2 * settings.shift], 1),
+        torch.stack([sin * ratio + cos * slant_y, sin * ratio * slant_x + cos, down * 2 * settings.shift], 1),
     )
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False, padding_mode="zeros")
 
 
-def erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def erase(images: Tensor, probability: float, draws: Draws) -> Tensor:
     """Blank a rectangle of 2 to 20 % of some images with their mean."""
-    chosen, area, aspect, x, y = _uniform(images, 5, generator)
+    chosen, area, aspect, x, y = draws.uniform(5, images)
     share = 0.02 + 0.18 * area
     ratio = torch.exp((aspect * 2 - 1) * math.log(3.0))
     box = _box((share * ratio).sqrt().clamp(max=1), (share / ratio).sqrt().clamp(max=1), x, y, images)
@@ -84,26 +105,29 @@ def erase(images: Tensor, probability: float, generator: torch.Generator) -> Ten
     return torch.where(box, images.mean((2, 3), keepdim=True), images)
 
 
-def mix(images: Tensor, targets: Tensor, settings: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def mix(images: Tensor, targets: Tensor, settings: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
     """Blend or paste pairs of images, and their targets (B, K) in the same proportions.
 
-    With both mixup and cutmix set, each batch takes one of them at random.
+    Pairs are neighbours: a batch's order is random already. With both mixup and cutmix set, each batch takes one of
+    them at random.
     """
     choices = [name for name in ("mixup", "cutmix") if getattr(settings, name)]
     if not choices or len(images) < 2:
         return images, targets
+    generator = draws.generator
     name = choices[int(torch.randint(len(choices), (1,), generator=generator))]
-    order = torch.randperm(len(images), generator=generator).to(images.device)
+    partner = torch.arange(len(images), device=images.device) ^ 1
+    partner = torch.where(partner < len(images), partner, partner - 1)  # an odd one out keeps to itself
     share = beta(getattr(settings, name), generator)
     if name == "mixup":
-        mixed = images * share + images[order] * (1 - share)
+        mixed = images * share + images[partner] * (1 - share)
     else:
         side = torch.full((1,), math.sqrt(1 - share))
         x, y = torch.rand(2, 1, generator=generator)
         box = _box(side, side, x, y, images[:1])
-        mixed = torch.where(box, images[order], images)
+        mixed = torch.where(box, images[partner], images)
         share = 1 - box.float().mean().item()
-    return mixed, targets * share + targets[order] * (1 - share)
+    return mixed, targets * share + targets[partner] * (1 - share)
 
 
 def beta(alpha: float, generator: torch.Generator) -> float:
@@ -115,11 +139,6 @@ def beta(alpha: float, generator: torch.Generator) -> float:
                 return float(logs.softmax(0)[0])
     a, b = (torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator)).tolist()
     return float(a / (a + b))
-
-
-def _uniform(images: Tensor, rows: int, generator: torch.Generator) -> Tensor:
-    """(rows, B) numbers in 0 to 1 on the images' device."""
-    return torch.rand(rows, len(images), generator=generator).to(images.device, images.dtype)
 
 
 def _box(height: Tensor, width: Tensor, x: Tensor, y: Tensor, images: Tensor) -> Tensor:

@@ -14,23 +14,28 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags
 from PIL import Image as Pillow
 
+from msresnet.data.jpeg import decode_frame, read_frame
 from msresnet.data.sample import Image
 from msresnet.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Of the MPO files of some cameras, which the JPEG parser takes, the first picture counts."""
+_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 )
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
+PIECE = 1 << 16
 MIN_SIDE = 2
 """A side of one pixel holds no picture."""
 _LFS = b"version https://git-lfs"
@@ -39,16 +44,19 @@ _FAILURES = (
     TypeError, LookupError, ArithmeticError, struct.error, zlib.error,
 )  # fmt: skip
 """Everything that Pillow raises on hostile files."""
-_TURNS: dict[object, Pillow.Transpose] = {
-    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
-    3: Pillow.Transpose.ROTATE_180,
-    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
-    5: Pillow.Transpose.TRANSPOSE,
-    6: Pillow.Transpose.ROTATE_270,
-    7: Pillow.Transpose.TRANSVERSE,
-    8: Pillow.Transpose.ROTATE_90,
+_TURNS: dict[object, tuple[bool, bool, bool]] = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
 }
-"""By EXIF orientation. Pillow's `exif_transpose` also rewrites the block, which fails where any of it is malformed."""
+"""By EXIF orientation: whether rows and columns change places, then rows are reversed, then columns. Pillow's
+`exif_transpose` also rewrites the block, which fails where any of it is malformed."""
+Size = tuple[int, int]
+T = TypeVar("T")
 
 
 class _Silence:
@@ -78,12 +86,12 @@ class _Silence:
 _SILENCE = _Silence()
 
 
-def decode_file(path: str | Path) -> Image:
-    """Read and decode an image file to uint8 (C, H, W), C = 1 for grey and 3 for RGB.
+def decode_file(path: str | Path, at_least: Size | None = None) -> Image:
+    """Read and decode an image file to uint8 (C, H, W), C = 1 for grey and 3 for RGB; `at_least` as below.
 
     Raises DataError, naming the file, for whatever is no readable image; never waits on a pipe.
     """
-    return decode_bytes(read_regular(path), str(path))
+    return decode_bytes(read_regular(path), str(path), at_least)
 
 
 def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
@@ -102,23 +110,58 @@ def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
             raise DataError(
                 "the file is too large", where=where, why=f"{status.st_size:,} bytes, the limit is {limit:,}"
             )
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(limit)
+        return _read_all(handle, status.st_size, limit)
     except OSError as error:
         raise DataError("cannot read the file", where=where, why=_reason(error)) from error
     finally:
         os.close(handle)
 
 
-def decode_bytes(data: bytes, where: str) -> Image:
-    """Decode an image from its bytes to uint8 (C, H, W). Raises DataError."""
+def _read_all(handle: int, size: int, limit: int) -> bytes:
+    """What a file holds, up to a limit; `size` is what it should be: a buffer of the limit's size takes its time."""
+    pieces = [os.read(handle, min(size, limit))]
+    while pieces[-1] and sum(map(len, pieces)) < limit:
+        pieces.append(os.read(handle, min(PIECE, limit)))
+    return pieces[0] if len(pieces) == 2 and not pieces[1] else b"".join(pieces)
+
+
+def decode_bytes(data: bytes, where: str, at_least: Size | None = None) -> Image:
+    """Decode an image from its bytes to uint8 (C, H, W). Raises DataError.
+
+    Args:
+        data: the content of the file.
+        where: what to call it in an error.
+        at_least: (H, W) in pixels: decode at no less than this where the format can reduce. None: whole.
+    """
+    return _judged(data, where, lambda name: _decode(data, name, at_least))
+
+
+def file_size(path: str | Path) -> Size:
+    """(H, W) of an image file as `decode_file` gives it whole, from its header alone. Raises DataError."""
+    data = read_regular(path)
+    return _judged(data, str(path), lambda name: _size(data, name))
+
+
+def image_suffix(data: bytes, where: str) -> str:
+    """How names of files of this format end: jpg, png, ... Raises DataError."""
+
+    def read(_: str) -> str:
+        with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
+            form = str(image.format)
+        return _SUFFIXES.get(form, form.lower())
+
+    return _judged(data, where, read)
+
+
+def _judged(data: bytes, where: str, read: Callable[[str], T]) -> T:
+    """What `read` makes of the bytes, given their name. Raises DataError for all that goes wrong."""
     where = printable(where)
     if not data:
         raise DataError("the image file is empty", where=where)
     refuse_pointer(data, where)
     try:
         with _SILENCE:
-            return _decode(data, where)
+            return read(where)
     except _FAILURES as error:
         if isinstance(error, DataError):
             raise
@@ -139,22 +182,26 @@ def _reason(error: OSError | ValueError) -> str:
 
 def printable(path: str | Path) -> str:
     """A path that can be printed: control characters and bytes that are no text are escaped."""
-    text = os.fsdecode(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = os.fsdecode(path)
+    if text.isprintable():
+        return text
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _decode(data: bytes, where: str) -> Image:
+def _decode(data: bytes, where: str, at_least: Size | None) -> Image:
+    frame = read_frame(data)
+    if frame is not None and not frame.described:
+        _check_size(frame.width, frame.height, where)
+        if (pixels := decode_frame(data, frame.channels, at_least)) is not None:
+            return pixels.transpose(2, 0, 1)
     with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(
-                "the image is too large",
-                where=where,
-                why=f"{image.width}x{image.height}, the limit is {MAX_PIXELS:,} pixels",
-            )
-        if min(image.size) < MIN_SIDE:
-            raise DataError(
-                "the image is too small", where=where, why=f"{image.width}x{image.height} pixels hold no picture"
-            )
+        _check_size(image.width, image.height, where)
+        turn = _turn(image)
+        if frame is not None and image.format in ("JPEG", "MPO"):
+            low = at_least[::-1] if at_least is not None and turn[0] else at_least
+            if (pixels := decode_frame(data, frame.channels, low)) is not None:
+                return _upright(pixels.transpose(2, 0, 1), turn)
         if image.format == "PNG":  # decoding alone skips the checksums of the pixels
             Pillow.open(io.BytesIO(data), formats=("PNG",)).verify()
         image.load()
@@ -162,15 +209,43 @@ def _decode(data: bytes, where: str) -> Image:
             raise DataError(
                 "a floating-point image has no known range of values", where=where, hint="save it with 8 or 16 bits"
             )
-        return to_array(_upright(image))
+        return _upright(to_array(image), turn)
 
 
-def _upright(image: Pillow.Image) -> Pillow.Image:
+def _size(data: bytes, where: str) -> Size:
+    frame = read_frame(data)
+    if frame is not None and not frame.described:
+        _check_size(frame.width, frame.height, where)
+        return frame.height, frame.width
+    with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(image.width, image.height, where)
+        return image.size if _turn(image)[0] else (image.height, image.width)
+
+
+def _check_size(width: int, height: int, where: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            "the image is too large", where=where, why=f"{width}x{height}, the limit is {MAX_PIXELS:,} pixels"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise DataError("the image is too small", where=where, why=f"{width}x{height} pixels hold no picture")
+
+
+def _turn(image: Pillow.Image) -> tuple[bool, bool, bool]:
+    """What makes a picture upright, as in `_TURNS`."""
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except _FAILURES:  # a malformed EXIF block says nothing; the pixels are good
-        return image
-    return image if turn is None else image.transpose(turn)
+        return False, False, False
+    return _TURNS.get(orientation, (False, False, False))
+
+
+def _upright(pixels: Image, turn: tuple[bool, bool, bool]) -> Image:
+    """(C, H, W) turned."""
+    swapped, rows_back, columns_back = turn
+    pixels = pixels.transpose(0, 2, 1) if swapped else pixels
+    pixels = pixels[:, ::-1] if rows_back else pixels
+    return np.ascontiguousarray(pixels[:, :, ::-1] if columns_back else pixels) if any(turn) else pixels
 
 
 def to_array(image: Pillow.Image) -> Image:
@@ -184,9 +259,9 @@ def to_array(image: Pillow.Image) -> Image:
         image = Pillow.alpha_composite(white, layer).convert("L" if grey else "RGB")
     if image.mode == "1":
         image = image.convert("L")
-    array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    # (H, W) or (H, W, 3) -> (C, H, W)
-    return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+    array = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    # (H, W) or (H, W, 3) -> (C, H, W), a view
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def _deep(array: npt.NDArray[np.int32] | npt.NDArray[np.uint16]) -> Image:

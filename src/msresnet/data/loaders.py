@@ -1,63 +1,109 @@
-"""Decoded sets in memory, and the order in which training sees them.
+"""From sources to sets: decoded into memory, or decoded when they are asked for.
 
-Every image is decoded and preprocessed once, to uint8, by threads or not; the outcome is the same. The order of an
-epoch is a pure function of seed and epoch, so a run can be continued from any step. N images, B batch.
+Every image is decoded and preprocessed to uint8, by threads or not; the outcome is the same. N images, B batch.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from msresnet.data.decode import printable
-from msresnet.data.preprocess import Preprocess
-from msresnet.data.sample import Batch, Image, Source
-from msresnet.errors import DataError, ResourceError
+from msresnet.data.cache import FOLDER, Store, free_disk, free_memory, open_store
+from msresnet.data.lazy import Lazy
+from msresnet.data.options import DataOptions
+from msresnet.data.preprocess import Preprocess, with_statistics
+from msresnet.data.resize import as_tensor
+from msresnet.data.sample import ArraySource, Image, Relabelled, Source
+from msresnet.data.sets import Decoded, Samples, evenly
+from msresnet.data.unreadable import MOST_BAD, Unreadable, class_lost
+from msresnet.errors import DataError, ResourceError, UsageError
+from msresnet.files import cache_folder
 
-MOST_BAD = 0.01
-"""Share of unreadable images above which data is refused when the user did not say what to do."""
+__all__ = ["MOST_BAD", "Decoded", "Lazy", "Samples", "decode", "decode_sets", "learn_statistics", "open_sets"]
 CHUNK = 1024
+MEMORY_SHARE, DISK_SHARE = 0.5, 0.5
+"""Of what is free, at most so much is taken where nobody says how images are to be held."""
+MOST_FILES = 100_000
+"""Decoding more than these before the first step keeps a person waiting."""
+LEARNT, LEARNT_OF_MANY = 10_000, 2_000
+"""Images that mean and standard deviation are learnt from: of sets up to MOST_FILES, and of larger ones."""
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A set, ready: preprocessed images (N, C, H, W) uint8, class indices (N,), ids, and what could not be read."""
+def open_sets(
+    sets: Mapping[str, Source], preprocess: Preprocess, options: DataOptions, once: bool = False
+) -> tuple[dict[str, Samples], list[str]]:
+    """Sets as `--cache` says, and how they are held, in words.
 
-    images: Tensor
-    targets: Tensor
-    ids: list[str]
-    bad: list[tuple[str, str]] = field(default_factory=list)
-    """(id, reason) of each unreadable image."""
+    Args:
+        sets: by name; how many images may be unreadable is judged over all of them together.
+        preprocess: what every image goes through.
+        options: cache, workers and on_bad.
+        once: the sets are gone through once, so that keeping what was decoded would not pay.
 
-    def __len__(self) -> int:
-        return len(self.targets)
+    Raises DataError for unreadable images, at once or when they are met; ResourceError for lack of memory or disk.
+    """
+    held, why = _held(sets, preprocess, options, once)
+    if held == "ram":
+        return dict(decode_sets(sets, preprocess, options.workers, options.on_bad)), [why]
+    unreadable = Unreadable({name: len(source) for name, source in sets.items()}, options.on_bad)
+    stores: dict[str, Store] = {}
+    if held == "disk":
+        try:
+            stores = {name: open_store(source, preprocess) for name, source in sets.items()}
+        except ResourceError as error:
+            if options.cache == "disk":
+                raise
+            why = f"images decoded in every epoch: {error.what}, {error.why}"
+    opened: dict[str, Samples] = {}
+    for name, source in sets.items():
+        preprocess.is_applied(source)
+        store = stores.get(name)
+        opened[name] = Lazy(source, preprocess, options.workers, store=store, unreadable=unreadable, name=name)
+    return opened, [why]
 
-    def batch(self, indices: Tensor, device: torch.device) -> Batch:
-        """Some of the samples, in the order asked, on a device."""
-        return Batch(self.images[indices].to(device), self.targets[indices].to(device), indices)
 
-    def fingerprint(self) -> str:
-        """A digest of everything that training sees of the set."""
-        digest = hashlib.sha256("\n".join(self.ids).encode("utf-8", "surrogateescape"))
-        digest.update(str(tuple(self.images.shape)).encode())
-        digest.update(self.targets.numpy().tobytes())
-        digest.update(self.images.numpy().data)
-        return digest.hexdigest()[:16]
+def _held(sets: Mapping[str, Source], preprocess: Preprocess, options: DataOptions, once: bool) -> tuple[str, str]:
+    """'ram', 'disk' or 'none', and the reason. Raises UsageError for a disk store of what is no files."""
+    needed = sum(_bytes(source, preprocess) for source in sets.values())
+    in_files = all(source.path(0) is not None for source in sets.values() if len(source))
+    size, where = human(needed), {"ram": "in memory", "disk": "on the disk", "none": "decoded when they are needed"}
+    if options.cache == "disk" and not in_files:
+        raise UsageError("--cache disk keeps what was decoded from files, and the data has none", hint="--cache auto")
+    if options.cache != "auto":
+        return options.cache, f"images {where[options.cache]} ({size}), as asked"
+    free, files = free_memory(), in_files * sum(map(len, sets.values()))
+    if files <= MOST_FILES and needed <= MEMORY_SHARE * free:
+        return "ram", f"images in memory: {size} of {human(free)} free"
+    why = f"{files:,} files" if files > MOST_FILES else f"{size} is more than half of the free memory, {human(free)}"
+    if once:
+        return "none", f"images decoded when they are needed: {why}"
+    room = free_disk()
+    if in_files and needed <= DISK_SHARE * room:
+        place = cache_folder() / FOLDER
+        return "disk", f"images decoded once and kept in {place}, {size}: {why} (--cache none keeps nothing)"
+    full = f"the cache's disk has {human(room)} free" if in_files else "the data does not consist of files"
+    return "none", f"images decoded in every epoch: {why}, and {full}"
+
+
+def _bytes(source: Source, preprocess: Preprocess) -> int:
+    if _ready(source, preprocess) is not None:
+        return 0
+    return len(source) * preprocess.channels * preprocess.size[0] * preprocess.size[1]
+
+
+def human(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
 def decode_sets(
-    sets: dict[str, Source], preprocess: Preprocess, workers: int = 0, on_bad: str | None = None
+    sets: Mapping[str, Source], preprocess: Preprocess, workers: int = 0, on_bad: str | None = None
 ) -> dict[str, Decoded]:
     """Read and preprocess whole sets; how many images may be unreadable is judged over all of them together.
-
-    A set that is not for training is judged by itself too: a large training set does not excuse a ruined test set. One
-    unreadable image is no ruin, however small the set.
 
     Args:
         sets: by name.
@@ -67,13 +113,13 @@ def decode_sets(
 
     Raises DataError for unreadable images, with their number and the first reasons; ResourceError for lack of memory.
     """
-    decoded = {name: _decode(source, preprocess, workers, on_bad == "fail") for name, source in sets.items()}
-    _judge([entry for data in decoded.values() for entry in data.bad], sum(map(len, sets.values())), on_bad)
+    unreadable = Unreadable({name: len(source) for name, source in sets.items()}, on_bad)
+    decoded = {name: _decode(name, source, preprocess, workers, unreadable) for name, source in sets.items()}
+    unreadable.judge()
     for name, data in decoded.items():
-        if name != "train" and len(data.bad) > 1:
-            _judge(data.bad, len(sets[name]), on_bad, f" of the {name} set")
-    for name, data in decoded.items():
-        _check_classes(sets[name], data)
+        lost = np.setdiff1d(sets[name].targets, data.targets.numpy())
+        if len(lost):
+            raise class_lost([sets[name].classes[c] for c in lost], data.bad)
     return decoded
 
 
@@ -82,42 +128,44 @@ def decode(source: Source, preprocess: Preprocess, workers: int = 0, on_bad: str
     return decode_sets({"": source}, preprocess, workers, on_bad)[""]
 
 
-def _check_classes(source: Source, data: Decoded) -> None:
-    """Raise DataError when none of a class's images can be read: learning goes on without no class in silence."""
-    lost = np.setdiff1d(source.targets, data.targets.numpy())
-    if len(lost):
-        raise DataError(
-            f"no image of {', '.join(source.classes[c] for c in lost[:5])} can be read",
-            where=_listed(data.bad),
-            hint="mend them, or remove the class",
-        )
+def _decode(name: str, source: Source, preprocess: Preprocess, workers: int, unreadable: Unreadable) -> Decoded:
+    if (ready := _ready(source, preprocess)) is not None:
+        return Decoded(ready, torch.from_numpy(np.array(source.targets)), source.ids)
 
+    preprocess.is_applied(source)  # what was packed for another preprocess is no unreadable image
 
-def _decode(source: Source, preprocess: Preprocess, workers: int, strict: bool) -> Decoded:
     def one(index: int) -> Image | DataError:
         try:
-            return preprocess.image(source.image(index))
+            return preprocess.read(source, index)
         except DataError as error:
             return error
 
     images = _allocate(len(source), preprocess)
     pixels = images.numpy()
     kept: list[int] = []
-    bad: list[tuple[str, str]] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for start in range(0, len(source), CHUNK):
             chunk = range(start, min(start + CHUNK, len(source)))
             results = pool.map(one, chunk) if workers else map(one, chunk)
             for index, result in zip(chunk, results, strict=True):
                 if isinstance(result, DataError):
-                    if strict:
-                        raise result
-                    bad.append((source.ids[index], result.why or result.what))
+                    unreadable.add(name, index, source.ids[index], result)
                 else:
                     pixels[len(kept)] = result
                     kept.append(index)
     targets = torch.from_numpy(np.asarray(source.targets)[kept].copy())
-    return Decoded(images[: len(kept)], targets, [source.ids[i] for i in kept], bad)
+    return Decoded(images[: len(kept)], targets, [source.ids[i] for i in kept], unreadable.of(name))
+
+
+def _ready(source: Source, preprocess: Preprocess) -> Tensor | None:
+    """The images of arrays that need no work, without a copy: they may be mapped from a file."""
+    while isinstance(source, Relabelled):
+        source = source.source
+    if not isinstance(source, ArraySource) or source.images.shape[1:] != (preprocess.channels, *preprocess.size):
+        return None
+    untouched = source.applied is None and preprocess.threshold is None
+    usable = source.images.flags.writeable and source.images.flags.c_contiguous
+    return as_tensor(source.images) if usable and (untouched or preprocess.is_applied(source)) else None
 
 
 def _allocate(count: int, preprocess: Preprocess) -> Tensor:
@@ -127,46 +175,14 @@ def _allocate(count: int, preprocess: Preprocess) -> Tensor:
     except RuntimeError as error:
         text = " x ".join(f"{n:,}" for n in shape)
         raise ResourceError(
-            "the images do not fit into memory", why=f"{text} bytes are needed", hint="a smaller --image-size"
+            "the images do not fit into memory",
+            why=f"{text} bytes are needed",
+            hint="--cache disk, or a smaller --image-size",
         ) from error
 
 
-def _judge(bad: list[tuple[str, str]], total: int, on_bad: str | None, of: str = "") -> None:
-    allowed = total if on_bad == "skip" else int(total * MOST_BAD)
-    if len(bad) > allowed or len(bad) == total > 0:
-        raise DataError(
-            f"{len(bad):,} of {total:,} images{of} cannot be read",
-            where=_listed(bad),
-            why="all are bad" if len(bad) == total else f"more than {MOST_BAD:.0%}",
-            hint="mend or remove them" + ("" if len(bad) == total else ", or --on-bad skip"),
-        )
-
-
-def _listed(bad: list[tuple[str, str]]) -> str:
-    """The first unreadable images and the reasons."""
-    listed = "; ".join(f"{printable(name)}: {reason}" for name, reason in bad[:5])
-    return listed + (f"; and {len(bad) - 5:,} more" if len(bad) > 5 else "")
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order (N,) of an epoch: a permutation that only seed and epoch decide."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(mix_seed(seed, epoch)))
-
-
-def mix_seed(*parts: int) -> int:
-    """One 63-bit seed from several numbers, far from those of its neighbours."""
-    digest = hashlib.blake2b(b",".join(str(p).encode() for p in parts), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def training_steps(count: int, batch_size: int) -> int:
-    """Batches of an epoch. The last one, if it is not full, is left out, unless it is the only one."""
-    return max(1, count // batch_size)
-
-
-def training_batches(
-    data: Decoded, order: Tensor, batch_size: int, device: torch.device, first: int = 0
-) -> Iterator[Batch]:
-    """An epoch's batches, from step `first`."""
-    for step in range(first, training_steps(len(order), batch_size)):
-        yield data.batch(order[step * batch_size : (step + 1) * batch_size], device)
+def learn_statistics(preprocess: Preprocess, data: Samples) -> Preprocess:
+    """The same preprocess with mean and std of a set, of evenly spaced images where it is large."""
+    chosen = evenly(len(data), LEARNT if len(data) <= MOST_FILES else LEARNT_OF_MANY)
+    batches = data.batches(chosen.split(256), torch.device("cpu"))
+    return with_statistics(preprocess, (batch.images for batch in batches))

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import sys
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from tyro.conf import arg
+
+
+def cores() -> int:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +30,17 @@ class DataOptions:
     """Share held out for testing where there is neither a validation nor a test set."""
     image_shape: Annotated[tuple[int, ...] | None, arg(metavar="H W")] = None
     """Shape of the images in a .csv: H W, or C H W. Default: square and grey."""
-    label_column: Literal["auto", "first", "last", "none"] = "auto"
-    """Which column of a .csv holds the label."""
+    label_column: Annotated[str, arg(metavar="NAME")] = "auto"
+    """Which column of a table holds the label: auto, first, last, none, or a name."""
+    path_column: Annotated[str, arg(metavar="NAME")] = "auto"
+    """Which column of a table holds the images' paths, of a hub's data set the images: auto, first, last, or a name."""
     on_bad: Literal["fail", "skip"] | None = None
     """What to do with unreadable images. Default: skip up to 1 % of them, fail above."""
-    workers: int = 2
-    """Threads that decode images; 0 decodes in the main one. The outcome is the same."""
+    workers: int = field(default_factory=cores)
+    """Threads that decode images; 0 decodes in the main one. Default: one for each core. The outcome is the same."""
+    cache: Literal["auto", "ram", "disk", "none"] = "auto"
+    """Where decoded images are kept: ram, disk (a file in the cache folder; the second epoch decodes nothing), or none.
+    Default: in memory if half of what is free holds them, else on the disk if half of what is free there does."""
 
 
 @dataclass(frozen=True, kw_only=True)

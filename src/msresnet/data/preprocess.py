@@ -7,34 +7,38 @@ C channels, H and W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image as Pillow
-from PIL import ImageFilter, ImageOps
+from PIL import ImageFilter
 from torch import Tensor
 
+from msresnet.data.decode import file_size
 from msresnet.data.options import PreprocessOptions
+from msresnet.data.resize import Resize, resize
 from msresnet.data.sample import Image, Source
 from msresnet.errors import DataError, UsageError
 
-Resize = Literal["squash", "crop", "pad"]
 RESIZES = get_args(Resize)
 ADAPTIVE_OFFSET = 10
 """Grey levels that a pixel must be above its neighbourhood's mean, so that flat areas stay dark."""
 DEFAULT_SIDE, LARGEST_LIKE_DATA = 224, 256
 FEW = 256
 """About so many images are looked at before anything is decided."""
+LOOK = (32, 32)
+"""Scale, in pixels, at which files show whether they have colour."""
 TINY, ENLARGED = range(6, 16), 24
 """Images of so few pixels a side are enlarged: strides would leave nothing of them."""
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Grey or RGB, then resize, then threshold, then normalise.
+    """Resize, then grey or RGB, then threshold, then normalise.
 
     Args:
         size: (H, W) in pixels.
@@ -71,9 +75,33 @@ class Preprocess:
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise UsageError(f"mean {self.mean} and std {self.std}", why="they are finite, and std is above 0")
 
+    @property
+    def at_least(self) -> tuple[int, int]:
+        """(H, W): what the decoder must give at least. Every door decodes by it, so that all see the same pixels.
+
+        That is the size itself: nothing is enlarged that was not smaller, whatever the proportions.
+        """
+        return self.size
+
+    def read(self, source: Source, index: int) -> Image:
+        """One sample of a source, ready: uint8 (channels, H, W). Raises DataError for one that cannot be read."""
+        image = source.image(index, self.at_least)
+        return image if self.is_applied(source) else self.image(image)
+
+    def is_applied(self, source: Source) -> bool:
+        """Whether a source's images are ready. Raises DataError where something else was done to them."""
+        if source.applied is None:
+            return False
+        done = Preprocess.from_dict(source.applied)
+        if done.steps() != self.steps():
+            why = f"packed: {done.steps()}; wanted: {self.steps()}"
+            hint = "the images themselves, or msresnet data pack with the same settings"
+            raise DataError("the data was packed for another preprocess", why=why, hint=hint)
+        return True
+
     def image(self, image: Image) -> Image:
         """uint8 (1 or 3, any H, any W) -> uint8 (channels, H, W)."""
-        small = self._resized(self._coloured(image))
+        small = self._coloured(resize(image, self.size, self.resize))
         return small if self.threshold is None else self._thresholded(small)
 
     def tensor(self, images: Tensor) -> Tensor:
@@ -93,20 +121,6 @@ class Preprocess:
             return np.repeat(image, 3, axis=0)
         picture = Pillow.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
         return np.asarray(picture.convert("L"))[None]  # ITU-R 601 luma
-
-    def _resized(self, image: Image) -> Image:
-        height, width = self.size
-        if image.shape[1:] == self.size:
-            return image
-        picture = _picture(image)
-        if self.resize == "squash":
-            picture = picture.resize((width, height), Pillow.Resampling.BILINEAR)
-        elif self.resize == "crop":
-            picture = ImageOps.fit(picture, (width, height), Pillow.Resampling.BILINEAR)
-        else:
-            picture = ImageOps.pad(picture, (width, height), Pillow.Resampling.BILINEAR)
-        array = np.asarray(picture)
-        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
     def _thresholded(self, image: Image) -> Image:
         return np.stack([self._channel(channel) for channel in image])
@@ -168,11 +182,6 @@ def otsu(grey: npt.NDArray[np.uint8]) -> int:
     return int(plateau.mean())
 
 
-def _picture(image: Image) -> Pillow.Image:
-    """uint8 (C, H, W) as a Pillow image."""
-    return Pillow.fromarray(image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
-
-
 def to_uint8(array: npt.ArrayLike, value_range: tuple[float, float]) -> Image:
     """Any numbers to uint8: `value_range` is mapped to 0 to 255, what lies outside is clipped. Raises DataError."""
     values = np.asarray(array)
@@ -218,11 +227,12 @@ def plan(
     return Preprocess(size, channels, options.resize, options.threshold, options.binary), reasons
 
 
-def with_statistics(preprocess: Preprocess, images: Tensor) -> Preprocess:
-    """The same preprocess with mean and std (per channel) of preprocessed images (N, C, H, W) uint8."""
+def with_statistics(preprocess: Preprocess, images: Tensor | Iterable[Tensor]) -> Preprocess:
+    """The same preprocess with mean and std (per channel) of preprocessed images (N, C, H, W) uint8, or of parts."""
+    parts = images[:: max(1, len(images) // 10_000)].split(256) if isinstance(images, Tensor) else images
     # Counts of grey levels are exact, whatever the order, and small; the images as floats would fill the memory.
-    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
-    for part in images[:: max(1, len(images) // 10_000)].split(256):
+    counts = torch.zeros(preprocess.channels, 256, dtype=torch.float64)
+    for part in parts:
         counts += torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in part.unbind(1)])
     share = counts / counts.sum(1, keepdim=True)
     levels = torch.arange(256, dtype=torch.float64) / 255
@@ -245,13 +255,36 @@ def look(source: Source) -> tuple[set[tuple[int, int]], bool]:
     sizes: set[tuple[int, int]] = set()
     grey = True
     for index in _places(len(source)):
+        path = source.path(index)
         try:
-            image = source.image(index)
+            image = source.image(index, None if path is None else LOOK)
+            sizes.add((image.shape[1], image.shape[2]) if path is None else file_size(path))
         except DataError:
             continue
-        sizes.add((image.shape[1], image.shape[2]))
         grey = grey and (image.shape[0] == 1 or is_grey(image))
     return sizes, grey
+
+
+def choose(options: PreprocessOptions, source: Source) -> tuple[Preprocess, list[str]]:
+    """The preprocess for a training set, before mean and std are known, and the reasons in words.
+
+    Raises UsageError where packed images are to go through something else.
+    """
+    if source.applied is None:
+        sizes, grey = look(source)
+        return plan(options, sizes, grey, len(source))
+    done = Preprocess.from_dict(source.applied)
+    size = None if options.image_size is None else (options.image_size[0], options.image_size[-1])
+    asked = {
+        "image-size": (size, done.size),
+        "channels": (options.channels, done.channels),
+        "threshold": (options.threshold, done.threshold),
+    }
+    for name, (wanted, was) in asked.items():
+        if wanted not in (None, was):
+            what = f"--{name}, but the data was packed with another"
+            raise UsageError(what, why=f"packed: {done.steps()}", hint="leave it out, or msresnet data pack anew")
+    return done, [f"packed as {done.steps()}"]
 
 
 def is_grey(image: Image) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +44,10 @@ class Source(ABC):
         classes: names, in the order of the class indices.
         targets: class index of each sample (N,).
         ids: where each sample comes from: a path, or a file and a record.
+        applied: what the images went through already, as `Preprocess.to_dict` says it; None for images as they came.
     """
+
+    applied: dict[str, Any] | None = None
 
     def __init__(self, classes: Sequence[str], targets: npt.NDArray[np.int64], ids: Sequence[str]) -> None:
         self.classes, self.targets, self.ids = tuple(classes), targets, ids
@@ -51,8 +56,13 @@ class Source(ABC):
         return len(self.targets)
 
     @abstractmethod
-    def image(self, index: int) -> Image:
-        """Decode one image (C, H, W). Raises DataError for one that cannot be read."""
+    def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
+        """Decode one image (C, H, W). Raises DataError for one that cannot be read.
+
+        Args:
+            index: of the sample.
+            at_least: (H, W) in pixels: decode at no less than this where the format can reduce. None: whole.
+        """
 
     def __getitem__(self, index: int) -> Sample:
         return Sample(self.image(index), int(self.targets[index]), self.ids[index])
@@ -60,6 +70,10 @@ class Source(ABC):
     def split_key(self, index: int) -> bytes:
         """What decides the split of a sample: its id, unless the source knows better."""
         return self.ids[index].encode("utf-8", "surrogateescape")
+
+    def path(self, index: int) -> Path | None:
+        """The file that holds this sample and nothing else; None where there is none."""
+        return None
 
 
 class ArraySource(Source):
@@ -71,7 +85,7 @@ class ArraySource(Source):
         super().__init__(classes, targets, [f"{name}[{i}]" for i in range(len(targets))])
         self.images = images
 
-    def image(self, index: int) -> Image:
+    def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
         """One image (C, H, W)."""
         return self.images[index]  # type: ignore[no-any-return]
 
@@ -80,20 +94,43 @@ class ArraySource(Source):
         return bytes(self.images[index].tobytes())
 
 
+class Chosen(Sequence[str]):
+    """Some of many texts, by their indices (N,), without a list of them."""
+
+    def __init__(self, texts: Sequence[str], indices: npt.NDArray[np.int64]) -> None:
+        self.texts, self.indices = texts, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self.texts[int(i)] for i in self.indices[index]]
+        return self.texts[int(self.indices[index])]
+
+
 class Subset(Source):
     """Some samples of a source, with the classes of the whole."""
 
     def __init__(self, source: Source, indices: npt.NDArray[np.int64]) -> None:
-        super().__init__(source.classes, source.targets[indices], [source.ids[i] for i in indices])
-        self.source, self.indices = source, indices
+        super().__init__(source.classes, source.targets[indices], Chosen(source.ids, indices))
+        self.source, self.indices, self.applied = source, indices, source.applied
 
-    def image(self, index: int) -> Image:
+    def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
         """One image (C, H, W)."""
-        return self.source.image(int(self.indices[index]))
+        return self.source.image(int(self.indices[index]), at_least)
 
     def split_key(self, index: int) -> bytes:
         """The key in the whole."""
         return self.source.split_key(int(self.indices[index]))
+
+    def path(self, index: int) -> Path | None:
+        """The file in the whole."""
+        return self.source.path(int(self.indices[index]))
 
 
 class Relabelled(Source):
@@ -103,12 +140,16 @@ class Relabelled(Source):
         lookup = np.array([classes.index(name) for name in source.classes] or [0], dtype=np.int64)
         targets = np.where(source.targets >= 0, lookup[source.targets], UNLABELLED)
         super().__init__(classes, targets, source.ids)
-        self.source = source
+        self.source, self.applied = source, source.applied
 
-    def image(self, index: int) -> Image:
+    def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
         """One image (C, H, W)."""
-        return self.source.image(index)
+        return self.source.image(index, at_least)
 
     def split_key(self, index: int) -> bytes:
         """The key before relabelling."""
         return self.source.split_key(index)
+
+    def path(self, index: int) -> Path | None:
+        """The file before relabelling."""
+        return self.source.path(index)

@@ -17,18 +17,27 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.options import DataOptions
-from msresnet.data.sample import Relabelled, Source, Subset
+from msresnet.data.sample import UNLABELLED, Relabelled, Source, Subset
+from msresnet.data.sources.crops import crop_sets, crops
 from msresnet.data.sources.digits import digits
 from msresnet.data.sources.folder import folder, split_folders
+from msresnet.data.sources.hub import hub
 from msresnet.data.sources.idx import idx_pair, idx_splits, labels_beside
 from msresnet.data.sources.mnist import mnist
+from msresnet.data.sources.packed import packed_splits
 from msresnet.data.sources.pixels import EXTENSIONS as TABLES
 from msresnet.data.sources.pixels import pixels
+from msresnet.data.sources.table import holds_paths, table
+from msresnet.data.sources.wds import PREFIX as SHARDS
+from msresnet.data.sources.wds import shards
 from msresnet.errors import DataError, UsageError, nearest
+from msresnet.hub import PREFIX as HUB
 
 VAL_SHARE, MOST_HELD_OUT = 0.1, 5_000
 """What is held out for validation when nobody says; more images than this would only take from training."""
 HASH_BITS = 63
+MOST_ALONE = 50
+"""More classes than this, of one image each, are no classes: the wrong column was read."""
 Role = Literal["val", "test"]
 
 
@@ -104,21 +113,26 @@ def read_any(spec: str, options: DataOptions, like: Source | None = None) -> tup
     """
     if spec in _NAMED:
         return _NAMED[spec]()
+    for prefix, read in _PREFIXED.items():
+        if spec.startswith(prefix):
+            return read(spec, options)
     path = _existing(spec)
     if path is None:
         close = nearest(spec, _NAMED)
-        raise DataError(
-            f"there is no data at {spec!r}", hint=f"--data {close}" if close else "digits, mnist, a folder or a file"
-        )
-    if path.is_file():
-        return _file(path, options, like)
+        raise DataError(f"there is no data at {spec!r}", hint=f"--data {close}" if close else FORMS)
+    return _file(path, options, like) if path.is_file() else _folder(path, options, like)
+
+
+def _folder(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:
+    if sets := dict[str, Source](packed_splits(path)):
+        return sets, [f"packed images in {path}"]
     if sets := dict[str, Source](idx_splits(path)):
         return sets, [f"IDX files in {path}"]
     if tables := _tables(path):
-        first = pixels(tables["train"], options, like)
-        rest = {split: pixels(tables[split], options, first[0]) for split in tables if split != "train"}
-        read = {"train": first, **rest}
-        return {split: source for split, (source, _) in read.items()}, [n for _, notes in read.values() for n in notes]
+        return _read_tables(tables, options, like)
+    boxes, notes = crop_sets(path)
+    if boxes:
+        return boxes, notes
     below = split_folders(path)
     if "train" in below or {"val", "test"} <= below.keys():
         read_folders = {split: folder(sub) for split, sub in below.items()}
@@ -155,14 +169,24 @@ def whole(spec: str, options: DataOptions, role: Role, like: Source | None = Non
 
 
 def _file(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:
-    if path.suffix.lower() in TABLES:
-        source, notes = pixels(path, options, like)
-        return {"train": source}, notes
+    kind = path.suffix.lower()
+    if kind in TABLES:
+        return table(path, options) if holds_paths(path, options) else _pixels(path, options, like)
     if "ubyte" in path.name:
         return {"train": idx_pair(path, labels_beside(path))}, [f"IDX file {path.name}"]
-    raise DataError(
-        "this file is no known form of data", where=str(path), hint="a .csv of pixels, an IDX file, or a folder"
-    )
+    if kind == ".json":
+        boxes, notes = crops(path)
+        return {"train": boxes}, notes
+    if kind == ".tar":
+        return shards(f"{SHARDS}{path}", options)
+    if kind in (".parquet", ".arrow"):
+        return hub(f"{HUB}{path}", options)
+    raise DataError("this file is no known form of data", where=str(path), hint=FORMS)
+
+
+def _pixels(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:
+    source, notes = pixels(path, options, like)
+    return {"train": source}, notes
 
 
 def _tables(path: Path) -> dict[str, Path]:
@@ -171,10 +195,33 @@ def _tables(path: Path) -> dict[str, Path]:
     return {split: paths[0] for split, paths in found.items() if paths} if found["train"] else {}
 
 
+def _read_tables(
+    tables: dict[str, Path], options: DataOptions, like: Source | None
+) -> tuple[dict[str, Source], list[str]]:
+    """One table a set; the training table says what the pixels of all mean. Raises DataError."""
+    sets: dict[str, Source] = {}
+    notes: list[str] = []
+    for split, path in tables.items():
+        read, more = _file(path, options, sets.get("train", like))
+        if len(read) != 1:
+            why = (
+                f"it holds {', '.join(read)}, and others stand beside it: {', '.join(p.name for p in tables.values())}"
+            )
+            raise DataError("a table of one set holds several", where=str(path), why=why, hint=f"--data {path}")
+        sets[split] = next(iter(read.values()))
+        notes += [note for note in more if note not in notes]
+    return sets, notes
+
+
 _NAMED: dict[str, Callable[[], tuple[dict[str, Source], list[str]]]] = {
     "digits": lambda: ({"train": digits()}, ["scikit-learn's digits, embedded"]),
     "mnist": lambda: (dict(mnist()), ["MNIST from the cache"]),
 }
+_PREFIXED: dict[str, Callable[[str, DataOptions], tuple[dict[str, Source], list[str]]]] = {HUB: hub, SHARDS: shards}
+FORMS = (
+    "digits, mnist, a folder (class folders, or COCO's annotations), a table of paths and labels or of pixels (.csv), "
+    "IDX files, COCO instances (.json), hf:user/name, wds:shards-{000..099}.tar"
+)
 
 
 def _check_labels(train: Source) -> None:
@@ -183,6 +230,9 @@ def _check_labels(train: Source) -> None:
     if (train.targets < 0).any():
         raise DataError("the training data has no labels", hint="--label-column first, or class folders")
     present = [name for i, name in enumerate(train.classes) if (train.targets == i).any()]
+    if len(train) == len(present) > MOST_ALONE:
+        why = f"{len(train):,} images, {len(present):,} classes"
+        raise DataError("every image has a class of its own", why=why, hint="--label-column NAME, first, last or none")
     if len(present) < 2:
         raise DataError(
             "there is only one class", why=f"all images are {present[0]!r}", hint="add images of something else"
@@ -213,13 +263,14 @@ def hold_out(source: Source, fraction: float, salt: str) -> tuple[Source, Source
     """
     if not 0 < fraction < 1:
         raise UsageError(f"a share of {fraction} cannot be held out", why="it must lie between 0 and 1")
-    keys = np.array([_hash(source.split_key(i), salt) for i in range(len(source))])
-    classes = [np.unique(keys[source.targets == target]) for target in np.unique(source.targets)]
+    keys = np.fromiter((_hash(source.split_key(i), salt) for i in range(len(source))), np.int64, len(source))
+    order = np.lexsort((keys, source.targets))  # class by class, each by key
+    first = np.flatnonzero(np.diff(source.targets[order], prepend=UNLABELLED - 1))
+    lowest, highest = keys[order[first]], keys[order[np.append(first[1:], len(order)) - 1]]
     bound = int(fraction * 2**HASH_BITS)
-    lowest = [members[0] for members in classes if len(members) > 1 and members[0] >= bound]
-    held = (keys < bound) | np.isin(keys, lowest)
+    held = (keys < bound) | np.isin(keys, lowest[(lowest != highest) & (lowest >= bound)])
     # After the others: what training lacks cannot be learnt.
-    held &= ~np.isin(keys, [members[-1] for members in classes if np.isin(members, keys[held]).all()])
+    held &= ~np.isin(keys, highest[np.logical_and.reduceat(held[order], first)])
     return _subset(source, ~held), _subset(source, held)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from msresnet.bundle import Bundle
 from msresnet.data.decode import printable
-from msresnet.data.loaders import Decoded, decode
+from msresnet.data.loaders import Samples, open_sets
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Source
 from msresnet.errors import DataError, UsageError
@@ -28,30 +28,33 @@ MOST_CLASSES = 100
 MOST_MISTAKES = 10
 
 
-def prepare(bundle: Bundle, source: Source, options: DataOptions) -> Decoded:
+def prepare(bundle: Bundle, source: Source, options: DataOptions) -> Samples:
     """A set as a model takes it, its classes matched by name.
 
     Raises DataError for classes that the model does not know, unlabelled samples, and unreadable images.
     """
-    return decode(_matched(source, bundle), bundle.preprocess, options.workers, options.on_bad)
+    sets, _ = open_sets({"": _matched(source, bundle)}, bundle.preprocess, options, once=True)
+    return sets[""]
 
 
-def evaluate(predictor: Predictor, data: Decoded, split: str) -> Evaluation:
+def evaluate(predictor: Predictor, data: Samples, split: str) -> Evaluation:
     """Measure a model on a prepared set; `split` is what the figures say it is."""
     bundle = predictor.bundle
     start = time.perf_counter()
-    results = predictor.predict_decoded(data)
+    results, indices = predictor.predict_set(data)
     spent = time.perf_counter() - start
-    measured = bundle.task.evaluate(results, data.targets.numpy())
+    measured = bundle.task.evaluate(results, data.targets[indices].numpy())
     figures: dict[str, Any] = {"task": bundle.task.name, "split": split, **measured.metrics}
-    figures["inference_images_per_second"] = round(len(data) / spent, 1) if spent else 0.0
+    figures["inference_images_per_second"] = round(len(results) / spent, 1) if spent else 0.0
     figures["params"] = sum(p.numel() for p in bundle.model.parameters())
     figures["macs"] = count_macs(bundle.model)
     names = bundle.task.class_names
     if len(names) <= MOST_CLASSES:
         figures["confusion"] = confusion(results.indices, measured.targets, len(names)).tolist()
     figures["worst"] = worst(measured)
-    if predictor.model.num_exits > 1:
+    if predictor.tta != "none":
+        figures["tta"] = predictor.tta
+    elif predictor.model.num_exits > 1:
         figures |= cost_curve(predictor.model, bundle.task, predictor.exit_outputs(data), measured)
     if data.bad:
         figures["unreadable"] = len(data.bad)

@@ -25,12 +25,14 @@ class Input:
     data: bytes | None = None
     error: DataError | None = None
 
-    def decode(self) -> Image | DataError:
-        """The image (C, H, W) uint8, or why there is none."""
+    def decode(self, at_least: tuple[int, int] | None = None) -> Image | DataError:
+        """The image (C, H, W) uint8, or why there is none; `at_least` as `Preprocess` says it."""
         if self.error is not None:
             return self.error
         try:
-            return decode_file(self.id) if self.data is None else decode_bytes(self.data, self.id)
+            if self.data is None:
+                return decode_file(self.id, at_least)
+            return decode_bytes(self.data, self.id, at_least)
         except DataError as error:
             return error
 

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
-from msresnet.data.loaders import Decoded
+from msresnet.data.loaders import Samples
+from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import Image
 from msresnet.errors import DataError
-from msresnet.infer.config import Budget
+from msresnet.infer.config import TTA, Budget, check_views
 from msresnet.infer.exits import EarlyExit
 from msresnet.infer.inputs import Input
+from msresnet.infer.tta import averaged
 from msresnet.nn.folding import fold
 from msresnet.results import Classification
 from msresnet.runtime import choose_device
@@ -37,14 +39,21 @@ class Predictor:
         device: 'auto' or a device's name.
         batch_size: images at a time.
         budget: for a network with several exits, when to stop; None always goes to the end.
+        tta: views of each image whose outputs are averaged; not beside a budget.
 
     Raises UsageError for a budget that the network cannot keep.
     """
 
     def __init__(
-        self, bundle: Bundle, device: str = "auto", batch_size: int = 64, budget: Budget | None = None
+        self,
+        bundle: Bundle,
+        device: str = "auto",
+        batch_size: int = 64,
+        budget: Budget | None = None,
+        tta: TTA = "none",
     ) -> None:
-        self.bundle, self.batch_size = bundle, max(1, batch_size)
+        check_views(tta, budget)
+        self.bundle, self.batch_size, self.tta = bundle, max(1, batch_size), tta
         self.device, _ = choose_device(device)
         self.model = fold(bundle.model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.early: EarlyExit | None = None
@@ -53,27 +62,44 @@ class Predictor:
             self.early = EarlyExit(self.model, bundle.task, budget, image)
 
     def predict(self, images: Sequence[Image], ids: Sequence[str]) -> Classification:
-        """Results for decoded images of any size, before preprocessing."""
+        """Results for decoded images of any size, before preprocessing.
+
+        Files are decoded at no less than `Preprocess.at_least` everywhere, `decode_all` among them.
+        """
         ready = torch.from_numpy(np.stack([self.bundle.preprocess.image(i) for i in images]))
         return self.predict_ready(ready, ids)
 
     def predict_ready(self, images: Tensor, ids: Sequence[str]) -> Classification:
         """Results for preprocessed images (N, C, H, W) uint8."""
-        parts = images.split(self.batch_size)
-        if self.early is None:
-            return self.bundle.task.decode(torch.cat([self._outputs(part) for part in parts]), ids)
-        answers, exits = zip(*(self._early(part, self.early) for part in parts), strict=True)
-        return replace(self.bundle.task.decode(torch.cat(answers), ids), exits=torch.cat(exits).numpy())
+        answers, exits = zip(*(self._answers(part) for part in images.split(self.batch_size)), strict=True)
+        return self._results(answers, exits, ids)
+
+    def _answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) uint8 -> (B, K), and the exit of each (B,) where there is a budget, on the CPU."""
+        return self._early(images, self.early) if self.early is not None else (self._outputs(images), torch.empty(0))
+
+    def _results(self, answers: Sequence[Tensor], exits: Sequence[Tensor], ids: Sequence[str]) -> Classification:
+        results = self.bundle.task.decode(torch.cat([*answers]), ids)
+        return results if self.early is None else replace(results, exits=torch.cat([*exits]).numpy())
 
     @torch.inference_mode()
-    def exit_outputs(self, data: Decoded) -> list[Tensor]:
-        """The outputs (N, K) of every exit for a decoded set."""
-        parts = [self.model(self._input(part), exits=True) for part in data.images.split(self.batch_size)]
-        return [torch.cat([answer.cpu() for answer in answers]) for answers in zip(*parts, strict=True)]
+    def exit_outputs(self, data: Samples) -> list[Tensor]:
+        """The outputs (N, K) of every exit for the readable images of a set."""
+        batches = data.in_order(self.batch_size, self.device)
+        parts = [[answer.cpu() for answer in self.model(self._input(b.images), exits=True)] for b in batches]
+        return [torch.cat(answers) for answers in zip(*parts, strict=True)]
 
-    def predict_decoded(self, data: Decoded) -> Classification:
-        """Results for a decoded set."""
-        return self.predict_ready(data.images, data.ids)
+    def predict_set(self, data: Samples) -> tuple[Classification, Tensor]:
+        """Results for the readable images of a set, and which they are: indices (N,)."""
+        answers, exits, indices = [], [], []
+        for batch in data.in_order(self.batch_size, self.device):
+            outputs, left = self._answers(batch.images)
+            answers.append(outputs)
+            exits.append(left)
+            indices.append(batch.indices)
+        found = torch.cat(indices)
+        results = self._results(answers, exits, [data.ids[i] for i in found.tolist()])
+        return results, found
 
     @torch.inference_mode()
     def _outputs(self, images: Tensor) -> Tensor:
@@ -83,7 +109,7 @@ class Predictor:
             # Matrix products of one row take another path, whose last bit differs; with two rows an image gets the
             # same answer alone as in company.
             images = images.repeat(2, 1, 1, 1)
-        return self.model(self._input(images))[:count].cpu()  # type: ignore[no-any-return]
+        return averaged(self.model, self._input(images), self.tta)[:count].cpu()
 
     @torch.inference_mode()
     def _early(self, images: Tensor, early: EarlyExit) -> tuple[Tensor, Tensor]:
@@ -113,11 +139,14 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def decode_all(inputs: Iterable[Input], workers: int) -> Iterator[tuple[str, Image | DataError]]:
-    """Decode images in order, some ahead in threads; an unreadable one gives its error."""
+def decode_all(
+    inputs: Iterable[Input], preprocess: Preprocess, workers: int
+) -> Iterator[tuple[str, Image | DataError]]:
+    """Decode images as `preprocess` needs them, in order, some ahead in threads; an unreadable one gives its error."""
     if workers == 0:
-        yield from ((item.id, item.decode()) for item in inputs)
+        yield from ((item.id, item.decode(preprocess.at_least)) for item in inputs)
         return
     with ThreadPoolExecutor(workers) as pool:
         for chunk in batched(inputs, 16 * workers):
-            yield from zip([item.id for item in chunk], pool.map(lambda item: item.decode(), chunk), strict=True)
+            images = pool.map(lambda item: item.decode(preprocess.at_least), chunk)
+            yield from zip([item.id for item in chunk], images, strict=True)

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from msresnet.bundle import Bundle
-from msresnet.data.loaders import Decoded
+from msresnet.data.loaders import Samples
 from msresnet.explain.attribution import grad_cam
 from msresnet.explain.scales import ScaleResponse, by_field, scale_responses
 from msresnet.files import write_text
@@ -32,7 +32,7 @@ class Story:
 
     bundle: Bundle
     evaluation: Evaluation
-    data: Decoded
+    data: Samples
     history: Sequence[dict[str, Any]]
     notes: Sequence[str]
     environment: dict[str, Any]
@@ -46,17 +46,11 @@ def write_report(path: Path, story: Story) -> None:
 
 def render(story: Story) -> str:
     """The report as HTML text, without a reference to anything outside."""
-    environment = Environment(
-        loader=PackageLoader("msresnet.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     evaluation = story.evaluation
     correct = evaluation.predictions.indices == evaluation.targets
     examples, responses = _examples(story, correct)
-    return environment.get_template("report.html.jinja").render(
+    return fill(
+        "report.html.jinja",
         title=f"{story.bundle.architecture} · {evaluation.metrics['split']} set",
         metrics=evaluation.metrics,
         bundle=story.bundle,
@@ -74,6 +68,18 @@ def render(story: Story) -> str:
         environment=story.environment,
         command=story.command,
     )
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of this folder as HTML text; what is put in is escaped."""
+    environment = Environment(
+        loader=PackageLoader("msresnet.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def _cost(story: Story) -> Markup | None:
@@ -124,12 +130,19 @@ def _examples(
         index = int(next((m for m in members if correct[m]), members[0]))
         answer = int(story.evaluation.predictions.indices[index])
         cards.append(_card(story, index, answer))
-        responses += scale_responses(story.bundle, story.data.images[index].numpy(), answer)
+        responses += scale_responses(story.bundle, _image(story, index), answer)
     return cards, responses
 
 
+def _image(story: Story, index: int) -> npt.NDArray[np.uint8]:
+    """The picture (C, H, W) that an answer belongs to: a set may have lost images that could not be read."""
+    place = story.data.ids.index(story.evaluation.predictions.ids[index])
+    pixels: npt.NDArray[np.uint8] = story.data.image(place).numpy()
+    return pixels
+
+
 def _card(story: Story, index: int, target: int) -> dict[str, Any]:
-    image = story.data.images[index].numpy()
+    image = _image(story, index)
     result = story.evaluation.predictions[index]
     return {
         "id": result.ids[0],

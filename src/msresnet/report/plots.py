@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from PIL import Image as Pillow
 
 from msresnet.explain.explanation import Explanation
@@ -65,7 +66,8 @@ def blank_axes(figure: Figure, width: float, height: float) -> Any:
     return axes
 
 
-def _axes(figure: Figure, *position: int) -> Any:
+def plain_axes(figure: Figure, *position: int | SubplotSpec) -> Any:
+    """Axes with two lines and a faint grid."""
     axes = figure.add_subplot(*position)
     axes.patch.set_alpha(0)
     axes.tick_params(colors=GREY, labelsize=9)
@@ -76,7 +78,8 @@ def _axes(figure: Figure, *position: int) -> Any:
     return axes
 
 
-def _label(axes: Any, title: str, x: str, y: str) -> None:
+def labelled(axes: Any, title: str, x: str, y: str) -> None:
+    """Say what axes show."""
     axes.set_title(title, color=GREY, fontsize=10, loc="left")
     axes.set_xlabel(x, color=GREY, fontsize=9)
     axes.set_ylabel(y, color=GREY, fontsize=9)
@@ -95,55 +98,55 @@ def curves(history: Sequence[dict[str, Any]]) -> str:
     figure = new_figure(8, 2.9)
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(epochs) < 3 else None
-    losses, scores = _axes(figure, 1, 2, 1), _axes(figure, 1, 2, 2)
+    losses, scores = plain_axes(figure, 1, 2, 1), plain_axes(figure, 1, 2, 2)
     losses.plot(epochs, [row["train_loss"] for row in history], color=BLUE, label="training", marker=marker)
     metric = next((k for k in history[0] if k.startswith("val_") and k != "val_loss"), None)
     if metric is not None:
         losses.plot(epochs, [row["val_loss"] for row in history], color=ORANGE, label="validation", marker=marker)
         scores.plot(epochs, [100 * row[metric] for row in history], color=ORANGE, marker=marker)
     losses.legend(frameon=False, labelcolor=GREY, fontsize=9)
-    _label(losses, "Loss", "epoch", "nats")
-    _label(scores, "Validation top-1", "epoch", "%")
+    labelled(losses, "Loss", "epoch", "nats")
+    labelled(scores, "Validation top-1", "epoch", "%")
     return svg(figure)
 
 
 def reliability_plot(rows: Sequence[tuple[float, float, int]]) -> str:
     """Accuracy against confidence (mean confidence, accuracy, count), as SVG."""
     figure = new_figure(3.6, 3.2)
-    axes = _axes(figure, 1, 1, 1)
+    axes = plain_axes(figure, 1, 1, 1)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
     confidences, accuracies, counts = (np.array(column) for column in zip(*rows, strict=True))
     sizes = 15 + 120 * counts / counts.max()
     axes.scatter(confidences, accuracies, s=sizes, color=BLUE, alpha=0.75, clip_on=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    _label(axes, "Is it as sure as it should be?", "stated probability", "share correct")
+    labelled(axes, "Is it as sure as it should be?", "stated probability", "share correct")
     return svg(figure)
 
 
 def cost_plot(exits: Sequence[dict[str, Any]], budgets: Sequence[dict[str, Any]], metric: str) -> str:
     """Accuracy against multiply-adds: at each exit, and where images leave as soon as they are sure, as SVG."""
     figure = new_figure(4.6, 3.2)
-    axes = _axes(figure, 1, 1, 1)
+    axes = plain_axes(figure, 1, 1, 1)
     for rows, colour, label in ((exits, ORANGE, "all at one exit"), (budgets, BLUE, "each when it is sure")):
         points = sorted((row["macs"] / 1e6, 100 * row[metric]) for row in rows)
         axes.plot([x for x, _ in points], [y for _, y in points], color=colour, marker="o", markersize=4, label=label)
     axes.legend(frameon=False, labelcolor=GREY, fontsize=9, loc="lower right")
-    _label(axes, "Accuracy against cost", "million multiply-adds an image", f"{metric}, %")
+    labelled(axes, "Accuracy against cost", "million multiply-adds an image", f"{metric}, %")
     return svg(figure)
 
 
 def scale_bars(rows: Sequence[tuple[str, float]]) -> str:
     """The mean share of each scale, as SVG."""
     figure = new_figure(4.6, 0.7 + 0.34 * len(rows))
-    axes = _axes(figure, 1, 1, 1)
+    axes = plain_axes(figure, 1, 1, 1)
     names, shares = [r[0] for r in rows][::-1], [100 * r[1] for r in rows][::-1]
     axes.barh(names, shares, color=BLUE, height=0.62)
     for i, share in enumerate(shares):
         axes.text(share + 0.8, i, f"{share:.0f} %", va="center", color=GREY, fontsize=9)
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, max(shares) * 1.15)
-    _label(axes, "Response of each scale", "share, %", "")
+    axes.set_xlim(0, max(shares) * 1.15 or 1)
+    labelled(axes, "Response of each scale", "share, %", "")
     return svg(figure)
 
 

@@ -45,6 +45,10 @@ class Task(ABC):
         return torch.stack([self.loss(outputs, encoded) for outputs in answers]).mean()
 
     @abstractmethod
+    def imitate(self, outputs: Tensor, truth: Tensor, temperature: float) -> Tensor:
+        """How far outputs are from a teacher's: a scalar to minimise, the mean over the batch."""
+
+    @abstractmethod
     def decode(self, outputs: Tensor, ids: Sequence[str]) -> Results:
         """Outputs of a network -> results for people."""
 

@@ -14,14 +14,20 @@ from tyro.conf import arg
 from msresnet.data.options import DataOptions, PreprocessOptions
 from msresnet.errors import UsageError
 
+Auto = Literal["auto"]
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """What is trained, for how long, and how."""
+class RunOptions:
+    """What is trained on what, and where the run goes."""
 
+    recipe: str | None = None
+    """A set of settings with a name and a measured score, see `msresnet train --recipe list`; other settings given
+    here replace its own."""
     data: str = "digits"
-    """digits (embedded), mnist, a folder of class folders, a folder with train/ and val/ or test/, IDX files, or a
-    .csv of pixels."""
+    """digits (embedded), mnist, a folder of class folders, a folder with train/ and val/ or test/, a .csv of paths and
+    labels or of pixels, COCO's JSON (one image a box), IDX files, a folder that `msresnet data pack` wrote, hf:name, or
+    wds:shards-{000..099}.tar."""
     model: str = "auto"
     """A name from `msresnet models`. Default: msresnet_micro for images up to 32 pixels (on a GPU, for grey ones),
     else msresnet18."""
@@ -37,34 +43,81 @@ class TrainingOptions:
     resume: bool = False
     """Continue the newest run, or the one in --output, exactly where it was."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions:
+    """For how long, and with which steps."""
+
     epochs: int | None = None
     """Passes over the training data. Default: 20, or as many as --time-limit allows."""
     time_limit: str | None = None
     """Longest training time, such as 90s, 2m, 1h30m; the schedule is scaled to fit."""
-    batch_size: int = 128
-    """Images in a step."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """adamw, or sgd with Nesterov momentum."""
-    lr: float | None = None
-    """Highest learning rate. Default at batch 128: adamw 0.008 under a million parameters, else 0.002; sgd 0.3."""
+    batch_size: int | Auto = 128
+    """Images in a step, over all processes together; auto: the one with the most images a second that fits."""
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    """adamw; sgd with Nesterov momentum; muon (orthogonal steps) for convolutions with adamw for the rest."""
+    lr: float | Auto | None = None
+    """Highest learning rate; auto: found by a sweep before training. Default at batch 128: adamw 0.008 under a million
+    parameters, else 0.002; sgd 0.3; muon 0.02."""
     weight_decay: float | None = None
-    """On weights of two and more dimensions. Default: 0.05 for adamw, 0.0005 for sgd."""
-    schedule: Literal["cosine", "one-cycle"] = "cosine"
-    """cosine: warm-up, then down. one-cycle: up and down, the momentum the other way."""
+    """On weights of two and more dimensions. Default: 0.05 for adamw, 0.0005 for sgd, 0.01 for muon."""
+    schedule: Literal["cosine", "one-cycle", "linear"] = "cosine"
+    """cosine or linear: warm-up, then down. one-cycle: up and down, the momentum the other way."""
     warmup: float | None = None
     """Share of the schedule in which the learning rate rises, 0.1 by default; one-cycle has its own."""
-    label_smoothing: float = 0.05
-    """Probability spread over all classes in the targets."""
     clip_grad: float | None = None
     """Largest norm of the gradient. Default: no limit."""
     ema: float = 0.998
     """Decay of the averaged weights for each step; 0 keeps none. The better of raw and averaged is kept."""
     patience: int | None = None
     """Stop after so many epochs without a better validation score. Default: never."""
+    validate_every: int = 1
+    """Epochs from one validation to the next; the last epoch is always validated."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer to the one below it, for fine-tuning: 0.75."""
+    freeze: int = 0
+    """Stages that keep their weights, the stem first: 1 is the stem, 2 the first stage too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningOptions:
+    """What is learnt beyond the labels as they are."""
+
+    label_smoothing: float = 0.05
+    """Probability spread over all classes in the targets."""
     drop_rate: float = 0.0
     """Dropout before the classifier."""
     drop_path_rate: float = 0.0
     """Stochastic depth of the last block."""
+    balance: Literal["none", "sample", "loss"] = "none"
+    """For classes of different size: draw all classes equally often, or weigh the loss by their rarity."""
+    teacher: str | None = None
+    """A trained model (a run, a bundle, hf:user/repo) whose answers are learnt beside the labels."""
+    teacher_share: float = 0.5
+    """Share of the teacher in the loss."""
+    temperature: float = 2.0
+    """Softens the answers of teacher and student."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeOptions:
+    """Training at several image sizes."""
+
+    train_sizes: Annotated[tuple[int, ...], arg(metavar="PIXELS")] = ()
+    """Longer sides that training sees, such as 128 160 192; each batch has one of them, none above --image-size, which
+    is the size of use. Default: that alone."""
+    size_batches: Annotated[tuple[int, ...], arg(metavar="IMAGES")] = ()
+    """Batch size for each of --train-sizes. Default: --batch-size for the largest, more for the smaller, by area."""
+    size_schedule: Literal["progressive", "random"] = "progressive"
+    """progressive: from the smallest to the largest; random: any of them in each step."""
+    finish: float = 0.0
+    """Last share of the training, at --image-size and without random changes, in which only classifier and
+    normalisation learn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentOptions:
+    """Random changes of the training images."""
 
     augment: Literal["auto", "none"] = "auto"
     """auto: by the kind of images; each of the following replaces its part."""
@@ -75,45 +128,89 @@ class TrainingOptions:
     rotate: float | None = None
     """Largest turn in degrees."""
     scale: float | None = None
-    """Largest relative change of size."""
+    """Largest relative change of the object's size: 1 is from half to double."""
+    shear: float | None = None
+    """Largest slant, as a share of the side."""
+    policy: float | None = None
+    """Strength, 0 to 1, of two random changes of colour, contrast, sharpness or form for each image."""
     erase: float | None = None
     """Probability of blanking a rectangle."""
     mixup: float | None = None
     """Beta parameter of blending pairs of images."""
     cutmix: float | None = None
     """Beta parameter of pasting parts of other images."""
+    mix_until: float = 1.0
+    """Share of the training after which images are mixed no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """Where it runs."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
+    devices: str | None = None
+    """Several processes on this machine: 0,1 for two GPUs, all for all of them, cpu:2 for two processes on the CPU."""
+    shard: bool = False
+    """Divide weights and optimiser among the processes (FSDP) instead of a copy in each (DDP)."""
+    sync_bn: Literal["auto", "on", "off"] = "auto"
+    """Whether batch statistics are those of all processes together; auto: where a process has under 32 images."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the hardware computes in it."""
+    compile: bool = False
+    """Compile the network with torch.compile: a minute at the start, faster steps after it."""
+    tracker: str | None = None
+    """Report to tensorboard, wandb, mlflow or trackio as well, or to several, with commas."""
     seed: int = 0
     """Decides weights, order and augmentation."""
 
 
 # The bases stand in this order so that the flags do in the other: data and model first, preprocessing last.
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(PreprocessOptions, DataOptions, TrainingOptions):
+class TrainConfig(
+    MachineOptions,
+    PreprocessOptions,
+    DataOptions,
+    AugmentOptions,
+    SizeOptions,
+    LearningOptions,
+    ScheduleOptions,
+    RunOptions,
+):
     """Train a classifier, measure it on held-out images, and write a report."""
 
     def __post_init__(self) -> None:
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
             # A comparison with NaN is false, so it is refused here as well.
-            if value is not None and not low <= value < high:
+            if value not in (None, "auto") and not low <= value < high:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} {value}", why=f"it must be at least {low} and below {high}")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
+        if not isinstance(self.lr, str | None) and not 0 < self.lr < float("inf"):
             raise UsageError(f"--lr {self.lr}", why="a learning rate is positive and finite", hint="--lr 0.004")
         if self.weights == "":
             raise UsageError("--weights ''", hint="--weights published, hf:user/repo or a safetensors file")
         if self.time_limit is not None:
             seconds(self.time_limit)
-        if self.warmup is not None and self.schedule == "one-cycle":
-            raise UsageError("--warmup, but --schedule one-cycle", why="it rises for 30 %", hint="leave one out")
-        asked = next((name for name in _AUGMENTATIONS if getattr(self, name)), None)
-        if self.augment == "none" and asked is not None:
-            raise UsageError(f"--augment none, but --{asked}", hint="leave one of them out")
+        for wrong, first, second, hint in self._contradictions():
+            if wrong:
+                raise UsageError(f"{first}, but {second}", hint=hint)
+
+    def _contradictions(self) -> list[tuple[bool, str, str, str]]:
+        """Settings that cannot stand together: whether they do, both in words, and what to do."""
+        asked = next((name for name in AUGMENTATIONS if getattr(self, name)), None)
+        sizes, batches = self.train_sizes, self.size_batches
+        late = self.warmup is not None and self.schedule == "one-cycle"
+        unequal = bool(batches) and len(batches) != len(sizes)
+        example = "--train-sizes 128 192 --size-batches 128 64"
+        return [
+            (late, "--schedule one-cycle", "--warmup", "leave --warmup out: it rises for 30 %"),
+            (self.augment == "none" and asked is not None, "--augment none", f"--{asked}", "leave one of them out"),
+            (unequal, "--size-batches", "not one for each of --train-sizes", example),
+            (min(sizes, default=2) < 2, "--train-sizes", "one is under 2 pixels", example),
+            (min(batches, default=2) < 2, "--size-batches", "one is under 2 images", example),
+            (self.devices is not None and self.device != "auto", "--devices", "--device", "leave --device out"),
+        ]
 
 
 def seconds(text: str) -> float:
@@ -129,7 +226,7 @@ def seconds(text: str) -> float:
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_AUGMENTATIONS = ("flip", "shift", "rotate", "scale", "erase", "mixup", "cutmix")
+AUGMENTATIONS = ("flip", "shift", "rotate", "scale", "shear", "policy", "erase", "mixup", "cutmix")
 _BIG = 10**9
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("epochs", 1, _BIG),
@@ -141,12 +238,21 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("clip_grad", 1e-12, _BIG),
     ("ema", 0, 1),
     ("patience", 1, _BIG),
+    ("validate_every", 1, _BIG),
+    ("layer_decay", 1e-6, 1.0001),
+    ("freeze", 0, 100),
+    ("teacher_share", 0, 1.0001),
+    ("temperature", 1e-3, 1e3),
+    ("finish", 0, 1),
+    ("mix_until", 0, 1.0001),
     ("drop_rate", 0, 1),
     ("drop_path_rate", 0, 1),
     ("flip", 0, 1.0001),
     ("shift", 0, 1.0001),
     ("rotate", 0, 180.0001),
     ("scale", 0, 10),
+    ("shear", 0, 1.0001),
+    ("policy", 0, 1.0001),
     ("erase", 0, 1.0001),
     ("mixup", 0, _BIG),
     ("cutmix", 0, _BIG),

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from msresnet.bundle import CARD, WEIGHTS, Bundle
 from msresnet.bundle import CONFIG as BUNDLE_CONFIG
-from msresnet.data.loaders import Decoded
+from msresnet.data.loaders import Samples
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.files import disk_errors, read_yaml, sweep, write_json, write_text
@@ -25,11 +26,23 @@ from msresnet.runtime import StopRequest, environment, stop_on_signals
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
 from msresnet.train.config import TrainConfig
 from msresnet.train.loop import Observer, Silent, Trainer
-from msresnet.train.plan import Plan, make_plan
+from msresnet.train.plan import Plan, closing_notes, make_plan, with_batch
+from msresnet.train.sweep import Sweep, find_batch, find_lr
+from msresnet.train.tracker import Tracked, tracker_names
 
 CONFIG, HISTORY, ENVIRONMENT, CHECKPOINTS = "train.yaml", "history.csv", "environment.json", "checkpoint"
 METRICS, PREDICTIONS, REPORT = "metrics.json", "predictions.csv", "report.html"
-PRODUCTS = (WEIGHTS, BUNDLE_CONFIG, CARD, METRICS, PREDICTIONS, REPORT, HISTORY)
+SWEEP = "sweep-{}.csv"
+PRODUCTS = (
+    WEIGHTS,
+    BUNDLE_CONFIG,
+    CARD,
+    METRICS,
+    PREDICTIONS,
+    REPORT,
+    HISTORY,
+    *map(SWEEP.format, ("lr", "batch_size")),
+)
 """What a run leaves and a new one in its folder takes away first, so that nothing there is of another model."""
 FREE_ON_RESUME = ("resume", "exist_ok", "output", "workers")
 """Settings that do not change what a continued run computes."""
@@ -48,7 +61,7 @@ class Fitted:
     """
 
     bundle: Bundle
-    sets: dict[str, Decoded]
+    sets: dict[str, Samples]
     history: list[dict[str, Any]]
     cost: dict[str, Any]
     notes: list[str]
@@ -75,20 +88,31 @@ def fit(
     """
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
+        trackers = tracker_names(config.tracker) if config.tracker is not None else []
         splits = splits or open_data(config.data, config)
         plan = make_plan(config, splits)
+        saved = _saved(folder) if config.resume and folder is not None else None
+        plan, sweeps = _settled(plan, saved)
         # Until here, and without a folder for ever, there is nothing to save, so a signal may kill.
         stop = stack.enter_context(stop_on_signals()) if folder is not None else StopRequest()
         checkpoint_folder = folder / CHECKPOINTS if folder is not None else None
-        trainer = Trainer(plan, checkpoint_folder, _Recorder(folder, observer or Silent()), stop)
-        notes = list(plan.notes)
+        trainer = Trainer(plan, checkpoint_folder, Silent(), stop)
+        stack.callback(trainer.processes.close)
+        if trainer.processes.first:
+            trainer.observer = _Recorder(folder, observer or Silent())
+            if trackers:
+                tracked = Tracked(trainer.observer, trackers, folder or Path("runs"), asdict(config))
+                stack.callback(tracked.close)
+                trainer.observer = tracked
+        notes = [*plan.notes, *closing_notes(plan)]
         if folder is not None:
-            notes += _resume(trainer, folder) if config.resume else _begin(config, folder)
+            begin = None if config.resume else lambda: _begin(config, folder, sweeps)
+            notes += _resume(trainer, saved, folder) if begin is None else trainer.processes.by_first(begin) or []
         announce(notes)
         trainer.run()
         bundle = _bundle(plan, trainer)
         if folder is not None:
-            bundle.save(folder)
+            trainer.processes.by_first(lambda: bundle.save(folder))
         fitted = Fitted(bundle, plan.sets, trainer.state.history, _cost(trainer, bundle), notes, folder)
     if stop.code:  # it came after the last step
         hint = trainer.how_to_continue()
@@ -96,7 +120,38 @@ def fit(
     return fitted
 
 
-def _begin(config: TrainConfig, folder: Path) -> list[str]:
+@dataclass(frozen=True)
+class _Saved:
+    """What is in the newest whole checkpoint, and what was wrong with newer ones."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+    problems: list[str]
+
+
+def _saved(folder: Path) -> _Saved | None:
+    """The newest checkpoint of a run, None before its first. Raises ModelError where there are only damaged ones."""
+    if not checkpoints(folder / CHECKPOINTS):
+        return None
+    return _Saved(*newest_checkpoint(folder / CHECKPOINTS))
+
+
+def _settled(plan: Plan, saved: _Saved | None) -> tuple[Plan, list[Sweep]]:
+    """The plan with what 'auto' stands for: what the run found when it began, else what sweeps find now."""
+    if saved is not None:
+        return with_batch(plan, int(saved.state.get("batch", 0)) or plan.batch, saved.state.get("lr")), []
+    sweeps = []
+    if plan.config.batch_size == "auto":
+        sweeps.append(find_batch(plan))
+        plan = with_batch(plan, int(sweeps[-1].chosen))
+    if plan.config.lr == "auto":
+        sweeps.append(find_lr(plan))
+        plan = with_batch(plan, plan.batch, sweeps[-1].chosen)
+    notes = [f"{sweep.name.replace('_', ' ')} {sweep.chosen:g}: {sweep.reason}" for sweep in sweeps]
+    return replace(plan, notes=[*plan.notes, *notes]), sweeps
+
+
+def _begin(config: TrainConfig, folder: Path, sweeps: list[Sweep]) -> list[str]:
     """Make a folder ready for a new run."""
     with disk_errors(folder):
         sweep(folder)
@@ -105,19 +160,25 @@ def _begin(config: TrainConfig, folder: Path) -> list[str]:
             old.unlink(missing_ok=True)
     write_text(folder / CONFIG, to_yaml(replace(config, resume=False, exist_ok=False)))
     write_json(folder / ENVIRONMENT, environment())
+    for found in sweeps:
+        rows = [{found.name: value, found.measure: measured} for value, measured in found.rows]
+        write_text(folder / SWEEP.format(found.name), table(rows))
     return []
 
 
-def _resume(trainer: Trainer, folder: Path) -> list[str]:
+def _resume(trainer: Trainer, saved: _Saved | None, folder: Path) -> list[str]:
     """Put a trainer where the run was left, and say where that is."""
-    with disk_errors(folder):
-        sweep(folder)
-        sweep(folder / CHECKPOINTS)
-    if not checkpoints(folder / CHECKPOINTS):
+
+    def clean() -> None:
+        with disk_errors(folder):
+            sweep(folder)
+            sweep(folder / CHECKPOINTS)
+
+    trainer.processes.by_first(clean)
+    if saved is None:
         return ["the run ended before its first checkpoint: starting from the beginning"]
-    tensors, state, problems = newest_checkpoint(folder / CHECKPOINTS)
-    trainer.restore(tensors, state, str(folder / CHECKPOINTS))
-    notes = [f"{problem}; an older checkpoint is used" for problem in problems]
+    trainer.restore(saved.tensors, saved.state, str(folder / CHECKPOINTS))
+    notes = [f"{problem}; an older checkpoint is used" for problem in saved.problems]
     return [*notes, f"continuing after epoch {trainer.state.epoch}, step {trainer.state.step}"]
 
 

@@ -1,7 +1,7 @@
 """The training loop, on accelerate.
 
 All that is random is a pure function of seed, epoch and step, so a run that was stopped anywhere goes on as if it had
-not been.
+not been, with any number of processes.
 
 B batch, C channels, H and W pixels, K classes.
 """
@@ -11,26 +11,33 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msresnet.data.augment import augment, mix
-from msresnet.data.loaders import Decoded, epoch_order, mix_seed, training_batches, training_steps
+from msresnet.data.augment import Augment, augment, mix
+from msresnet.data.draws import Draws, part
+from msresnet.data.loaders import Samples
+from msresnet.data.order import balanced_order, epoch_order, mix_seed
 from msresnet.data.sample import Batch
 from msresnet.errors import DivergedError, Interrupted, ModelError
 from msresnet.models.base import ImageModel
 from msresnet.models.factory import create_classifier
+from msresnet.nn.synchronised import synchronise
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import checkpoints, prefixed, save_checkpoint, section
+from msresnet.train.layers import freeze, last_layers
+from msresnet.train.objective import Objective, open_teacher
 from msresnet.train.optimiser import (
     AveragedWeights,
+    Pace,
     build_optimizer,
     load_optimizer_tensors,
     optimizer_tensors,
@@ -38,9 +45,14 @@ from msresnet.train.optimiser import (
     set_pace,
 )
 from msresnet.train.plan import Plan
+from msresnet.train.processes import Processes, peers_named
+from msresnet.train.scoring import score
+from msresnet.train.sizes import Moment
+from msresnet.train.state import State, Step
 
-EVALUATION_BATCH = 500
 WARMUP = 0.1
+FINISHING_RATE = 0.1
+"""The last part's highest learning rate, as a share of the training's."""
 
 
 class Observer(Protocol):
@@ -63,53 +75,57 @@ class Silent:
         """Say nothing."""
 
 
-@dataclass
-class State:
-    """Where a training is, as JSON; what it is made of is in the tensors beside it."""
-
-    epoch: int = 0
-    step: int = 0
-    """Steps taken in this epoch."""
-    elapsed: float = 0.0
-    """Seconds of training so far, over all continuations."""
-    loss_sum: float = 0.0
-    images: int = 0
-    """Seen in this epoch."""
-    seen: int = 0
-    """Seen in all epochs."""
-    averaged_steps: int = 0
-    best: list[float] | None = None
-    """(metric, -loss) of the best weights so far."""
-    best_epoch: int = -1
-    finished: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
 class Trainer:
     """A plan in motion.
 
     Args:
         plan: what to do.
         folder: where checkpoints go; None keeps everything in memory.
+        observer: who watches.
         stop: asked after each step; training then saves and raises Interrupted.
     """
 
     def __init__(self, plan: Plan, folder: Path | None, observer: Observer, stop: StopRequest) -> None:
         self.plan, self.folder, self.observer, self.stop = plan, folder, observer, stop
-        self.state = State()
+        self.state = State(lr=plan.lr, batch=plan.batch)
         torch.manual_seed(plan.config.seed)
-        self.accelerator = _accelerator(plan)
-        # What is continued has its weights in the checkpoint.
-        continued = plan.config.resume and folder is not None and bool(checkpoints(folder))
-        weights = False if continued else plan.pretrained
-        model = create_classifier(plan.model, pretrained=weights, **plan.arguments).to(self.accelerator.device)
-        self.raw: ImageModel = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.processes = Processes(plan.device, plan.precision)
+        self.raw, self.still = self._network()
         optimizer = build_optimizer(self.raw, plan.config, plan.lr, plan.weight_decay)
         self.average = AveragedWeights(self.raw, plan.config.ema) if plan.config.ema else None
-        self.model, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
+        self.optimizer = self.processes.accelerator.prepare(optimizer)
+        self.model = self._wrapped()
+        self.objective = self._objective()
         self.best: dict[str, Tensor] = _copied(self.raw)
         self.started = time.monotonic()
+        self.agreed_time, self.agreed_code = 0.0, 0
         self.validation_seconds: float | None = None
+
+    def _network(self) -> tuple[ImageModel, list[nn.Module]]:
+        """The network on its device, and the BN that keep their statistics."""
+        plan = self.plan
+        # What is continued has its weights in the checkpoint.
+        continued = plan.config.resume and self.folder is not None and bool(checkpoints(self.folder))
+        weights = False if continued else plan.pretrained
+        model = create_classifier(plan.model, pretrained=weights, **plan.arguments)
+        if plan.sync_bn:
+            synchronise(model)
+        still = freeze(model, plan.config.freeze) if plan.config.freeze else []
+        model = model.to(self.processes.device)
+        return model.to(memory_format=torch.channels_last), still  # type: ignore[call-overload]
+
+    def _wrapped(self) -> nn.Module:
+        """The network as training calls it: in its precision, its gradients shared, compiled if that was asked."""
+        model: nn.Module = self.processes.accelerator.prepare(self.raw)
+        return torch.compile(model) if self.plan.config.compile else model  # type: ignore[return-value]
+
+    def _objective(self) -> Objective:
+        plan = self.plan
+        if plan.config.teacher is None:
+            return Objective(plan.task, plan.preprocess)
+        names, channels = plan.task.class_names, plan.preprocess.channels
+        teacher = open_teacher(plan.config.teacher, names, channels, self.processes.device)
+        return Objective(plan.task, plan.preprocess, teacher, plan.config.teacher_share, plan.config.temperature)
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -117,21 +133,26 @@ class Trainer:
         return {name: data.fingerprint() for name, data in self.plan.sets.items() if name != "test"}
 
     def run(self) -> None:
-        """Train to the end of the plan. Raises DivergedError, Interrupted, ResourceError."""
+        """Train to the end of the plan. Raises DivergedError, Interrupted, ResourceError, PeerLostError."""
         self.started = time.monotonic() - self.state.elapsed
-        while not self.state.finished:
-            self._epoch()
-            self._end_of_epoch()
-        self.save()
-        if self.stop.code:
-            self._interrupt()
+        with peers_named(self.processes.world):
+            while not self.state.finished:
+                self._epoch()
+                self._end_of_epoch()
+            self.save()
+            self._agree(0.0)
+            self._stop_if_asked()
 
     @property
     def progress(self) -> float:
         """Share of the training that is done: of the epochs or of the time, whichever is further."""
-        steps = training_steps(len(self.plan.train), self.plan.config.batch_size)
-        by_epochs = (self.state.epoch + self.state.step / steps) / self.plan.epochs
-        return max(by_epochs, self._elapsed() / max(1e-9, self.deadline))
+        return self._progress(self.state.position)
+
+    def _progress(self, position: int) -> float:
+        count, batch = len(self.plan.train), self.plan.batch
+        usable = count if len(self.plan.sizes.moments) > 1 else max(count // batch * batch, min(count, batch))
+        by_epochs = (self.state.epoch + position / usable) / self.plan.epochs
+        return min(1.0, max(by_epochs, self.elapsed / max(1e-9, self.deadline)))
 
     @property
     def deadline(self) -> float:
@@ -142,62 +163,142 @@ class Trainer:
             return self.plan.limit - self.validation_seconds
         # Before the first one: a forward pass takes about a third of a training step.
         images = len(self.plan.val) * (1 if self.average is None else 2)
-        return self.plan.limit - images * self._elapsed() / max(1, self.state.seen) / 3
+        return self.plan.limit - images * self.elapsed / max(1, self.state.seen) / 3
 
-    def _elapsed(self) -> float:
-        return time.monotonic() - self.started
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training; with several processes, those that they last agreed on."""
+        return time.monotonic() - self.started if self.processes.world == 1 else self.agreed_time
+
+    def _agree(self, loss: float) -> list[float]:
+        """Agree on the time and on signals; returns the losses of all processes."""
+        rows = self.processes.agree((loss, self.stop.code, time.monotonic() - self.started))
+        losses, codes, times = zip(*rows, strict=True)
+        self.agreed_code, self.agreed_time = int(max(codes)), max(times)
+        return list(losses)
 
     def _epoch(self) -> None:
-        plan, state, config = self.plan, self.state, self.plan.config
-        order = epoch_order(len(plan.train), config.seed, state.epoch)
-        steps = training_steps(len(order), config.batch_size)
-        self.model.train()
-        for batch in training_batches(plan.train, order, config.batch_size, self.accelerator.device, state.step):
-            if state.images and self._elapsed() >= self.deadline:
-                return
-            loss = self.train_step(batch)
-            state.loss_sum += loss * len(batch)
-            state.images += len(batch)
-            state.seen += len(batch)
-            state.step += 1
-            self.observer.step(state.epoch, state.step, steps, loss)
-            if self.stop.code:
-                self._interrupt()
-
-    def train_step(self, batch: Batch) -> float:
-        """One step of the optimiser; returns the loss. Raises DivergedError, before any weight is touched."""
         plan, state = self.plan, self.state
-        warmup = WARMUP if plan.config.warmup is None else plan.config.warmup
-        now = pace(plan.config.schedule, min(1.0, self.progress), warmup)
-        set_pace(self.optimizer, plan.lr, now)
-        seed = mix_seed(plan.config.seed, state.epoch, state.step)
-        self._seed_layers(seed)
-        generator = torch.Generator().manual_seed(seed)
-        images = augment(batch.images.float().div_(255), plan.augment, generator)
-        images, targets = mix(
-            plan.preprocess.normalise(images), plan.task.encode(batch.targets), plan.augment, generator
-        )
-        answers = self.model(images.contiguous(memory_format=torch.channels_last), exits=True)
-        loss = plan.task.loss_of_exits(answers, targets)
-        value = loss.item()
-        self._check(value, "loss", batch)
+        steps: deque[Step] = deque()
+        self._train_mode()
+        for batch in plan.train.batches(self._parts(steps), self.processes.device):
+            step = steps.popleft()
+            if state.images and self.elapsed >= self.deadline:
+                return
+            if step.moment.finishing and not state.finishing:
+                self._begin_finishing()
+            loss = self.train_step(batch, step)
+            state.loss_sum += loss * step.count
+            state.images += step.count
+            state.seen += step.count
+            state.position += step.count
+            state.step += 1
+            left = (len(plan.train) - state.position) // step.moment.batch
+            self.observer.step(state.epoch, state.step, state.step + left, loss)
+            self._stop_if_asked()
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        for norm in self.still:
+            norm.eval()
+
+    def _parts(self, steps: deque[Step]) -> Iterator[Tensor]:
+        """Indices of this process's images for each step of the epoch that is left; the steps go into `steps`."""
+        plan, state = self.plan, self.state
+        order = self._order()
+        position, number = state.position, state.step
+        while True:
+            draw = mix_seed(plan.config.seed, state.epoch, number, 1) / 2**63
+            moment = plan.sizes.at(self._progress(position), draw)
+            count = min(moment.batch, len(order) - position)
+            if (position and count < moment.batch) or count < 2:
+                return
+            step, mine = self.share(order[position : position + count], moment)
+            steps.append(step)
+            yield mine
+            position, number = position + count, number + 1
+
+    def share(self, indices: Tensor, moment: Moment) -> tuple[Step, Tensor]:
+        """This process's part of a batch's indices, and the step that it belongs to."""
+        count, world = len(indices), self.processes.world
+        mine = part(count, self.processes.rank, world)
+        weight = (mine.stop - mine.start) * world / count
+        if not weight:  # fewer pairs than processes: compute something that does not count
+            mine = slice(0, 2)
+        return Step(moment, count, mine.start, weight), indices[mine]
+
+    def _order(self) -> Tensor:
+        seed, epoch = self.plan.config.seed, self.state.epoch
+        if self.plan.config.balance == "sample":
+            return balanced_order(self.plan.train.targets, seed, epoch)
+        return epoch_order(len(self.plan.train), seed, epoch)
+
+    def train_step(self, batch: Batch, step: Step) -> float:
+        """One step of the optimiser; returns the loss. Raises DivergedError, before any weight is touched."""
+        set_pace(self.optimizer, self.state.lr, self._pace())
+        return self.update(batch, step)
+
+    def _pace(self) -> Pace:
+        config, finish, done = self.plan.config, self.plan.config.finish, self.progress
+        if self.state.finishing:
+            last = pace("cosine", min(1.0, (done - 1 + finish) / finish), 0.0)
+            return Pace(FINISHING_RATE * last.factor)
+        warmup = WARMUP if config.warmup is None else config.warmup
+        return pace(config.schedule, min(1.0, done / (1 - finish)), warmup)
+
+    def update(self, batch: Batch, step: Step) -> float:
+        """One step at the learning rate that is set; returns the loss. Raises DivergedError before changing weights."""
+        images, targets = self._given(batch, step)
+        given = self.plan.preprocess.normalise(images).contiguous(memory_format=torch.channels_last)
+        answers = self.model(given, exits=True)
+        loss = self.objective(answers, images, targets) * step.weight
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
+        self.processes.accelerator.backward(loss)
         gradients = [p.grad for p in self.raw.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        self._check(float(norm), "gradient", batch)
-        if plan.config.clip_grad is not None:
-            nn.utils.clip_grads_with_norm_(self.raw.parameters(), plan.config.clip_grad, norm)
+        mine, length = torch.stack((loss.detach(), norm)).tolist()  # one wait for the device instead of two
+        losses = self._agree(mine)
+        value = sum(losses) / len(losses)
+        self._check(value, "loss", batch)
+        self._check(length, "gradient", batch)
+        if self.plan.config.clip_grad is not None:
+            nn.utils.clip_grads_with_norm_(self.raw.parameters(), self.plan.config.clip_grad, norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
         return value
 
+    def _given(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        """Pixels (B, C, H, W) in 0 to 1, resized, changed and mixed, and encoded targets."""
+        plan, state = self.plan, self.state
+        seed = mix_seed(plan.config.seed, state.epoch, state.step)
+        self._seed_layers(seed + self.processes.rank)
+        images = batch.images.float().div_(255)
+        if images.shape[-2:] != step.moment.size:
+            images = F.interpolate(images, step.moment.size, mode="bilinear", antialias=True)
+        targets = plan.task.encode(batch.targets)
+        if state.finishing:
+            return images, targets
+        draws = Draws(seed, step.count, step.first)
+        images = augment(images, plan.augment, draws)
+        mixed = self.progress < plan.config.mix_until
+        return mix(images, targets, plan.augment if mixed else Augment(), draws)
+
     def _seed_layers(self, seed: int) -> None:
         """Decide dropout and stochastic depth. torch.manual_seed would cost half a millisecond where no GPU is."""
         torch.default_generator.manual_seed(seed)
-        if self.accelerator.device.type == "cuda":
+        if self.processes.device.type == "cuda":
             torch.cuda.manual_seed(seed)
+
+    def _begin_finishing(self) -> None:
+        """From now on, only the classifier and normalisation learn."""
+        self.state.finishing = True
+        learning = last_layers(self.raw)
+        for name, parameter in self.raw.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name in learning)
+            parameter.grad = None
+        self.model = self._wrapped()
+        self._train_mode()
 
     def _check(self, value: float, what: str, batch: Batch) -> None:
         if math.isfinite(value):
@@ -208,32 +309,34 @@ class Trainer:
             f"the {what} is {value}",
             where=f"epoch {self.state.epoch + 1}, step {self.state.step + 1}; images {', '.join(ids[:5])}{more}",
             why="the learning rate is too high, or an image is degenerate; no weight was changed",
-            hint=f"--lr {self.plan.lr / 4:.2g}, or --clip-grad 1; earlier checkpoints are kept",
+            hint=f"--lr {self.state.lr / 4:.2g}, or --clip-grad 1; earlier checkpoints are kept",
         )
 
     def _end_of_epoch(self) -> None:
         state, plan = self.state, self.plan
-        began = self._elapsed()
-        scores = self._choose()
-        self.validation_seconds = self._elapsed() - began
+        last = state.epoch + 1 >= plan.epochs or self.elapsed >= self.deadline
+        began = time.monotonic()
+        scores = self._choose() if last or (state.epoch + 1) % plan.config.validate_every == 0 else {}
+        if scores:
+            self.validation_seconds = time.monotonic() - began
+        self._agree(0.0)
         row = {
             "epoch": state.epoch + 1,
-            "seconds": round(self._elapsed(), 3),
+            "seconds": round(self.elapsed, 3),
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "train_loss": state.loss_sum / max(1, state.images),
             **scores,
         }
         state.history.append(row)
-        state.epoch, state.step, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
+        state.epoch, state.step, state.position, state.loss_sum, state.images = state.epoch + 1, 0, 0, 0.0, 0
         waited = state.epoch - 1 - state.best_epoch
         patience = plan.config.patience
-        late = state.epoch >= plan.epochs or self._elapsed() >= self.deadline
-        state.finished = late or (patience is not None and waited >= patience)
+        late = state.epoch >= plan.epochs or self.elapsed >= self.deadline
+        state.finished = bool(scores) and (late or (patience is not None and waited >= patience))
         self.observer.epoch(row)
         if not state.finished:
             self.save()
-            if self.stop.code:
-                self._interrupt()
+            self._stop_if_asked()
 
     def _choose(self) -> dict[str, Any]:
         """Score the raw and the averaged weights on the validation set, and keep the best seen so far."""
@@ -244,14 +347,17 @@ class Trainer:
             name, model = list(candidates.items())[-1]
             self.best, self.state.best_epoch = _copied(model), self.state.epoch
             return {"weights": name}
-        scored = {name: self.score(model, self.plan.val) for name, model in candidates.items()}
-        scored = {name: figures for name, figures in scored.items() if math.isfinite(figures[1])}
+        scored = {}
+        for name, model in candidates.items():
+            metric, loss = self.score(model, self.plan.val)
+            if math.isfinite(loss):
+                scored[name] = metric, loss
         if not scored:
             raise DivergedError(
                 "the loss on the validation set is not finite",
                 where=f"after epoch {self.state.epoch + 1}",
                 why="the learning rate is too high",
-                hint=f"--lr {self.plan.lr / 4:.2g}; earlier checkpoints are kept",
+                hint=f"--lr {self.state.lr / 4:.2g}; earlier checkpoints are kept",
             )
         name = max(scored, key=lambda n: (scored[n][0], -scored[n][1]))
         metric, loss = scored[name]
@@ -261,45 +367,42 @@ class Trainer:
             self.best = _copied(candidates[name])
         return {f"val_{self.plan.task.metric}": metric, "val_loss": loss, "weights": name}
 
-    @torch.no_grad()
-    def score(self, model: nn.Module, data: Decoded) -> tuple[float, float]:
-        """(metric, loss) of a network on a decoded set, in the precision of the training."""
-        model.eval()
-        device = self.accelerator.device
-        outputs = []
-        with self.accelerator.autocast():
-            for start in range(0, len(data), EVALUATION_BATCH):
-                if self.stop.code:
-                    self._interrupt()
-                images = data.images[start : start + EVALUATION_BATCH].to(device)
-                images = self.plan.preprocess.tensor(images).contiguous(memory_format=torch.channels_last)
-                outputs.append(model(images).float())
-        results = self.plan.task.decode(torch.cat(outputs), data.ids)
-        metrics = self.plan.task.evaluate(results, data.targets.numpy()).metrics
-        return metrics[self.plan.task.metric], metrics["loss"]
+    def score(self, model: nn.Module, data: Samples) -> tuple[float, float]:
+        """(metric, loss) of a network on a set."""
+        return score(model, data, self.plan, self.processes, self._stop_alone)
 
-    def _interrupt(self) -> None:
+    def _stop_alone(self) -> None:
+        """Stop within a validation; of several processes all go on to its end."""
+        if self.processes.world == 1:
+            self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        code = self.stop.code if self.processes.world == 1 else self.agreed_code
+        if not code:
+            return
         self.save()
         if self.folder is None:
-            raise Interrupted("stopped by a signal", exit_code=self.stop.code)
+            raise Interrupted("stopped by a signal", exit_code=code)
         what = "stopped by a signal; everything is saved"
-        raise Interrupted(what, exit_code=self.stop.code, hint=self.how_to_continue())
+        raise Interrupted(what, exit_code=code, hint=self.how_to_continue())
 
     def how_to_continue(self) -> str:
         """The command that goes on from here; '' without a folder."""
         return "" if self.folder is None else f"msresnet train --resume --output {shlex.quote(str(self.folder.parent))}"
 
     def save(self) -> None:
-        """Write a checkpoint, if there is a folder for it."""
+        """Write a checkpoint, if there is a folder for it. Raises ResourceError, on all processes."""
         if self.folder is None:
             return
-        self.state.elapsed = self._elapsed()
+        folder = self.folder
+        self.state.elapsed = self.elapsed
         self.state.averaged_steps = self.average.steps if self.average is not None else 0
         tensors = prefixed(self.raw.state_dict(), "model") | prefixed(self.best, "best")
         tensors |= prefixed(optimizer_tensors(self.optimizer), "optimizer")
         if self.average is not None:
             tensors |= prefixed(self.average.model.state_dict(), "average")
-        save_checkpoint(self.folder, tensors, asdict(self.state) | {"data": self.fingerprint})
+        state = asdict(self.state) | {"data": self.fingerprint}
+        self.processes.by_first(lambda: save_checkpoint(folder, tensors, state))
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any], where: str) -> None:
         """Continue from a checkpoint. Raises ModelError for one of another network or of other data."""
@@ -318,16 +421,9 @@ class Trainer:
             self.state = State(**state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError("the checkpoint does not fit the run", where=where, why=str(error)[:300]) from error
-
-
-def _accelerator(plan: Plan) -> Accelerator:
-    # accelerate keeps its choices for the whole process; another fit in the same process may choose otherwise.
-    for shared in (AcceleratorState, GradientState, PartialState):
-        shared._reset_state()
-    if plan.device.type == "cuda":
-        torch.cuda.set_device(plan.device)
-    mixed = "bf16" if plan.precision == "bf16" else "no"
-    return Accelerator(mixed_precision=mixed, cpu=plan.device.type == "cpu")
+        self.agreed_time = self.state.elapsed
+        if self.state.finishing:
+            self._begin_finishing()
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:

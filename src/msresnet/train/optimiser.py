@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from msresnet.train.config import TrainConfig
+from msresnet.train.layers import layer_depths
+from msresnet.train.muon import Muon
 
-DEFAULT_DECAY = {"adamw": 0.05, "sgd": 5e-4}
+DEFAULT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "muon": 0.05}
 NARROW = 1_000_000
 """Parameters below which a network counts as narrow."""
 MOMENTUM = 0.9
 
 
 def default_lr(optimizer: str, batch_size: int, parameters: int) -> float:
-    """The highest learning rate: for SGD linear in the batch size (arXiv 1706.02677), for AdamW with its root.
+    """The highest learning rate: for SGD linear in the batch size (arXiv 1706.02677), for the others with its root.
 
-    Narrow networks bear larger steps of AdamW than wide ones (arXiv 2203.03466); measured on MNIST and CIFAR-10.
+    Narrow networks bear larger steps of AdamW than wide ones (arXiv 2203.03466); measured on MNIST and CIFAR-10. Muon's
+    steps are as long as AdamW's, so its learning rates are too.
     """
     ratio = batch_size / 128
     if optimizer == "sgd":
@@ -29,16 +32,35 @@ def default_lr(optimizer: str, batch_size: int, parameters: int) -> float:
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum; no decay on biases, BN and gates (one dimension)."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [g for g in groups if g["params"]]
+    """AdamW, SGD with Nesterov momentum, or Muon; no decay on biases, BN and gates (one dimension).
+
+    With `config.layer_decay`, a layer's learning rate is that of the next one times the factor (arXiv 1801.06146,
+    section 3.2); the last layer, the classifier, has the full one.
+    """
+    groups = _groups(model, weight_decay, config)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr, momentum=MOMENTUM, nesterov=True, fused=True)
+    if config.optimizer == "muon":
+        return Muon(groups, lr, momentum=MOMENTUM)
     return torch.optim.AdamW(groups, lr, betas=(MOMENTUM, 0.99), fused=True)
+
+
+def _groups(model: nn.Module, weight_decay: float, config: TrainConfig) -> list[dict[str, Any]]:
+    """Parameters that share a decay and a scale of the learning rate; for Muon the classifier apart."""
+    layer_decay, muon = config.layer_decay, config.optimizer == "muon"
+    depths = layer_depths(model) if layer_decay < 1 else {}
+    deepest = max(depths.values(), default=0)
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
+    heads = {id(p) for p in model.get_classifier().parameters()} if muon else set()  # type: ignore[operator]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = layer_decay ** (deepest - depths[name]) if depths else 1.0
+            key = (parameter.ndim > 1, parameter.ndim > 1 and id(parameter) not in heads, scale)
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": params, "weight_decay": weight_decay * decays, "scale": scale, "orthogonal": hidden}
+        for (decays, hidden, scale), params in groups.items()
+    ]
 
 
 class Pace(NamedTuple):
@@ -48,11 +70,11 @@ class Pace(NamedTuple):
     momentum: float | None = None
 
 
-def pace(schedule: Literal["cosine", "one-cycle"], progress: float, warmup: float) -> Pace:
+def pace(schedule: str, progress: float, warmup: float) -> Pace:
     """The pace after a share `progress` (0 to 1) of the training.
 
-    'cosine' rises linearly over the share `warmup`, then falls along a half cosine (arXiv 1608.03983). 'one-cycle'
-    rises for 30 %, then falls, while the momentum goes from 0.95 to 0.85 and back (arXiv 1708.07120).
+    'cosine' rises linearly over the share `warmup`, then falls along a half cosine (arXiv 1608.03983), 'linear' along a
+    line. 'one-cycle' rises for 30 %, then falls, while the momentum goes from 0.95 to 0.85 and back (arXiv 1708.07120).
     """
     if schedule == "one-cycle":
         rise = 0.3
@@ -63,7 +85,8 @@ def pace(schedule: Literal["cosine", "one-cycle"], progress: float, warmup: floa
         return Pace(max(1e-4, _half_cosine(part)), 0.85 + 0.1 * part)
     if progress < warmup:
         return Pace(max(1e-3, progress / warmup))
-    return Pace(max(1e-3, _half_cosine((progress - warmup) / (1 - warmup))))
+    part = (progress - warmup) / (1 - warmup)
+    return Pace(max(1e-3, 1 - part if schedule == "linear" else _half_cosine(part)))
 
 
 def _half_cosine(part: float) -> float:
@@ -74,7 +97,7 @@ def _half_cosine(part: float) -> float:
 def set_pace(optimizer: torch.optim.Optimizer, lr: float, now: Pace) -> None:
     """Apply a pace to all groups."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * now.factor
+        group["lr"] = lr * now.factor * group["scale"]
         if now.momentum is None:
             continue
         if "betas" in group:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from msresnet.data.augment import Augment
-from msresnet.data.loaders import Decoded, decode_sets
-from msresnet.data.preprocess import Preprocess, look, with_statistics
+from msresnet.data.loaders import Samples, learn_statistics, open_sets
+from msresnet.data.preprocess import Preprocess, look
 from msresnet.data.preprocess import plan as plan_preprocess
 from msresnet.data.splits import Splits
 from msresnet.errors import DataError, UsageError
@@ -30,8 +30,14 @@ from msresnet.tasks.base import Task
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
+from msresnet.train.processes import world_size
+from msresnet.train.sizes import Sizes, plan_sizes
 
 DEFAULT_EPOCHS = 20
+DEFAULT_BATCH = 128
+"""What --batch-size auto begins with."""
+FEW_FOR_BN = 32
+"""Images of a process below which the statistics of its batches are shared."""
 FEWEST_PIXELS = 6
 ELSEWHERE = {
     "pretrained": "--weights published, hf:user/repo or a safetensors file",
@@ -52,7 +58,10 @@ class Plan:
     """A training run with nothing left open.
 
     Args:
-        sets: the decoded train, val and test sets, as far as they exist.
+        sets: the train, val and test sets, as far as they exist.
+        batch: images in a step, over all processes.
+        sizes: which image sizes training sees, and when.
+        sync_bn: whether batch statistics are those of all processes together.
         epochs: infinity when only the time limit ends it.
         limit: seconds, or infinity.
         notes: every choice in words, for the screen and the log.
@@ -64,7 +73,7 @@ class Plan:
     model: str
     arguments: dict[str, Any]
     preprocess: Preprocess
-    sets: dict[str, Decoded]
+    sets: dict[str, Samples]
     device: torch.device
     precision: Precision
     epochs: float
@@ -72,6 +81,10 @@ class Plan:
     lr: float
     weight_decay: float
     augment: Augment
+    batch: int
+    sizes: Sizes
+    sync_bn: bool
+    parameters: int
     notes: list[str]
     licence: str | None = None
 
@@ -82,12 +95,12 @@ class Plan:
         return named == "published" or named or False
 
     @property
-    def train(self) -> Decoded:
+    def train(self) -> Samples:
         """What training learns from."""
         return self.sets["train"]
 
     @property
-    def val(self) -> Decoded | None:
+    def val(self) -> Samples | None:
         """What chooses the model."""
         return self.sets.get("val")
 
@@ -97,11 +110,14 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     if config.patience is not None and splits.val is None:
         why = "patience waits for a better validation score"
         raise UsageError("--patience, but there is no validation set", why=why, hint="--val-fraction 0.1 or --val-data")
-    device, why_device = choose_device(config.device)
+    device, why_device = choose_device(device_name(config))
     precision, why_precision = choose_precision(config.precision, device)
     notes = [*splits.notes, f"device {device}: {why_device}"]
-    sizes, grey = look(splits.train)
-    preprocess, reasons = plan_preprocess(config, sizes, grey, len(splits.train))
+    found, grey = look(splits.train)
+    used = config
+    if config.train_sizes and config.image_size is None and len(found) != 1:
+        used = replace(config, image_size=(max(config.train_sizes),))
+    preprocess, reasons = plan_preprocess(used, found, grey, len(splits.train))
     model = _model(config, preprocess, device, notes)
     arguments = _arguments(config, preprocess, len(splits.classes))
     with torch.device("meta"):  # an impossible network is refused before the data is read; no memory is taken
@@ -121,25 +137,63 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
             "the classifier is new where its classes differ in number; pixels are normalised by this data, not theirs"
         )
         notes.append(f"weights: {config.weights} (licence {licence}); {what}")
-    sets = decode_sets(splits.named(), preprocess, config.workers, config.on_bad)
+    sets, held = open_sets(splits.named(), preprocess, config)
+    notes += held
     notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
     if len(sets["train"]) < 2:
         why = "batch normalisation needs two at least"
         raise DataError("one image is not enough to learn from", where=config.data, why=why)
-    preprocess = with_statistics(preprocess, sets["train"].images)
+    preprocess = learn_statistics(preprocess, sets["train"])
     augment, why_augment = _augment(config, preprocess)
-    batch = min(config.batch_size, len(sets["train"]))
-    lr = config.lr if config.lr is not None else default_lr(config.optimizer, batch, parameters)
     decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]
     notes += [f"preprocess: {preprocess.describe()}", f"augment: {why_augment}"]
-    notes += [f"{config.optimizer}, learning rate up to {lr:.4g}, weight decay {decay:g}"]
     limit = seconds(config.time_limit) if config.time_limit is not None else math.inf
     epochs = config.epochs or (math.inf if config.time_limit is not None else DEFAULT_EPOCHS)
-    task = ClassificationTask(splits.classes, config.label_smoothing)
-    return Plan(
-        config, task, model, arguments, preprocess, sets, device, precision, epochs, limit, lr, decay, augment, notes,
-        licence,
+    weights = _class_weights(sets["train"].targets, len(splits.classes)) if config.balance == "loss" else None
+    task = ClassificationTask(splits.classes, config.label_smoothing, weights)
+    batch = DEFAULT_BATCH if config.batch_size == "auto" else config.batch_size
+    plan = Plan(
+        config=config, task=task, model=model, arguments=arguments, preprocess=preprocess, sets=sets, device=device,
+        precision=precision, epochs=epochs, limit=limit, lr=0.0, weight_decay=decay, augment=augment, batch=batch,
+        sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False, parameters=parameters, notes=notes,
+        licence=licence,
     )  # fmt: skip
+    return with_batch(plan, batch)
+
+
+def with_batch(plan: Plan, batch: int, lr: float | None = None) -> Plan:
+    """The plan for another batch size, with what depends on it; `lr` replaces the learning rate."""
+    config = plan.config
+    if lr is None:
+        fewer = min(batch, len(plan.train))
+        lr = config.lr if isinstance(config.lr, float) else default_lr(config.optimizer, fewer, plan.parameters)
+    world = world_size()
+    shared = batch < FEW_FOR_BN * world if config.sync_bn == "auto" else config.sync_bn == "on"
+    sizes = plan_sizes(config, plan.preprocess.size, batch)
+    return replace(plan, batch=batch, lr=lr, sync_bn=shared and world > 1, sizes=sizes)
+
+
+def closing_notes(plan: Plan) -> list[str]:
+    """What is known last: steps, sizes, processes."""
+    notes = [f"{plan.config.optimizer}, learning rate up to {plan.lr:.4g}, weight decay {plan.weight_decay:g}"]
+    notes += [text for text in (plan.sizes.describe(),) if text]
+    if (world := world_size()) > 1:
+        statistics = "together" if plan.sync_bn else "each for itself"
+        notes.append(f"{world} processes, about {plan.batch / world:.0f} images of a step in each; BN {statistics}")
+    return notes
+
+
+def _class_weights(targets: Tensor, classes: int) -> list[float]:
+    """A factor of the loss for each class, by its rarity; the mean over all samples is one."""
+    counts = torch.bincount(targets, minlength=classes).clamp_min(1)
+    return [round(len(targets) / (classes * n), 6) for n in counts.tolist()]
+
+
+def device_name(config: TrainConfig) -> str:
+    """The device that --devices, else --device, asks for."""
+    if config.devices is None:
+        return config.device
+    return "cpu" if config.devices.startswith("cpu") else "cuda"
 
 
 @torch.no_grad()

@@ -7,12 +7,15 @@ circles are not followed into.
 from __future__ import annotations
 
 import os
+from array import array
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from msresnet.data.decode import EXTENSIONS, decode_file, printable
 from msresnet.data.sample import Image, Source
+from msresnet.data.sources.names import Names, Printed
 from msresnet.errors import DataError
 
 SPLITS = {
@@ -25,13 +28,17 @@ SPLITS = {
 class FolderSource(Source):
     """Images in class folders; a sample's id is its path below the root, in characters that can be printed."""
 
-    def __init__(self, root: Path, paths: list[Path], targets: list[int], classes: list[str]) -> None:
-        super().__init__(classes, np.array(targets, dtype=np.int64), [printable(p.relative_to(root)) for p in paths])
-        self.root, self.paths = root, paths
+    def __init__(self, root: Path, names: Names, targets: npt.NDArray[np.int64], classes: list[str]) -> None:
+        super().__init__(classes, targets, Printed(names))
+        self.root, self.names = root, names
 
-    def image(self, index: int) -> Image:
+    def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
         """Decode one image (C, H, W)."""
-        return decode_file(self.paths[index])
+        return decode_file(self.path(index), at_least)
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        return self.root / self.names[index]
 
 
 def folder(root: Path) -> tuple[FolderSource, list[str]]:
@@ -43,23 +50,23 @@ def folder(root: Path) -> tuple[FolderSource, list[str]]:
             where=printable(root),
             hint="one subfolder per class, images inside: cat/1.jpg, dog/2.jpg",
         )
-    paths: list[Path] = []
-    targets: list[int] = []
+    found, targets = Names(), array("q")
     stray = sum(not entry.is_dir() for entry in _entries(root))
     for index, entry in enumerate(names):
-        found, other = _images(entry)
+        before = len(found)
+        other = _collect(entry, root, found)
         stray += other
-        if not found:
+        if len(found) == before:
             raise DataError(
                 f"the class {printable(entry.name)!r} has no images",
                 where=printable(entry),
                 why=f"{other} other files" if other else "the folder is empty",
                 hint="add images or remove the folder",
             )
-        paths += found
-        targets += [index] * len(found)
+        targets.extend([index] * (len(found) - before))
     notes = [f"{stray} files that are no images were left aside"] if stray else []
-    return FolderSource(root, paths, targets, [printable(entry.name) for entry in names]), notes
+    classes = [printable(entry.name) for entry in names]
+    return FolderSource(root, found, np.array(targets, np.int64), classes), notes
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -75,21 +82,25 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 def is_image(path: Path) -> bool:
     """Whether a name looks like an image's."""
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    return _looks(path.name)
 
 
-def _images(folder: Path) -> tuple[list[Path], int]:
-    """All images below a folder in a fixed order, and the number of other files."""
-    found: list[Path] = []
+def _looks(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")  # noqa: PTH122 - of a million
+
+
+def _collect(folder: Path, root: Path, found: Names) -> int:
+    """Add the paths below the root of all images in a folder, in a fixed order; gives the number of other files."""
     other = 0
     for base, folders, files in os.walk(folder, onerror=_unreadable, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = os.path.relpath(base, root)
         for name in sorted(files):
-            if is_image(Path(name)):
-                found.append(Path(base) / name)
+            if _looks(name):
+                found.append(f"{below}/{name}")
             else:
                 other += 1
-    return found, other
+    return other
 
 
 def _unreadable(error: OSError) -> None:

@@ -17,6 +17,7 @@ from msresnet.data.decode import refuse_pointer
 from msresnet.data.options import DataOptions
 from msresnet.data.preprocess import to_uint8
 from msresnet.data.sample import UNLABELLED, ArraySource, Image, Source
+from msresnet.data.sources.columns import asked
 from msresnet.errors import DataError, UsageError
 
 EXTENSIONS = (".csv", ".txt", ".tsv")
@@ -40,11 +41,11 @@ def pixels(path: Path, options: DataOptions, like: Source | None = None) -> tupl
 
     Raises DataError, naming file and row.
     """
-    table, skipped = read_table(path)
-    shape, label_at, notes = _layout(table.shape[1], options, path)
+    table, header = read_table(path)
+    shape, label_at, notes = _layout(table.shape[1], header, options, path)
     if label_at == 0 and options.label_column == "auto" and _label_is_last(table):
-        shape, label_at, notes = _layout(table.shape[1], replace(options, label_column="last"), path)
-    first_row = 1 + skipped
+        shape, label_at, notes = _layout(table.shape[1], header, replace(options, label_column="last"), path)
+    first_row = 1 + bool(header)
     if label_at is None:
         targets, classes = np.full(len(table), UNLABELLED, dtype=np.int64), list[str]()
     else:
@@ -61,8 +62,8 @@ def _label_is_last(table: Table) -> bool:
     return bool((first == first[0]).all() and (last != last[0]).any() and (last == np.floor(last)).all())
 
 
-def read_table(path: Path) -> tuple[Table, int]:
-    """The numbers in a text file (rows, columns) and how many header rows were skipped. Raises DataError."""
+def read_table(path: Path) -> tuple[Table, list[str]]:
+    """The numbers in a text file (rows, columns) and the cells of its header, if it has one. Raises DataError."""
     text = _text(path)
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
@@ -80,9 +81,10 @@ def read_table(path: Path) -> tuple[Table, int]:
             "the file is no table of numbers",
             where=str(path),
             why=_first_bad_row(lines, header, delimiter) or str(error).split(";")[0],
-            hint="every row needs the same columns: pixels, and the label if there is one",
+            hint="every row needs the same columns: pixels, and the label if there is one; "
+            "of a table of paths, --path-column NAME",
         ) from error
-    return table, header
+    return table, [cell.strip().strip('"') for cell in lines[0].split(delimiter)] if header else []
 
 
 def _text(path: Path) -> str:
@@ -122,17 +124,19 @@ def _first_bad_row(lines: list[str], header: int, delimiter: str | None) -> str:
     return ""
 
 
-def _layout(columns: int, options: DataOptions, path: Path) -> tuple[tuple[int, ...], int | None, list[str]]:
+def _layout(
+    columns: int, header: list[str], options: DataOptions, path: Path
+) -> tuple[tuple[int, ...], int | None, list[str]]:
     """Shape (C, H, W) of an image, the label's column (None: unlabelled), and what was inferred."""
     given = options.image_shape
     if given is not None and (len(given) not in (2, 3) or min(given) < 1):
         raise UsageError(f"--image-shape {' '.join(map(str, given))}", hint="--image-shape 28 28, or 3 32 32")
-    where = {"first": 0, "last": columns - 1, "none": None}
+    label_at: int | None = None
     if options.label_column == "auto":
         fits = (prod(given) if given else isqrt(columns) ** 2) == columns
         label_at = None if fits else 0
-    else:
-        label_at = where[options.label_column]
+    elif options.label_column != "none":
+        label_at = asked("--label-column", options.label_column, header, columns, str(path))
     count = columns - (label_at is not None)
     side = isqrt(count)
     shape = tuple(given) if given else (side, side)
@@ -144,7 +148,8 @@ def _layout(columns: int, options: DataOptions, path: Path) -> tuple[tuple[int, 
             where=str(path),
             hint="--image-shape H W (or C H W) and --label-column first|last|none",
         )
-    label = "no label" if label_at is None else f"label in the {'first' if label_at == 0 else 'last'} column"
+    places = {0: "the first column", columns - 1: "the last column"}
+    label = "no label" if label_at is None else f"label in {places.get(label_at, f'column {label_at + 1}')}"
     return shape, label_at, [f"{columns} columns: {label}, images of {' x '.join(map(str, shape))}"]
 
 

@@ -1,0 +1,107 @@
+"""`msresnet compare`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msresnet.cli.layers import parse
+from msresnet.cli.main import Common
+from msresnet.compare.config import CompareConfig, budget_free
+from msresnet.train.recipes import find_recipe
+
+if TYPE_CHECKING:
+    from msresnet.cli.screen import Screen
+    from msresnet.compare.judge import Comparison
+
+MARKDOWN, PICTURE, PAGE, LOG = "comparison.md", "comparison.png", "comparison.html", "log.txt"
+
+
+def main(words: list[str], common: Common) -> int:
+    """Train the contestants, print who is better, and write tables, a picture and a page."""
+    parsed = parse("compare", CompareConfig, words, common.config, _recipe)
+    config = parsed.config
+    if common.print_config:
+        print(parsed.table())
+        return 0
+    from msresnet.cli.screen import Bar, Screen
+    from msresnet.compare.contestants import contestants
+    from msresnet.compare.run import OURS, compare
+    from msresnet.files import check_free, disk_errors, lock
+
+    contestants(config)
+    folder = Path(config.output or f"runs/compare-{Path(config.data).resolve().stem or 'data'}")
+    screen = Screen(common)
+
+    def announce(line: str) -> None:
+        if screen.log_path is None:  # only now is it known to be possible: what was refused leaves no trace
+            with disk_errors(folder):
+                screen.log_to(folder / LOG, fresh=False)
+        screen.stop()
+        screen.notes([line])
+
+    check_free(folder, ours=(*OURS, MARKDOWN, PICTURE, PAGE, LOG))
+    with lock(folder):
+        screen.note(f"msresnet compare → {folder}", "bold")
+        try:
+            comparison = compare(replace(config, output=str(folder)), None, folder, Bar(screen), announce)
+        finally:
+            screen.stop()
+        _write(folder, comparison, shlex.join(["msresnet", "compare", *_given(common), *words]))
+    screen.note(f"report: {folder / PAGE}")
+    _print(comparison, config.format, screen)
+    return next((training.code for training in comparison.trainings if training.failure), 0)
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    return budget_free(find_recipe(name).settings)
+
+
+def _given(common: Common) -> list[str]:
+    return ["--config", common.config] if common.config is not None else []
+
+
+def _write(folder: Path, comparison: Comparison, command: str) -> None:
+    from msresnet.files import write_text
+    from msresnet.report.comparison import markdown, picture, write_page
+    from msresnet.runtime import environment
+
+    here = environment()
+    machine = f"{here['processor']}, {here['threads']} threads, torch {here['torch']}"
+    write_text(folder / MARKDOWN, markdown(comparison, command, ", ".join([machine, *here["gpus"]])))
+    write_page(folder / PAGE, comparison, here, command)
+    if comparison.reference is not None:
+        picture(comparison, folder / PICTURE)
+
+
+def _print(comparison: Comparison, form: str, screen: Screen) -> None:
+    from msresnet.compare.records import to_csv
+    from msresnet.report.comparison import ACCURACY, COST, accuracy_rows, cost_rows
+
+    if form == "json":
+        print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
+    elif form == "csv":
+        print(to_csv(comparison.trainings), end="")
+    else:
+        _table(screen, ACCURACY, accuracy_rows(comparison))
+        _table(screen, COST, cost_rows(comparison))
+        screen.notes(comparison.explanation())
+
+
+def _table(screen: Screen, titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A table without lines, numbers to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in titles:
+        left = title in ("contestant", "verdict")
+        table.add_column(title, justify="left" if left else "right", no_wrap=not left)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    screen.table(table)
+    screen.out.print()

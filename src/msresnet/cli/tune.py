@@ -1,0 +1,113 @@
+"""`msresnet tune`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msresnet.cli.layers import parse
+from msresnet.cli.main import Common
+from msresnet.train.recipes import find_recipe
+from msresnet.tune.config import TuneConfig
+from msresnet.tune.space import varies
+
+if TYPE_CHECKING:
+    from msresnet.cli.screen import Screen
+    from msresnet.tune.trials import Tuned
+
+PICTURE, LOG = "tuning.png", "log.txt"
+MOST_ROWS = 10
+
+
+def main(words: list[str], common: Common) -> int:
+    """Search, print the best trials, and write best.yaml, trials.csv and a picture."""
+    parsed = parse("tune", TuneConfig, with_space(words), common.config, lambda name: find_recipe(name).settings)
+    config = parsed.config
+    if common.print_config:
+        print(parsed.table())
+        return 0
+    from msresnet.cli.screen import Bar, Screen
+    from msresnet.files import check_free, disk_errors, lock
+    from msresnet.report.tuning import tuning_picture
+    from msresnet.tune.study import OURS, check, tune
+
+    check(config)
+    folder = Path(config.output or f"runs/tune-{Path(config.data).resolve().stem or 'data'}")
+    screen = Screen(common)
+
+    def announce(line: str) -> None:
+        if screen.log_path is None:  # only now is it known to be possible: what was refused leaves no trace
+            with disk_errors(folder):
+                screen.log_to(folder / LOG, fresh=False)
+        screen.stop()
+        screen.notes([line])
+
+    check_free(folder, ours=(*OURS, PICTURE, LOG))
+    with lock(folder):
+        screen.note(f"msresnet tune → {folder}", "bold")
+        try:
+            tuned = tune(replace(config, output=str(folder)), None, folder, Bar(screen), announce)
+        finally:
+            screen.stop()
+        tuning_picture(tuned, folder / PICTURE)
+    _print(tuned, config.format, screen)
+    screen.note(f"best settings: msresnet train --config {folder / 'best.yaml'}")
+    return 0
+
+
+def with_space(words: list[str]) -> list[str]:
+    """The words of the command, with those that say what varies behind --space; other flags keep their values."""
+    space, rest, given, flag = list[str](), list[str](), list[str](), ""
+    for word in words:
+        flag = word if word.startswith("-") else flag
+        if flag in ("--space", "--model-args"):
+            (given if flag == "--space" and word != flag else rest).append(word)
+        elif varies(word):
+            space.append(word)
+        else:
+            rest.append(word)
+    rest = [word for word in rest if word != "--space"]
+    return [*rest, "--space", *given, *space] if given or space else rest
+
+
+def _print(tuned: Tuned, form: str, screen: Screen) -> None:
+    from msresnet.tune.trials import to_csv
+
+    if form == "json":
+        print(json.dumps(tuned.to_dict(), indent=2, ensure_ascii=False))
+    elif form == "csv":
+        print(to_csv(tuned.trials), end="")
+    else:
+        _table(tuned, screen)
+
+
+def _table(tuned: Tuned, screen: Screen) -> None:
+    """The best trials, and what each setting did."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    from msresnet.tune.trials import ranked, shown
+
+    names = list(tuned.best.chosen)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in ("trial", "val top-1", "val loss", "epochs", "seconds", *names, "end"):
+        table.add_column(escape(title), justify="left" if title == "end" else "right")
+    for trial in ranked(tuned.trials)[:MOST_ROWS]:
+        figures = [
+            str(trial.number),
+            "" if trial.score is None else f"{100 * trial.score:.2f} %",
+            "" if trial.loss is None else f"{trial.loss:.4f}",
+            str(trial.epochs),
+            f"{trial.seconds:.1f}",
+        ]
+        table.add_row(*figures, *(escape(shown(trial.chosen.get(name))) for name in names), trial.state)
+    screen.table(table)
+    if len(tuned.trials) > MOST_ROWS:
+        screen.notes([f"the best {MOST_ROWS} of {len(tuned.trials)}; all of them: trials.csv, or --format csv"])
+    if tuned.importance:
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in tuned.importance.items())
+        screen.notes([f"what the scores vary with (fANOVA): {shares}"])
+    screen.notes(["chosen by the validation set; the score of the best is flattered by the search"])

@@ -1,0 +1,98 @@
+"""Everything a user can say about a comparison. No torch here: `msresnet compare --help` reads this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from msresnet.errors import UsageError
+from msresnet.train.config import TrainConfig
+from msresnet.train.settings import refuse_elsewhere
+
+DEFAULT_SECONDS = 60.0
+BUDGET = ("epochs", "time_limit")
+ELSEWHERE = {
+    "time_limit": "--seconds says how long each training may take",
+    "resume": "the same command goes on by itself",
+    "exist_ok": "the same command goes on by itself; another --output starts anew",
+    "devices": "trainings follow each other in one process",
+}
+"""Settings of `train` that mean nothing here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Who is compared, at which budget."""
+
+    contestants: Positional[Annotated[tuple[str, ...], arg(metavar="CONTESTANT")]] = ()
+    """A model (resnet18), a recipe, or a file of settings (fast.yaml), each with settings of its own behind it and a
+    name before it where you like: 'resnet18 lr=0.01', 'wide: model=msresnet18 model_args=operator=res2net'. 'base:'
+    is what the flags say for all."""
+    seconds: float | None = None
+    """Time for each training, validation included. Default: 60, unless --epochs is given, which compares at equal
+    passes over the data."""
+    seeds: int = 5
+    """Trainings of each contestant, with seeds from --seed on. More may be added later by the same command."""
+    baseline: str | None = None
+    """The contestant that the others are held against. Default: the best, with all pairs counted as looked at."""
+    split: Literal["auto", "test", "val"] = "auto"
+    """The images that the verdict is of. auto: the test set if there is one, measured once for each trained model. val:
+    the test set is not touched; use it while you still choose."""
+    format: Literal["table", "json", "csv"] = "table"
+    """How the result is printed."""
+
+
+# Settings of the comparison come first in the help, those of all its trainings after them.
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(TrainConfig, CompareOptions):
+    """Train several contestants at an equal budget over several seeds, and say which is better by more than chance."""
+
+    output: str | None = None
+    """The folder; what is finished there is not trained again. Default: runs/compare-<data>."""
+    time_limit: str | None = None
+    """Not here: --seconds says how long each training may take."""
+    resume: bool = False
+    """Not here: the same command goes on by itself."""
+    exist_ok: bool = False
+    """Not here: another --output starts anew."""
+    devices: str | None = None
+    """Not here: trainings follow each other in one process."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_elsewhere(self, ELSEWHERE)
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise UsageError(f"--seconds {self.seconds}", why="a time is positive and finite", hint="--seconds 60")
+        if self.seconds is not None and self.epochs is not None:
+            raise UsageError("--seconds, but --epochs", why="a comparison has one budget", hint="leave one of them out")
+        if self.seeds < 1:
+            raise UsageError(f"--seeds {self.seeds}", why="it must be at least 1")
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """What is the same for each training, as settings of it.
+
+        Another budget, such as equal operations, is another branch here. It needs trainings that end in mid-epoch:
+        whole epochs of networks of different cost do not add up to the same number.
+        """
+        if self.epochs is not None:
+            return {"epochs": self.epochs, "time_limit": None}
+        return {"epochs": None, "time_limit": f"{self.seconds or DEFAULT_SECONDS:g}s"}
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds of each contestant."""
+        return range(self.seed, self.seed + self.seeds)
+
+    def budget_words(self) -> str:
+        """The budget for people."""
+        if self.epochs is not None:
+            return f"{self.epochs:,} epoch{'s' if self.epochs > 1 else ''} each"
+        return f"{self.seconds or DEFAULT_SECONDS:g} seconds each"
+
+
+def budget_free(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe without its own budget, for a comparison has one."""
+    return {name: value for name, value in settings.items() if name not in BUDGET}

@@ -1,0 +1,35 @@
+"""Random numbers for a batch that several processes share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Draws:
+    """Numbers drawn for a whole batch, of which a process takes those of its own images.
+
+    So an image gets the same numbers whatever the number of processes. The generator lives on the CPU, whatever the
+    device, so that a run's numbers are the same everywhere.
+
+    Args:
+        seed: decides all numbers.
+        total: images in the whole batch.
+        first: place of this process's first image in it.
+    """
+
+    def __init__(self, seed: int, total: int, first: int = 0) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.total, self.first = total, first
+
+    def uniform(self, rows: int, images: Tensor) -> Tensor:
+        """(rows, B) numbers in 0 to 1, on the images' device."""
+        numbers = torch.rand(rows, self.total, generator=self.generator)
+        return numbers[:, self.first : self.first + len(images)].to(images.device, images.dtype)
+
+
+def part(total: int, rank: int, world: int) -> slice:
+    """The images of a whole batch that are a process's own: pairs stay together, since `mix` blends neighbours."""
+    pairs = total // 2
+    start, stop = 2 * (pairs * rank // world), 2 * (pairs * (rank + 1) // world)
+    return slice(start, total if rank == world - 1 else stop)

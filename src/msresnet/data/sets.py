@@ -1,0 +1,128 @@
+"""Sets of preprocessed images as training and evaluation take them. N images, B batch, C channels, H and W pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from msresnet.data.sample import Batch
+
+FINGERPRINTED = 1_000
+"""Images whose pixels go into a set's fingerprint, evenly spaced; of small sets, all."""
+
+
+class Samples(ABC):
+    """A set, ready to be asked for batches.
+
+    Attributes:
+        targets: class index of each sample (N,).
+        ids: where each sample comes from.
+    """
+
+    def __init__(self, targets: Tensor, ids: Sequence[str]) -> None:
+        self.targets, self.ids = targets, ids
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    @abstractmethod
+    def bad(self) -> list[tuple[str, str]]:
+        """(id, reason) of each unreadable image that was met so far, in the order of the set."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know that came up while the set was used."""
+        return []
+
+    @abstractmethod
+    def image(self, index: int) -> Tensor:
+        """One image (C, H, W) uint8."""
+
+    @abstractmethod
+    def batches(self, parts: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        """A batch on a device for each tensor of indices, in order; what comes next is made ready meanwhile.
+
+        `indices` of a batch differ from those asked for where an image could not be read and another of its class
+        took its place.
+        """
+
+    def in_order(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
+        """Every readable sample once, in the order of the set: those that others took the place of are left out."""
+        parts = torch.arange(len(self)).split(batch_size)
+        for part, batch in zip(parts, self.batches(parts, device), strict=True):
+            own = batch.indices == part
+            if bool(own.all()):
+                yield batch
+            elif bool(own.any()):
+                there = own.to(device)
+                yield Batch(batch.images[there], batch.targets[there], part[own])
+
+    def fingerprint(self) -> str:
+        """A digest of names, labels, and the pixels of up to a thousand images; the same however the set is held."""
+        digest = hashlib.sha256()
+        for name in self.ids:
+            digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
+        digest.update(self.targets.numpy().tobytes())
+        for batch in self.batches(evenly(len(self), FINGERPRINTED).split(100), torch.device("cpu")):
+            digest.update(str(tuple(batch.images.shape)).encode())
+            digest.update(batch.images.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+class Decoded(Samples):
+    """A set in memory, or mapped into it.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        targets: (N,).
+        ids: N texts.
+        bad: what could not be read; it is not in the set.
+    """
+
+    def __init__(
+        self, images: Tensor, targets: Tensor, ids: Sequence[str], bad: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(targets, ids)
+        self.images, self._bad = images, list(bad)
+
+    @property
+    def bad(self) -> list[tuple[str, str]]:
+        """(id, reason) of each unreadable image."""
+        return self._bad
+
+    def image(self, index: int) -> Tensor:
+        """One image (C, H, W) uint8."""
+        return self.images[index]
+
+    def batch(self, indices: Tensor, device: torch.device) -> Batch:
+        """Some of the samples, in the order asked, on a device."""
+        images = self.images[indices]
+        if device.type == "cuda":  # from other memory, a copy holds up who asks for it
+            images = images.pin_memory()
+        moved = images.to(device, non_blocking=True), self.targets[indices].to(device, non_blocking=True)
+        return Batch(*moved, indices)
+
+    def batches(self, parts: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        """A batch for each tensor of indices, one ahead where a device computes beside this machine."""
+        if device.type == "cpu":
+            yield from (self.batch(part, device) for part in parts)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            following = None
+            for part in parts:
+                ready, following = following, pool.submit(self.batch, part, device)
+                if ready is not None:
+                    yield ready.result()
+            if following is not None:
+                yield following.result()
+
+
+def evenly(count: int, most: int) -> Tensor:
+    """Up to `most` of the first `count` indices, evenly spaced."""
+    return torch.arange(0, count, max(1, -(-count // most)))

@@ -1,0 +1,237 @@
+"""Prediction over shards, each into a file of its own, by any number of processes that may be killed at any time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from msresnet.bundle import Bundle
+from msresnet.data.preprocess import Preprocess
+from msresnet.data.sample import Image
+from msresnet.errors import DataError, Interrupted
+from msresnet.infer.answers import KINDS, Row, need_pyarrow, unreadable
+from msresnet.infer.config import TTA, Form, budget
+from msresnet.infer.ledger import Ledger, Mark, digest
+from msresnet.infer.predictor import Predictor, batched
+from msresnet.infer.shards import Item, Shard
+from msresnet.runtime import StopRequest, version
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How shards are to be answered: what a user can say, apart from which model and which shards."""
+
+    output: Path
+    form: Form = "csv"
+    top: int = 5
+    budget: str | None = None
+    tta: TTA = "none"
+    device: str = "auto"
+    batch_size: int = 64
+    workers: int = 2
+
+    def settings(self, bundle: Bundle, model: str) -> dict[str, Any]:
+        """What answers depend on, and `model`, as people call it."""
+        top = None if self.form == "csv" else self.top
+        chosen = {"format": self.form, "top": top, "budget": self.budget, "tta": self.tta}
+        return {"model": model, "digest": digest(bundle), **chosen, "msresnet": version()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a shard.
+
+    `state`: answered now; whole before; another process is at it; or it cannot be read (`error` says why).
+    """
+
+    shard: str
+    state: Literal["answered", "whole", "busy", "failed"]
+    images: int = 0
+    unreadable: int = 0
+    error: str = ""
+
+
+@dataclass
+class Tally:
+    """The outcomes of some shards, the last of each."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        """Note one."""
+        self.outcomes[outcome.shard] = outcome
+
+    def of(self, state: str) -> list[Outcome]:
+        """Those of a kind."""
+        return [outcome for outcome in self.outcomes.values() if outcome.state == state]
+
+    @property
+    def images(self) -> int:
+        """Rows in all whole answers."""
+        return sum(outcome.images for outcome in self.outcomes.values())
+
+    @property
+    def unreadable(self) -> int:
+        """Rows without an answer in them."""
+        return sum(outcome.unreadable for outcome in self.outcomes.values())
+
+
+class Worker:
+    """A model and a folder of answers, for one shard after the other.
+
+    Args:
+        bundle: the model.
+        asked: how it is to answer.
+        model: what people call it.
+        stop: asks to leave a shard unfinished.
+
+    Raises UsageError for a folder that cannot be used, ResourceError for what is lacking.
+    """
+
+    def __init__(self, bundle: Bundle, asked: Asked, model: str, stop: StopRequest) -> None:
+        if asked.form == "parquet":
+            need_pyarrow()
+        limit = None if asked.budget is None else budget(asked.budget)
+        self.predictor = Predictor(bundle, asked.device, asked.batch_size, limit, asked.tta)
+        self.asked, self.stop, self.kind = asked, stop, KINDS[asked.form]
+        self.ledger = Ledger(asked.output, asked.settings(bundle, model), self.kind.ending)
+
+    def do(self, shard: Shard) -> Outcome:
+        """Answer a shard, unless it is answered or others are at it. Raises Interrupted, ResourceError."""
+        self._go_on()
+        try:
+            stamp = shard.stamp()
+            mark = self.ledger.done(shard, stamp)
+            if mark is not None and not self.ledger.begun(shard.name):
+                return _whole(shard, mark)
+            with self.ledger.hold(shard.name) as ours:
+                if not ours:
+                    return Outcome(shard.name, "busy") if mark is None else _whole(shard, mark)
+                mark = self.ledger.done(shard, stamp)
+                if mark is not None:
+                    return _whole(shard, mark)
+                mark = self.ledger.keep(shard, stamp, lambda part: self._answer(shard, stamp, part))
+        except DataError as error:
+            return Outcome(shard.name, "failed", error=str(error))
+        return Outcome(shard.name, "answered", mark.images, mark.unreadable)
+
+    def _answer(self, shard: Shard, stamp: str, part: Path) -> tuple[int, int]:
+        """Write a shard's answers; how many images there are, and how many cannot be read."""
+        answers = self.kind(part, exits=self.predictor.early is not None)
+        images = bad = 0
+        with closing(answers):
+            for rows in self._rows(shard):
+                answers.add(rows)
+                images, bad = images + len(rows), bad + sum("error" in row for row in rows)
+                self._go_on()
+        if shard.stamp() != stamp:
+            raise DataError("the shard was changed while it was read", where=str(shard.path), hint="the same command")
+        return images, bad
+
+    def _go_on(self) -> None:
+        if self.stop.code:
+            hint = "the same command continues"
+            raise Interrupted("stopped; whole answers stay", exit_code=self.stop.code, hint=hint)
+
+    def _rows(self, shard: Shard) -> Iterator[list[Row]]:
+        preprocess = self.predictor.bundle.preprocess
+        size, workers = self.predictor.batch_size, self.asked.workers
+        with closing(read_ahead(shard.items(), preprocess, workers, 2 * size)) as images:
+            for chunk in batched(images, size):
+                good = [(name, image) for name, image in chunk if not isinstance(image, DataError)]
+                rows = iter(self._good(good))
+                yield [unreadable(n, image) if isinstance(image, DataError) else next(rows) for n, image in chunk]
+
+    def _good(self, pairs: Sequence[tuple[str, Image]]) -> list[Row]:
+        if not pairs:
+            return []
+        names, images = zip(*pairs, strict=True)
+        return self.predictor.predict_ready(torch.from_numpy(np.stack(images)), names).to_dict(self.asked.top)
+
+
+def work(worker: Worker, shards: Sequence[Shard], note: Callable[[Outcome, Tally], None]) -> Tally:
+    """Answer all shards that nobody else is at; those that others are at are looked at again in the end.
+
+    `note` is told of each shard that was answered or failed. Raises Interrupted, ResourceError.
+    """
+    tally, waiting = Tally(), list(shards)
+    while waiting:
+        outcomes = [_noted(worker.do(shard), tally, note) for shard in waiting]
+        busy = {outcome.shard for outcome in outcomes if outcome.state == "busy"}
+        if len(busy) == len(waiting):
+            break
+        waiting = [shard for shard in waiting if shard.name in busy]
+    return tally
+
+
+def _noted(outcome: Outcome, tally: Tally, note: Callable[[Outcome, Tally], None]) -> Outcome:
+    tally.add(outcome)
+    if outcome.state in ("answered", "failed"):
+        note(outcome, tally)
+    return outcome
+
+
+def beginning(shards: Sequence[Shard], environment: Mapping[str, str]) -> list[Shard]:
+    """The shards in the order in which this process is to look at them, by what its launcher says.
+
+    Launchers number their processes (RANK of WORLD_SIZE; SLURM_PROCID of SLURM_NTASKS) and arrays their tasks
+    (SLURM_ARRAY_TASK_ID): each begins at its own share and goes on into the others'. It is a hint and no more.
+    """
+    place, parts = 0, 1
+    for numbers in (_array(environment), _numbers(environment, "SLURM_PROCID", "SLURM_NTASKS")):
+        place, parts = place * numbers[1] + numbers[0], parts * numbers[1]
+    number, count = _numbers(environment, "RANK", "WORLD_SIZE")
+    if count > 1:
+        place, parts = number, count
+    start = place * len(shards) // parts
+    return [*shards[start:], *shards[:start]]
+
+
+def _array(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Which task of how many of a SLURM array this is; 0 of 1 where there is none."""
+    names = ("ID", "MIN", "MAX", "STEP")
+    at, low, high, step = (environment.get(f"SLURM_ARRAY_TASK_{name}", "1") for name in names)
+    if not all(text.isdecimal() for text in (at, low, high, step)) or not int(low) <= int(at) <= int(high):
+        return 0, 1
+    size = max(1, int(step))
+    return (int(at) - int(low)) // size, (int(high) - int(low)) // size + 1
+
+
+def _numbers(environment: Mapping[str, str], place: str, count: str) -> tuple[int, int]:
+    number, total = environment.get(place, "0"), environment.get(count, "1")
+    known = number.isdecimal() and total.isdecimal() and int(number) < int(total)
+    return (int(number), int(total)) if known else (0, 1)
+
+
+def read_ahead(
+    items: Iterable[Item], preprocess: Preprocess, workers: int, ahead: int
+) -> Iterator[tuple[str, Image | DataError]]:
+    """Images as a network takes them, in order, or why there is none; threads make up to `ahead` of them in advance."""
+    if workers == 0:
+        yield from ((item.id, item.ready(preprocess)) for item in items)
+        return
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[tuple[str, Future[Image | DataError]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item.id, pool.submit(item.ready, preprocess)))
+            if len(waiting) > ahead:
+                name, future = waiting.popleft()
+                yield name, future.result()
+        while waiting:
+            name, future = waiting.popleft()
+            yield name, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _whole(shard: Shard, mark: Mark) -> Outcome:
+    return Outcome(shard.name, "whole", mark.images, mark.unreadable)

@@ -1,0 +1,155 @@
+"""The processes that train together, on accelerate. Alone, everything here is the identity.
+
+Every process holds all data and draws the same order; of each batch it takes its part, so that the number of processes
+changes nothing but the speed. What only one can decide (time, signals, a full disk) is agreed on, since a process that
+stops by itself leaves the others waiting.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import InitProcessGroupKwargs
+from torch import Tensor, distributed, nn
+
+from msresnet.errors import MsresnetError, PeerLostError
+from msresnet.runtime import Precision
+
+T = TypeVar("T")
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the others, a slow validation or a broken link included."""
+
+
+class Processes:
+    """This process and its peers.
+
+    Args:
+        device: where this process computes.
+        precision: of the network's arithmetic in training.
+
+    Attributes:
+        rank: the number of this process; the first writes and reports.
+        world: how many there are.
+        device: where this process computes.
+    """
+
+    def __init__(self, device: torch.device, precision: Precision) -> None:
+        # accelerate keeps its choices for the whole process; another fit in the same process may choose otherwise.
+        for shared in (AcceleratorState, GradientState, PartialState):
+            shared._reset_state()
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            cpu=device.type == "cpu",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.device: torch.device = self.accelerator.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return bool(self.rank == 0)
+
+    def agree(self, values: Sequence[float]) -> list[list[float]]:
+        """One row of numbers from each process, on all of them."""
+        if self.world == 1:
+            return [list(values)]
+        mine = torch.tensor(values, dtype=torch.float64, device=self.device)
+        rows = [torch.empty_like(mine) for _ in range(self.world)]
+        distributed.all_gather(rows, mine)
+        return torch.stack(rows).tolist()
+
+    def by_first(self, action: Callable[[], T]) -> T:
+        """Do something on the first process only; all get what it returned, or its failure if it is one of ours."""
+        if self.world == 1:
+            return action()
+        box: list[Any] = [None, None]
+        if self.first:
+            try:
+                box[0] = action()
+            except MsresnetError as failure:
+                box[1] = failure
+        distributed.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise box[1]
+        return box[0]  # type: ignore[no-any-return]
+
+    def gather(self, outputs: Tensor, total: int) -> Tensor:
+        """Rows of process r (rows r, r + world, ... of a whole of `total`) from all processes -> (total, ...)."""
+        if self.world == 1:
+            return outputs
+        most = -(-total // self.world)
+        padded = outputs.new_zeros(most, *outputs.shape[1:])
+        padded[: len(outputs)] = outputs
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        distributed.all_gather(parts, padded)
+        return torch.stack(parts, 1).flatten(0, 1)[:total]
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes the buffers (BN statistics) of the first."""
+        if self.world > 1:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, src=0)
+
+    def close(self) -> None:
+        """Leave the group, so that the interpreter ends without complaint."""
+        if self.world > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+@contextmanager
+def peers_named(world: int) -> Iterator[None]:
+    """Turn the failure of a collective operation into a PeerLostError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if world == 1 or not _is_of_peers(error):
+            raise
+        raise PeerLostError(
+            "another process of this training is gone, or cannot be reached",
+            where=f"process {os.environ.get('RANK', '?')} of {world}",
+            why=str(error).splitlines()[0][:200],
+            hint="look at the log of the process that ended first, then continue with --resume",
+        ) from error
+
+
+def _is_of_peers(error: RuntimeError) -> bool:
+    words = (
+        "gloo",
+        "nccl",
+        "connection",
+        "peer",
+        "timed out",
+        "process group",
+        "recvbytes",
+        "sendbytes",
+        "broken pipe",
+    )
+    return isinstance(error, distributed.DistError) or any(word in str(error).lower() for word in words)
+
+
+def by_first(action: Callable[[], T], device: torch.device) -> T:
+    """`Processes.by_first` before there is a training."""
+    if world_size() == 1:
+        return action()
+    with peers_named(world_size()):
+        return Processes(device, "fp32").by_first(action)
+
+
+def world_size() -> int:
+    """How many processes a launcher (torchrun, accelerate, SLURM through them) started for this training."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this process among them."""
+    return int(os.environ.get("RANK", "0"))

@@ -1,0 +1,61 @@
+"""Settings with a name and a measured score: `msresnet train --recipe mnist-fast`. No torch here.
+
+Each recipe's docstring states the command, what it costs on which hardware, and the score that was measured.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from msresnet.errors import UsageError, nearest
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of `TrainConfig` with a name, and what is known of them, in words."""
+
+    name: str
+    settings: Settings
+    text: str
+
+
+RECIPES: dict[str, Recipe] = {}
+
+
+def recipe(function: Callable[[], Settings]) -> Callable[[], Settings]:
+    """Enter a function of settings into the table, under its name with hyphens."""
+    name = function.__name__.replace("_", "-")
+    RECIPES[name] = Recipe(name, function(), inspect.getdoc(function) or "")
+    return function
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a name. Raises UsageError, with the nearest, for an unknown one."""
+    if name not in RECIPES:
+        hint = nearest(name, RECIPES) or ", ".join(RECIPES)
+        raise UsageError(f"unknown recipe {name!r}", where="--recipe", hint=f"--recipe {hint}")
+    return RECIPES[name]
+
+
+@recipe
+def mnist_fast() -> Settings:
+    """MNIST in seconds: `msresnet train --recipe mnist-fast --data mnist`."""
+    return {
+        "model": "msresnet_micro",
+        "epochs": 1,
+        "schedule": "one-cycle",
+    }
+
+
+@recipe
+def mnist_best() -> Settings:
+    """MNIST with at most 110,474 parameters in minutes: `msresnet train --recipe mnist-best --data mnist`."""
+    return {
+        "model": "msresnet_micro",
+        "time_limit": "4m",
+    }

@@ -1,0 +1,42 @@
+"""How good a network is on a set while it trains, over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from msresnet.data.loaders import Samples
+from msresnet.train.plan import Plan
+from msresnet.train.processes import Processes
+
+EVALUATION_BATCH = 500
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module, data: Samples, plan: Plan, processes: Processes, check: Callable[[], None]
+) -> tuple[float, float]:
+    """(metric, loss) of a network on a set, in the precision of the training.
+
+    Each process answers every world-th image, and all get the answers of all, so the figures are exact whatever their
+    number. `check` is called before each batch.
+    """
+    model.eval()
+    if not plan.sync_bn:
+        processes.share_buffers(model)
+    parts = torch.arange(processes.rank, len(data), processes.world).split(EVALUATION_BATCH)
+    outputs, read = [torch.empty(0, plan.task.num_outputs, device=processes.device)], [torch.empty(0)]
+    with processes.accelerator.autocast():
+        for part, batch in zip(parts, data.batches(parts, processes.device), strict=True):
+            check()
+            images = plan.preprocess.tensor(batch.images).contiguous(memory_format=torch.channels_last)
+            outputs.append(model(images).float())
+            read.append((batch.indices == part).float())
+    answers = processes.gather(torch.cat(outputs), len(data))
+    # What could not be read has another image in its place, which must not count twice.
+    kept = processes.gather(torch.cat(read).to(answers.device), len(data)).nonzero()[:, 0]
+    results = plan.task.decode(answers[kept], [data.ids[i] for i in kept.tolist()])
+    metrics = plan.task.evaluate(results, data.targets[kept.cpu()].numpy()).metrics
+    return metrics[plan.task.metric], metrics["loss"]

@@ -1,0 +1,124 @@
+"""What --lr auto and --batch-size auto find out before training, on a network that is then thrown away."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from msresnet.data.sample import Batch
+from msresnet.errors import DivergedError
+from msresnet.runtime import StopRequest
+from msresnet.train.loop import Silent, Trainer
+from msresnet.train.optimiser import Pace, set_pace
+from msresnet.train.plan import Plan
+from msresnet.train.sizes import Moment
+from msresnet.train.state import Step
+
+LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 100
+SHARE_OF_TIME = 0.1
+"""The most of a time limit that a sweep may take."""
+SMOOTHING, EXPLODED = 0.9, 4.0
+SMALLEST_BATCH, LARGEST_BATCH, TIMED = 16, 1024, 3
+FEWEST_STEPS = 10
+"""Steps that an epoch keeps, however fast larger batches are."""
+NEARLY = 0.95
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What was tried, and what was chosen.
+
+    Args:
+        name: 'lr' or 'batch_size'.
+        measure: what the second column of `rows` is.
+        rows: (value, measured).
+        chosen: the value.
+        reason: in words.
+    """
+
+    name: str
+    measure: str
+    rows: list[tuple[float, float]]
+    chosen: float
+    reason: str
+
+
+def find_lr(plan: Plan) -> Sweep:
+    """The highest learning rate: rising, it lowers the loss, then lets it explode (arXiv 1506.01186).
+
+    Chosen is the geometric mean of the rate at which the smoothed loss falls fastest and a tenth of the rate at which
+    it is lowest.
+    """
+    rows: list[tuple[float, float]] = []
+    trainer, smoothed, lowest = _trainer(plan), 0.0, math.inf
+    moment = plan.sizes.moments[-1]
+    began = time.monotonic()
+    for number, (batch, step) in enumerate(_batches(trainer, moment, STEPS)):
+        lr = LOWEST * (HIGHEST / LOWEST) ** (number / (STEPS - 1))
+        set_pace(trainer.optimizer, lr, Pace(1.0))
+        try:
+            smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * trainer.update(batch, step)
+        except DivergedError:
+            break
+        loss = smoothed / (1 - SMOOTHING ** (number + 1))
+        rows.append((lr, loss))
+        lowest = min(lowest, loss)
+        if loss > EXPLODED * lowest or _late(trainer, began, plan.limit):
+            break
+    lr = _steep_and_low(rows) if len(rows) > FEWEST_STEPS else plan.lr
+    return Sweep("lr", "loss", rows, float(f"{lr:.3g}"), f"a sweep of {len(rows)} steps")
+
+
+def _steep_and_low(rows: Sequence[tuple[float, float]]) -> float:
+    rates, losses = torch.tensor(rows, dtype=torch.float64).unbind(1)
+    bottom = int(losses.argmin())
+    falls = losses[: bottom + 1].diff() if bottom else torch.zeros(1)
+    return math.sqrt(float(rates[int(falls.argmin())]) * float(rates[bottom]) / 10)
+
+
+def find_batch(plan: Plan) -> Sweep:
+    """The smallest batch size that gives nearly the most images a second, and fits into memory."""
+    trainer, rows = _trainer(plan), list[tuple[float, float]]()
+    largest = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(plan.train) // FEWEST_STEPS))
+    size, began = SMALLEST_BATCH, time.monotonic()
+    while size <= largest and not _late(trainer, began, plan.limit):
+        moment = replace(plan.sizes.moments[-1], batch=size)
+        spent = []
+        try:
+            for batch, step in _batches(trainer, moment, TIMED):
+                start = time.perf_counter()
+                trainer.train_step(batch, step)
+                spent.append(time.perf_counter() - start)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError) or "memory" in str(error):
+                break
+            raise
+        rows.append((size, size / min(spent)))
+        size *= 2
+    speeds = trainer.processes.agree([speed for _, speed in rows])[0]  # all processes choose by the first one's
+    rows = [(size, speed) for (size, _), speed in zip(rows, speeds, strict=True)]
+    best = max(speed for _, speed in rows)
+    chosen = next(size for size, speed in rows if speed >= NEARLY * best)
+    return Sweep("batch_size", "images a second", rows, chosen, f"{best:.0f} images a second at most")
+
+
+def _trainer(plan: Plan) -> Trainer:
+    config = replace(plan.config, resume=False, ema=0.0, compile=False)
+    return Trainer(replace(plan, config=config), None, Silent(), StopRequest())
+
+
+def _batches(trainer: Trainer, moment: Moment, steps: int) -> Iterator[tuple[Batch, Step]]:
+    """Batches of one size from the beginning of the data, over again where it is short of them."""
+    count = len(trainer.plan.train)
+    for number in range(steps):
+        start = number * moment.batch % max(1, count - moment.batch + 1)
+        step, indices = trainer.share(torch.arange(start, min(start + moment.batch, count)), moment)
+        yield next(iter(trainer.plan.train.batches([indices], trainer.processes.device))), step
+
+
+def _late(trainer: Trainer, began: float, limit: float) -> bool:
+    return trainer.processes.agree([time.monotonic() - began])[0][0] > SHARE_OF_TIME * limit

@@ -1,0 +1,103 @@
+"""Where a search is kept: Optuna's journal in the search's folder, made whole again after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msresnet.data.splits import Splits
+from msresnet.errors import ResourceError, UsageError
+from msresnet.files import disk_errors
+from msresnet.tune.config import TuneConfig
+
+if TYPE_CHECKING:
+    import optuna
+
+NAME, JOURNAL = "msresnet", "study.journal"
+LOCK = f"{JOURNAL}.lock"
+GRID = 20
+"""Parts of a training after which it is held against the others: by progress, so that trainings with more or fewer
+epochs, or with a time limit, are compared at the same share of their schedule."""
+WARMUP, STARTUP = 0.3, 5
+"""Share of a training, and number of trials, before any is cut short: high learning rates look bad early."""
+
+
+def require_optuna() -> None:
+    """Raise ResourceError where Optuna is not installed; tell it not to write its own lines."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise ResourceError("tune needs Optuna", why=str(error), hint='pip install "msresnet[tune]"') from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def open_study(config: TuneConfig, folder: Path | None) -> optuna.Study:
+    """The study of a folder, or a new one. Raises UsageError where its journal is damaged."""
+    import optuna
+    from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
+    from optuna.storages import InMemoryStorage, JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage: optuna.storages.BaseStorage = InMemoryStorage()
+    if folder is not None:
+        path = folder / JOURNAL
+        _mend(path)
+        try:
+            storage = JournalStorage(JournalFileBackend(str(path)))
+        except (ValueError, KeyError, TypeError) as error:
+            hint = "another --output, or remove the file to begin anew"
+            raise UsageError("the study cannot be read", where=str(path), why=str(error)[:200], hint=hint) from error
+    pruner = {
+        "median": MedianPruner(STARTUP, int(WARMUP * GRID)),
+        "hyperband": HyperbandPruner(1, GRID, reduction_factor=3),
+        "none": NopPruner(),
+    }[config.pruner]
+    if storage.get_all_studies():
+        return optuna.load_study(study_name=NAME, storage=storage, pruner=pruner)
+    return optuna.create_study(study_name=NAME, storage=storage, pruner=pruner, direction="maximize")
+
+
+def close_lost(study: optuna.Study) -> None:
+    """Trials that were killed count as none; their settings are tried again."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _mend(path: Path) -> None:
+    """Take away what a killed writer left: half a line, and the lock beside the journal (the folder's is ours)."""
+    with disk_errors(path):
+        path.with_name(LOCK).unlink(missing_ok=True)
+        if path.is_file():
+            whole = path.read_bytes()
+            if not whole.endswith(b"\n"):
+                with path.open("r+b") as file:
+                    file.truncate(whole.rfind(b"\n") + 1)
+
+
+def identity(config: TuneConfig, splits: Splits) -> dict[str, Any]:
+    """What has to stay as it was for scores to be comparable."""
+    free = ("output", "workers", "trials", "format", "resume", "exist_ok")
+    assert splits.val is not None
+    digest = hashlib.sha256("\n".join(splits.val.ids).encode("utf-8", "surrogateescape"))
+    digest.update(splits.val.targets.tobytes())
+    plain = {name: value for name, value in asdict(config).items() if name not in free}
+    values: dict[str, Any] = json.loads(json.dumps(plain | {"validation_images": digest.hexdigest()[:16]}))
+    return values
+
+
+def check_unchanged(study: optuna.Study, now: dict[str, Any], folder: Path | None) -> None:
+    """Raise UsageError, printing the difference, for a study of other settings."""
+    before = study.user_attrs.get("settings")
+    if before is None:
+        study.set_user_attr("settings", now)
+        return
+    keys = [key for key in now if key in before and before[key] != now[key]]
+    if keys:
+        rows = "; ".join(f"{key}: {before[key]!r} before, {now[key]!r} now" for key in keys)
+        hint = "the settings as they were, or another --output"
+        raise UsageError("a search cannot go on with other settings", where=str(folder), why=rows, hint=hint)

@@ -1,0 +1,273 @@
+"""The search itself, by Optuna (its only home): which settings next, which trainings are cut short, what is kept.
+
+What is tried next depends on the seed and on what was found before, and on nothing else: a search that was stopped
+anywhere goes on as if it had not been, as far as trainings repeat themselves (those with a time limit do not quite).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from msresnet.data.splits import Splits, open_data
+from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError
+from msresnet.files import write_text
+from msresnet.models.factory import MODELS
+from msresnet.runtime import StopRequest, stop_on_signals
+from msresnet.train.config import TrainConfig, seconds
+from msresnet.train.fit import fit
+from msresnet.train.loop import Observer, Silent
+from msresnet.train.plan import DEFAULT_EPOCHS
+from msresnet.train.settings import common
+from msresnet.tune.config import TuneConfig
+from msresnet.tune.space import Choice, Dimension, read_space, with_settings
+from msresnet.tune.storage import GRID, JOURNAL, LOCK, check_unchanged, close_lost, identity, open_study, require_optuna
+from msresnet.tune.trials import Scale, State, Trial, Tuned, best, to_csv
+
+if TYPE_CHECKING:
+    import optuna
+
+TRIALS, BEST = "trials.csv", "best.yaml"
+OURS = (JOURNAL, LOCK, TRIALS, BEST)
+"""What a search leaves in its folder."""
+FAILURES = (UsageError, ModelError, MemoryError, RuntimeError)
+"""What may be wrong with one choice of settings and not with all; torch raises RuntimeError for want of memory."""
+Announce = Callable[[str], None]
+
+
+def tune(
+    config: TuneConfig,
+    splits: Splits | None = None,
+    folder: Path | None = None,
+    observer: Observer | None = None,
+    announce: Announce = lambda line: None,
+) -> Tuned:
+    """Try settings until `config.trials` trainings have ended; the validation set alone says which are good.
+
+    Args:
+        config: everything a user can say.
+        splits: the data; None opens `config.data`. A test set is put aside.
+        folder: where the study is kept, whose lock the caller holds; what is finished there counts. None keeps
+            everything in memory.
+        observer: who watches each training.
+        announce: takes a line for each thing that happens.
+
+    Raises UsageError for what cannot be searched, before anything trains; Interrupted on SIGINT and SIGTERM, with the
+    study kept; ResourceError where Optuna is not installed.
+    """
+    space = check(config)
+    splits = splits or open_data(config.data, config)
+    if splits.val is None:
+        what = "there is no validation set to choose by"
+        raise UsageError(what, why="the test set chooses nothing", hint="--val-fraction 0.1 or --val-data")
+    study = open_study(config, folder)
+    check_unchanged(study, identity(config, splits), folder)
+    close_lost(study)
+    for note in splits.notes:
+        announce(note)
+    with stop_on_signals() as stop:
+        search = _Search(study, config, space, replace(splits, test=None), folder, stop, observer or Silent())
+        search.run(announce)
+    return search.result()
+
+
+def check(config: TuneConfig) -> tuple[Dimension, ...]:
+    """What is searched. Raises what `tune` raises before it looks at the data."""
+    require_optuna()
+    space = read_space(config.space, _fixed(config))
+    named = [value for d in space if isinstance(d, Choice) and d.name == "model" for value in d.values]
+    for name in [*named, config.model]:
+        if name != "auto":
+            MODELS[str(name)]
+    return space
+
+
+def _fixed(config: TuneConfig) -> TrainConfig:
+    """The settings of all trials."""
+    return common(config, output=None)
+
+
+@dataclass
+class _Search:
+    """A study in motion."""
+
+    study: optuna.Study
+    config: TuneConfig
+    space: tuple[Dimension, ...]
+    splits: Splits
+    folder: Path | None
+    stop: StopRequest
+    observer: Observer
+
+    def run(self, announce: Announce) -> None:
+        """Trials until there are enough."""
+        if done := len(self.trials()):
+            announce(f"finished already: {done} of {self.config.trials} trials")
+        while (done := len(self.trials())) < self.config.trials:
+            self._check_stop()
+            self.study.sampler = _sampler(self.config.seed, done)
+            trial = self.study.ask({dimension.name: _distribution(dimension) for dimension in self.space})
+            self._try(trial)
+            self.write()
+            announce(f"{done + 1:>3} of {self.config.trials}  {self.trials()[-1].line()}")
+
+    def trials(self) -> list[Trial]:
+        """Those that ended by themselves, in the order in which they did."""
+        ended = [trial for trial in self.study.get_trials(deepcopy=False) if _ended(trial)]
+        return [_record(number, trial) for number, trial in enumerate(ended, 1)]
+
+    def result(self) -> Tuned:
+        """What was found. Raises UsageError where no trial ended with a model."""
+        trials = tuple(self.trials())
+        scales = {dimension.name: _scale(dimension) for dimension in self.space}
+        return Tuned(trials, self._settings(best(trials)), _importance(self.study), scales)
+
+    def write(self) -> None:
+        """Write what people and `train --config` read; a killed search leaves it as of its last trial."""
+        trials = self.trials()
+        if self.folder is None:
+            return
+        write_text(self.folder / TRIALS, to_csv(trials))
+        if any(trial.state == "finished" for trial in trials):
+            write_text(self.folder / BEST, yaml.safe_dump(self._settings(best(trials)), sort_keys=False))
+
+    def _settings(self, trial: Trial) -> dict[str, Any]:
+        """A trial's settings that are no defaults."""
+        plain, usual = asdict(with_settings(_fixed(self.config), trial.chosen)), asdict(TrainConfig())
+        kept = {name: value for name, value in plain.items() if value != usual[name] or name in ("data", "model")}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+
+    def _try(self, trial: optuna.Trial) -> None:
+        """One training; how it ended is told to the study."""
+        from optuna.trial import TrialState
+
+        watcher = _Watcher(trial, self.stop, self.observer, with_settings(_fixed(self.config), trial.params))
+        try:
+            fit(watcher.config, self.splits, observer=watcher)
+        except _CutShort:
+            watcher.note("cut short")
+            self.study.tell(trial, state=TrialState.PRUNED)
+        except DivergedError as error:
+            watcher.note("diverged", error.what)
+            self.study.tell(trial, 0.0)  # the sampler learns to stay away, which it would not from a failure
+        except Interrupted:
+            self.study.tell(trial, state=TrialState.FAIL)
+            self._check_stop()
+            raise
+        except FAILURES as error:
+            watcher.note("failed", str(error).splitlines()[0][:300] or type(error).__name__)
+            self.study.tell(trial, state=TrialState.FAIL)
+        else:
+            watcher.note("finished")
+            self.study.tell(trial, watcher.score)
+
+    def _check_stop(self) -> None:
+        """Raise Interrupted where a signal asked to stop, saying what is kept."""
+        if self.stop.code:
+            hint = "the same command goes on" if self.folder is not None else ""
+            what = f"stopped by a signal; finished trials are kept: {len(self.trials())} of {self.config.trials}"
+            raise Interrupted(what, exit_code=self.stop.code, hint=hint)
+
+
+class _CutShort(Exception):
+    """The training is hopeless."""
+
+
+class _Watcher:
+    """Reports a training's validation scores to the study, and leaves it when it is hopeless or a signal asked."""
+
+    def __init__(self, trial: optuna.Trial, stop: StopRequest, observer: Observer, config: TrainConfig) -> None:
+        self.trial, self.stop, self.observer, self.config = trial, stop, observer, config
+        self.score, self.loss, self.reported, self.row = -1.0, math.inf, 0, dict[str, Any]()
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Pass it on, and leave where a signal asked for it."""
+        self.observer.step(epoch, step, steps, loss)
+        if self.stop.code:
+            raise Interrupted("left", exit_code=self.stop.code)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Report the best score at each part of the training that has passed: what was known of it at that time."""
+        self.observer.epoch(row)
+        self.row = row
+        before = self.score
+        metric = next((name for name in row if name.startswith("val_") and name != "val_loss"), None)
+        if metric is not None and (row[metric], -row["val_loss"]) > (self.score, -self.loss):
+            self.score, self.loss = row[metric], row["val_loss"]
+        now = int(GRID * self.progress(row))
+        for part in range(self.reported + 1, now + 1):
+            score = self.score if part == now else before
+            if score >= 0:
+                self.trial.report(score, part)
+        self.reported = max(now, self.reported)
+        if now < GRID and self.trial.should_prune():
+            raise _CutShort
+
+    def progress(self, row: dict[str, Any]) -> float:
+        """Share of the training that is done, of its epochs or of its time."""
+        config = self.config
+        limit = math.inf if config.time_limit is None else seconds(config.time_limit)
+        epochs = config.epochs or (math.inf if config.time_limit is not None else DEFAULT_EPOCHS)
+        return min(1.0, max(float(row["epoch"]) / epochs, float(row["seconds"]) / limit))
+
+    def note(self, state: State, why: str = "") -> None:
+        """Keep with the trial how it ended."""
+        seen = {"score": self.score, "loss": self.loss} if self.score >= 0 else {}
+        ended = {
+            "state": state,
+            "why": why,
+            "epochs": self.row.get("epoch", 0),
+            "seconds": self.row.get("seconds", 0.0),
+        }
+        for name, value in (seen | ended).items():
+            self.trial.set_user_attr(name, value)
+
+
+def _sampler(seed: int, done: int) -> optuna.samplers.BaseSampler:
+    """Decides the next settings, by the seed and by how many were tried: the same after a restart."""
+    from optuna.samplers import TPESampler
+
+    return TPESampler(seed=random.Random(f"{seed}/{done}").getrandbits(32))
+
+
+def _distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(dimension.values)
+    low, high, step = dimension.low, dimension.high, dimension.step
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=dimension.log, step=int(step or 1))
+    return FloatDistribution(low, high, log=dimension.log, step=step)
+
+
+def _scale(dimension: Dimension) -> Scale:
+    if isinstance(dimension, Choice):
+        return "list"
+    return "log" if dimension.log else "linear"
+
+
+def _ended(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a trial ended by itself. One that was killed is none, even if its last words were written."""
+    state = trial.user_attrs.get("state")
+    return trial.state.is_finished() and state is not None and (trial.state.name != "FAIL" or state == "failed")
+
+
+def _record(number: int, trial: optuna.trial.FrozenTrial) -> Trial:
+    return Trial(number=number, chosen=dict(trial.params), **trial.user_attrs)
+
+
+def _importance(study: optuna.Study) -> dict[str, float]:
+    """Share of each dimension in how the scores vary; nothing where too little was tried to say."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    with suppress(ValueError, RuntimeError):  # one trial, or all scores alike
+        return dict(get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0)))
+    return {}

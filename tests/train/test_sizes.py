@@ -1,0 +1,130 @@
+"""Several training sizes, the finishing part, and what the network then is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msresnet.errors import Interrupted, UsageError
+from msresnet.runtime import StopRequest
+from msresnet.train.checkpoint import newest_checkpoint
+from msresnet.train.layers import last_layers
+from msresnet.train.loop import Silent
+from msresnet.train.sizes import plan_sizes
+from tiny import config, plan_for, same, trainer
+
+
+def sizes(size: tuple[int, int] = (96, 64), batch: int = 32, **settings: Any) -> Any:
+    return plan_sizes(config(Path(), **settings), size, batch)
+
+
+def test_one_size_is_the_size_of_use_from_beginning_to_end() -> None:
+    plan = sizes()
+    assert {plan.at(p / 10, 0.5).size for p in range(11)} == {(96, 64)}
+    assert not plan.at(1.0, 0.5).finishing
+    assert plan.describe() == ""
+
+
+def test_progressive_sizes_rise_and_have_equal_shares() -> None:
+    plan = sizes(train_sizes=(96, 48, 72))
+    seen = [plan.at(p / 300, 0.9).size for p in range(300)]
+    assert seen == sorted(seen)
+    assert set(Counter(seen).values()) == {100}
+    assert {s[0] / s[1] for s in seen} == {1.5}  # the form stays
+
+
+@given(st.floats(0, 1), st.floats(0, 0.999))
+def test_random_sizes_follow_the_draw_alone(progress: float, draw: float) -> None:
+    plan = sizes(train_sizes=(24, 48, 72, 96), size_schedule="random")
+    assert plan.at(progress, draw).size[0] == (24, 48, 72, 96)[int(draw * 4)]
+
+
+def test_smaller_images_come_in_larger_batches_of_about_the_same_pixels() -> None:
+    plan = sizes(train_sizes=(48, 96))
+    assert [m.batch for m in plan.moments] == [128, 32]
+    asked = sizes(train_sizes=(48, 96), size_batches=(40, 20))
+    assert [m.batch for m in asked.moments] == [40, 20]
+
+
+def test_the_last_share_is_at_the_size_of_use() -> None:
+    plan = sizes(train_sizes=(48,), finish=0.25)
+    assert not plan.at(0.749, 0).finishing
+    assert plan.at(0.749, 0).size == (48, 32)
+    assert plan.at(0.75, 0).finishing
+    assert plan.at(1.0, 0).size == (96, 64)
+    assert "only classifier and normalisation" in plan.describe()
+
+
+def test_training_enlarges_no_image() -> None:
+    with pytest.raises(UsageError, match="--train-sizes 128"):
+        sizes(train_sizes=(128,))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size_batches": (3,)},
+        {"train_sizes": (24, 48), "size_batches": (3,)},
+        {"train_sizes": (1,)},
+        {"train_sizes": (24,), "size_batches": (1,)},
+    ],
+)
+def test_contradictions_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        config(Path(), **settings)
+
+
+def test_the_network_sees_the_sizes_and_the_finish_moves_only_the_last_layers(bars: Path) -> None:
+    plan = plan_for(bars, epochs=8, batch_size=4, train_sizes=(12, 16), image_size=(24,), finish=0.5, ema=0.0)
+    training = trainer(plan)
+    seen: list[int] = []
+
+    def see(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        seen.append(given[0].shape[-1])
+
+    training.raw.register_forward_pre_hook(see)
+    before: dict[str, torch.Tensor] = {}
+    begin = training._begin_finishing
+
+    def remember() -> None:
+        before.update({n: t.clone() for n, t in training.raw.state_dict().items()})
+        begin()
+
+    training._begin_finishing = remember  # type: ignore[method-assign]
+    training.run()
+    trained = [s for s in seen if s != 24]
+    assert trained == sorted(trained)
+    assert set(seen) == {12, 16, 24}
+    after, learning = training.raw.state_dict(), last_layers(training.raw)
+    changed = {n for n in after if not torch.equal(after[n], before[n])}
+    assert {n for n in changed if "running" not in n and "tracked" not in n} <= learning
+    assert "fc.weight" in changed
+
+
+def test_F5_a_finishing_run_continues_as_if_never_stopped(bars: Path, tmp_path: Path) -> None:
+    settings = {"epochs": 6, "batch_size": 4, "train_sizes": (12, 24), "finish": 0.5, "optimizer": "muon"}
+    whole = trainer(plan_for(bars, **settings))
+    whole.run()
+
+    for place in ((1, 1), (4, 2)):
+        stop, folder = StopRequest(), tmp_path / str(place[0])
+
+        class Stopping(Silent):
+            def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+                if (epoch, step) == place:  # noqa: B023 - used at once
+                    stop.code = 143  # noqa: B023
+
+        with pytest.raises(Interrupted):
+            trainer(plan_for(bars, **settings), folder, Stopping(), stop).run()
+        again = trainer(plan_for(bars, **settings), folder)
+        again.restore(*newest_checkpoint(folder)[:2], "")
+        assert again.state.finishing == (place[0] >= 3)
+        again.run()
+        assert same(again.best, whole.best)
+        assert same(again.raw.state_dict(), whole.raw.state_dict())

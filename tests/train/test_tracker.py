@@ -1,0 +1,43 @@
+"""Trackers: what tensorboard then holds, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from msresnet.cli.main import main
+from msresnet.errors import ResourceError, UsageError
+from msresnet.train.tracker import TRACKERS, tracker_names
+from tiny import losses, train_words
+
+
+@pytest.mark.filterwarnings("ignore")  # tensorboard warns of itself
+def test_tensorboard_holds_the_history(bars: Path, here: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert main(train_words(bars, here / "run", "-q", "--tracker", "tensorboard")) == 0
+    events = EventAccumulator(str(here / "run" / "tensorboard"))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("train_loss")]
+    assert [step for step, _ in shown] == [1, 2, 3, 4]
+    assert [value for _, value in shown] == pytest.approx([float(x) for x in losses(here / "run")], rel=1e-5)
+
+
+def test_unknown_and_absent_trackers_are_told_before_anything_is_read(
+    bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="unknown tracker 'tensorbord'") as caught:
+        tracker_names("tensorbord")
+    assert caught.value.hint == "tensorboard"
+    absent = [name for name in TRACKERS if name in ("wandb", "mlflow", "trackio")]
+    for name in absent:
+        try:
+            __import__(name)
+        except ImportError:
+            with pytest.raises(ResourceError, match=f"{name} is not installed"):
+                tracker_names(f"tensorboard,{name}")
+    assert main(train_words(bars, here / "run", "--tracker", "nothing")) == 2
+    assert not (here / "run" / "train.yaml").exists()
+    assert "tensorboard" in capsys.readouterr().err
