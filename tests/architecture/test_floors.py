@@ -50,8 +50,9 @@ def test_a_file_imports_only_from_those_above_it_in_its_folder() -> None:
         if not name.endswith(".py") or "/" not in name:
             continue
         text = (SOURCE / name).read_text(encoding="utf-8")
-        for found in re.findall(rf"from msresnet\.{folder}\.([\w.]+) import", text):
-            other = f"{folder}/{found.replace('.', '/')}.py"
+        for found, names in re.findall(rf"from msresnet\.({folder}[\w.]*) import (\w+)", text):
+            other = found.replace(".", "/")
+            other = f"{other}/{names}.py" if (SOURCE / other).is_dir() else f"{other}.py"
             if order[other] >= place:
                 wrong.append(f"{name} imports {other}")
     assert wrong == []

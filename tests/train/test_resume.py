@@ -238,3 +238,14 @@ def test_a_refused_run_leaves_the_earlier_one_untouched(copy: Path, here: Path, 
     assert main(train_words(bars, copy, "--exist-ok", "--time-limit", "soon")) == 2
     assert contents(copy) == before
     assert (list((here / "runs").glob("*")) if (here / "runs").exists() else []) == latest
+
+
+def test_F10_a_tiny_shared_memory_is_enough(bars: Path, here: Path) -> None:
+    words = train_words(bars, here / "run", "-q", epochs=1)
+    small = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$0" -m msresnet "$@"'
+    command = ["unshare", "--mount", "sh", "-c", small, sys.executable, *words, "--workers", "2"]
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        pytest.skip("a /dev/shm of its own needs root")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert (here / "run" / "metrics.json").is_file()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from msresnet.cli.main import main
 from msresnet.train import sweep
@@ -60,6 +61,7 @@ def test_a_run_keeps_what_it_found_when_it_continues(bars: Path, here: Path) -> 
     assert set(rows[0]) == {"lr", "loss"}
     assert state["batch"] >= 2
     assert (here / "run" / "sweep-batch_size.csv").is_file()
+    assert Image.open(here / "run" / "sweep-lr.png").size[0] > 300
     before = json.loads((here / "run" / "metrics.json").read_text())
     assert main(["train", "--resume", "--output", str(here / "run"), "-q"]) == 0
     _, again, _ = newest_checkpoint(here / "run" / "checkpoint")

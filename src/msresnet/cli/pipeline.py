@@ -21,10 +21,11 @@ from msresnet.infer.evaluate import evaluate, pick, predictions_csv
 from msresnet.infer.predictor import Predictor
 from msresnet.models.factory import MODELS
 from msresnet.report.html import Story, write_report
+from msresnet.report.plots import sweep_picture
 from msresnet.results import Evaluation
 from msresnet.runtime import choose_device, environment
 from msresnet.train.config import TrainConfig
-from msresnet.train.fit import CONFIG, METRICS, PREDICTIONS, REPORT, Fitted, check_unchanged, fit, from_yaml
+from msresnet.train.fit import CONFIG, METRICS, PREDICTIONS, REPORT, SWEEP, Fitted, check_unchanged, fit, from_yaml
 from msresnet.train.launch import launch, launched, read_devices
 from msresnet.train.plan import device_name
 from msresnet.train.processes import by_first, rank
@@ -111,6 +112,9 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     command = shlex.join(["msresnet", *words])
     story = Story(bundle, measured, data, fitted.history, fitted.notes, environment(), command)
     write_report(folder / REPORT, story)
+    for sweep in fitted.sweeps:
+        picture = (folder / SWEEP.format(sweep.name)).with_suffix(".png")
+        sweep_picture(sweep.rows, (sweep.name, sweep.measure), sweep.chosen, picture)
     return Finished(folder, bundle, measured, data)
 
 

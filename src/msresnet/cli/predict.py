@@ -21,14 +21,18 @@ def main(words: list[str], common: Common) -> int:
     if common.print_config:
         print(parsed.table())
         return 0
+    if config.output is not None:
+        from msresnet.cli.predict_shards import answer_shards
+
+        return answer_shards(config, common)
     from msresnet.bundle import load_bundle
     from msresnet.infer.inputs import expand
     from msresnet.infer.predictor import Predictor, decode_all
 
     limit = None if config.budget is None else budget(config.budget)
-    predictor = Predictor(load_bundle(config.model), config.device, config.batch_size, limit)
+    predictor = Predictor(load_bundle(config.model), config.device, config.batch_size, limit, config.tta)
     images = decode_all(expand(config.inputs, sys.stdin.buffer), predictor.bundle.preprocess, config.workers)
-    write = _Writer(config.format, config.top, exits=limit is not None)
+    write = _Writer(config.format or "table", config.top, exits=limit is not None)
     failures, left = 0, Counter[int]()
     for results, bad in predictor.predict_stream(images):
         if results is not None:
@@ -61,16 +65,13 @@ class _Writer:
     def rows(self, items: list[dict[str, Any]]) -> None:
         """Print what can be printed now."""
         from msresnet.data.decode import printable
-        from msresnet.infer.evaluate import safe_cell
-        from msresnet.results import DIGITS
+        from msresnet.infer.answers import csv_cells
 
         for item in items:
             if self.form == "jsonl":
                 print(json.dumps(item, ensure_ascii=True))
             elif self.form == "csv":
-                name = safe_cell(printable(item["id"]))
-                row = [name, safe_cell(item["label"]), f"{item['probability']:.{DIGITS}f}"]
-                self.csv.writerow([*row, *([item["exit"]] if self.exits else [])])
+                self.csv.writerow(csv_cells(item, self.exits))
             elif self.form == "json":
                 self.kept.append(item)
             else:

@@ -57,7 +57,7 @@ def isolated(
 ) -> Iterator[tuple[int, T | Lost]]:
     """Each item with `work(item)` or Lost, in the order in which they are done.
 
-    Results travel by pickle and are meant to be small. Raises ResourceError when no process can be started.
+    Results travel through a pipe and are meant to be small. Raises ResourceError when no process can be started.
     """
     crew = _Crew(work, items, workers, bounds)
     try:

@@ -87,7 +87,7 @@ class PredictConfig:
 
     inputs: Positional[tuple[str, ...]] = ()
     """Files, folders, patterns such as 'photos/*.jpg', or - for a list of files or one image on standard input. With
-    --output, shards: .tar files of images, folders, .txt or .csv lists of paths, patterns of such, 'shard-{000..099}.tar'."""
+    --output, shards: .tar files of images, folders, .txt or .csv lists of paths, patterns, 'shard-{000..099}.tar'."""
     model: str = LATEST
     """A run's folder, any other bundle, or hf:user/repo."""
     output: str | None = None

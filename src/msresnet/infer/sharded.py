@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -64,10 +64,13 @@ class Tally:
     """The outcomes of some shards, the last of each."""
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    finished: int = 0
+    """Shards whose answers are whole."""
 
     def add(self, outcome: Outcome) -> None:
         """Note one."""
         self.outcomes[outcome.shard] = outcome
+        self.finished += outcome.state in ("answered", "whole")
 
     def of(self, state: str) -> list[Outcome]:
         """Those of a kind."""
@@ -213,7 +216,7 @@ def _numbers(environment: Mapping[str, str], place: str, count: str) -> tuple[in
 
 def read_ahead(
     items: Iterable[Item], preprocess: Preprocess, workers: int, ahead: int
-) -> Iterator[tuple[str, Image | DataError]]:
+) -> Generator[tuple[str, Image | DataError], None, None]:
     """Images as a network takes them, in order, or why there is none; threads make up to `ahead` of them in advance."""
     if workers == 0:
         yield from ((item.id, item.ready(preprocess)) for item in items)

@@ -17,10 +17,13 @@ from PIL import Image as Pillow
 
 from msresnet.explain.explanation import Explanation
 from msresnet.explain.scales import ScaleResponse
+from msresnet.files import write_atomic
 
 BLUE, ORANGE, GREY = "#3f7cc4", "#d9822b", "#808489"
 THUMBNAIL = 160
 """Longest side, in pixels, of a picture in the report."""
+MARKED = 20
+"""Fewer points than these are marked each."""
 Image = npt.NDArray[np.uint8]
 Heat = npt.NDArray[np.float32]
 
@@ -204,3 +207,15 @@ def preprocess_picture(pairs: Sequence[tuple[Image, Image]], names: Sequence[str
             axes.set_title(name if not below else f"{image.shape[2]}x{image.shape[1]}", fontsize=9)
             axes.axis("off")
     figure.savefig(path, format="png", dpi=110)
+
+
+def sweep_picture(rows: Sequence[tuple[float, float]], names: tuple[str, str], chosen: float, path: Path) -> None:
+    """What was measured at each value that was tried, and which was chosen, as a PNG file."""
+    figure = new_figure(5.5, 3.2)
+    figure.patch.set(facecolor="white", alpha=1)
+    axes = plain_axes(figure)
+    axes.plot(*zip(*rows, strict=True), color=BLUE, linewidth=1.4, marker="o" if len(rows) < MARKED else "")
+    axes.axvline(chosen, color=ORANGE, linewidth=1.2, linestyle="--")
+    axes.set_xscale("log", base=2 if len(rows) < MARKED else 10)
+    labelled(axes, f"chosen: {chosen:g}", *(name.replace("_", " ") for name in names))
+    write_atomic(path, lambda part: figure.savefig(part, format="png", dpi=120))

@@ -151,8 +151,6 @@ class MachineOptions:
     """auto, cpu, cuda, cuda:1 or mps."""
     devices: str | None = None
     """Several processes on this machine: 0,1 for two GPUs, all for all of them, cpu:2 for two processes on the CPU."""
-    shard: bool = False
-    """Divide weights and optimiser among the processes (FSDP) instead of a copy in each (DDP)."""
     sync_bn: Literal["auto", "on", "off"] = "auto"
     """Whether batch statistics are those of all processes together; auto: where a process has under 32 images."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

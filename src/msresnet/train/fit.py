@@ -33,6 +33,7 @@ from msresnet.train.tracker import Tracked, tracker_names
 CONFIG, HISTORY, ENVIRONMENT, CHECKPOINTS = "train.yaml", "history.csv", "environment.json", "checkpoint"
 METRICS, PREDICTIONS, REPORT = "metrics.json", "predictions.csv", "report.html"
 SWEEP = "sweep-{}.csv"
+SWEEPS = [SWEEP.format(name) for name in ("lr", "batch_size")]
 PRODUCTS = (
     WEIGHTS,
     BUNDLE_CONFIG,
@@ -41,7 +42,8 @@ PRODUCTS = (
     PREDICTIONS,
     REPORT,
     HISTORY,
-    *map(SWEEP.format, ("lr", "batch_size")),
+    *SWEEPS,
+    *(name.replace(".csv", ".png") for name in SWEEPS),
 )
 """What a run leaves and a new one in its folder takes away first, so that nothing there is of another model."""
 FREE_ON_RESUME = ("resume", "exist_ok", "output", "workers")
@@ -56,6 +58,7 @@ class Fitted:
         bundle: the best network, in evaluation mode on the CPU.
         sets: the decoded sets it came from; the test set was not used.
         history: one row for each epoch.
+        sweeps: what 'auto' settings found, if the run began now.
         cost: train_seconds, images_per_second, params, macs.
         folder: the run's folder, if it has one.
     """
@@ -66,6 +69,7 @@ class Fitted:
     cost: dict[str, Any]
     notes: list[str]
     folder: Path | None = None
+    sweeps: tuple[Sweep, ...] = ()
 
 
 def fit(
@@ -113,7 +117,7 @@ def fit(
         bundle = _bundle(plan, trainer)
         if folder is not None:
             trainer.processes.by_first(lambda: bundle.save(folder))
-        fitted = Fitted(bundle, plan.sets, trainer.state.history, _cost(trainer, bundle), notes, folder)
+        fitted = Fitted(bundle, plan.sets, trainer.state.history, _cost(trainer, bundle), notes, folder, tuple(sweeps))
     if stop.code:  # it came after the last step
         hint = trainer.how_to_continue()
         raise Interrupted("stopped by a signal; the model is saved, not measured", exit_code=stop.code, hint=hint)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from msresnet.data.augment import Augment
+from msresnet.data.duplicates import leaks
 from msresnet.data.loaders import Samples, learn_statistics, open_sets
 from msresnet.data.preprocess import Preprocess, look
 from msresnet.data.preprocess import plan as plan_preprocess
@@ -138,7 +139,7 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
         )
         notes.append(f"weights: {config.weights} (licence {licence}); {what}")
     sets, held = open_sets(splits.named(), preprocess, config)
-    notes += held
+    notes += [*held, *leaks(sets)]
     notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
     if len(sets["train"]) < 2:
         why = "batch normalisation needs two at least"

@@ -1,4 +1,4 @@
-"""The search itself, by Optuna (its only home): which settings next, which trainings are cut short, what is kept.
+"""The search itself, by Optuna, whose home is this folder: which settings next, which trainings are cut short.
 
 What is tried next depends on the seed and on what was found before, and on nothing else: a search that was stopped
 anywhere goes on as if it had not been, as far as trainings repeat themselves (those with a time limit do not quite).
