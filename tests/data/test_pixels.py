@@ -173,7 +173,7 @@ def test_what_was_written_is_read(images: hostile.Bytes, column: str, delimiter:
     title = delimiter.join(f"c{i}" for i in range(table.shape[1])) if header else ""
     with TemporaryDirectory() as name:
         path = write(Path(name) / "x.csv", table, title, delimiter)
-        options = DataOptions(label_column=column, image_shape=images.shape[2:])  # type: ignore[arg-type]
+        options = DataOptions(label_column=column, image_shape=images.shape[2:])
         source, _ = pixels(path, options)
     assert np.array_equal(source.images.reshape(len(flat), -1), flat)
     assert [source.classes[t] for t in source.targets] == [str(n) for n in labels]

@@ -95,6 +95,7 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     """Evaluate a fitted model once, and write metrics, predictions, the bundle's scores and the report."""
     folder = fitted.folder
     assert folder is not None
+    screen.notes(fitted.late)
     split, data = pick(fitted.sets, "auto")
     if split != "test":
         screen.note(f"· there is no test set: the figures are of the {split} set, which also chose the model", "yellow")
@@ -155,6 +156,8 @@ def resumed(config: TrainConfig, explicit: dict[str, object]) -> TrainConfig:
     """The settings of the run that is continued. Raises UsageError when others were given now."""
     folder = run_folder(config)
     before = from_yaml(folder / CONFIG)
+    if {"device", "devices"} & explicit.keys():  # the machine may be another one
+        before |= {"device": "auto", "devices": None}
     now = TrainConfig(**(before | explicit | {"resume": True, "output": str(folder)}))
     check_unchanged(before, now, str(folder / CONFIG))
     return now

@@ -46,7 +46,7 @@ PRODUCTS = (
     *(name.replace(".csv", ".png") for name in SWEEPS),
 )
 """What a run leaves and a new one in its folder takes away first, so that nothing there is of another model."""
-FREE_ON_RESUME = ("resume", "exist_ok", "output", "workers")
+FREE_ON_RESUME = ("resume", "exist_ok", "output", "workers", "cache", "device", "devices", "tracker")
 """Settings that do not change what a continued run computes."""
 
 
@@ -60,6 +60,7 @@ class Fitted:
         history: one row for each epoch.
         sweeps: what 'auto' settings found, if the run began now.
         cost: train_seconds, images_per_second, params, macs.
+        notes: what was inferred and met; `late` is what was met on the way.
         folder: the run's folder, if it has one.
     """
 
@@ -68,6 +69,7 @@ class Fitted:
     history: list[dict[str, Any]]
     cost: dict[str, Any]
     notes: list[str]
+    late: list[str]
     folder: Path | None = None
     sweeps: tuple[Sweep, ...] = ()
 
@@ -117,11 +119,22 @@ def fit(
         bundle = _bundle(plan, trainer)
         if folder is not None:
             trainer.processes.by_first(lambda: bundle.save(folder))
-        fitted = Fitted(bundle, plan.sets, trainer.state.history, _cost(trainer, bundle), notes, folder, tuple(sweeps))
+        late, history, cost = _met(plan), trainer.state.history, _cost(trainer, bundle)
+        fitted = Fitted(bundle, plan.sets, history, cost, [*notes, *late], late, folder, tuple(sweeps))
     if stop.code:  # it came after the last step
         hint = trainer.how_to_continue()
         raise Interrupted("stopped by a signal; the model is saved, not measured", exit_code=stop.code, hint=hint)
     return fitted
+
+
+def _met(plan: Plan) -> list[str]:
+    """What came up while sets were read that are decoded when they are asked for."""
+    lines = []
+    for name, data in plan.sets.items():
+        known = f"{len(data.bad)} unreadable images of the {name} set were skipped"
+        lines += [known] if data.bad and known not in plan.notes else []
+        lines += [f"{name} set: {note}" for note in data.notes]
+    return lines
 
 
 @dataclass(frozen=True)

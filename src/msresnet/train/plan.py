@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from msresnet.data.augment import Augment
 from msresnet.data.duplicates import leaks
 from msresnet.data.loaders import Samples, learn_statistics, open_sets
-from msresnet.data.preprocess import Preprocess, look
-from msresnet.data.preprocess import plan as plan_preprocess
+from msresnet.data.preprocess import Preprocess, choose
 from msresnet.data.splits import Splits
 from msresnet.errors import DataError, UsageError
 from msresnet.files import plain_yaml
@@ -114,11 +113,7 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     device, why_device = choose_device(device_name(config))
     precision, why_precision = choose_precision(config.precision, device)
     notes = [*splits.notes, f"device {device}: {why_device}"]
-    found, grey = look(splits.train)
-    used = config
-    if config.train_sizes and config.image_size is None and len(found) != 1:
-        used = replace(config, image_size=(max(config.train_sizes),))
-    preprocess, reasons = plan_preprocess(used, found, grey, len(splits.train))
+    preprocess, reasons = _preprocess(config, splits)
     model = _model(config, preprocess, device, notes)
     arguments = _arguments(config, preprocess, len(splits.classes))
     with torch.device("meta"):  # an impossible network is refused before the data is read; no memory is taken
@@ -160,6 +155,16 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
         licence=licence,
     )  # fmt: skip
     return with_batch(plan, batch)
+
+
+def _preprocess(config: TrainConfig, splits: Splits) -> tuple[Preprocess, list[str]]:
+    """How images are brought to one form; where only --train-sizes are given, the largest is the size of use."""
+    preprocess, reasons = choose(config, splits.train)
+    largest = max(config.train_sizes, default=0)
+    if largest > max(preprocess.size) and config.image_size is None and splits.train.applied is None:
+        preprocess, reasons = choose(replace(config, image_size=(largest,)), splits.train)
+        reasons = [f"image size {largest}: the largest of --train-sizes", *reasons]
+    return preprocess, reasons
 
 
 def with_batch(plan: Plan, batch: int, lr: float | None = None) -> Plan:

@@ -23,6 +23,7 @@ SHARE_OF_TIME = 0.1
 """The most of a time limit that a sweep may take."""
 SMOOTHING, EXPLODED = 0.9, 4.0
 SMALLEST_BATCH, LARGEST_BATCH, TIMED = 16, 1024, 3
+LAG = 3
 FEWEST_STEPS = 10
 """Steps that an epoch keeps, however fast larger batches are."""
 NEARLY = 0.95
@@ -50,8 +51,8 @@ class Sweep:
 def find_lr(plan: Plan) -> Sweep:
     """The highest learning rate: rising, it lowers the loss, then lets it explode (arXiv 1506.01186).
 
-    Chosen is the geometric mean of the rate at which the smoothed loss falls fastest and a tenth of the rate at which
-    it is lowest.
+    Chosen is a third of the rate at which the smoothed loss has fallen half the way to its lowest: the curve lags
+    behind the rate, and its steepest point moves with the noise.
     """
     rows: list[tuple[float, float]] = []
     trainer, smoothed, lowest = _trainer(plan), 0.0, math.inf
@@ -69,15 +70,14 @@ def find_lr(plan: Plan) -> Sweep:
         lowest = min(lowest, loss)
         if loss > EXPLODED * lowest or _late(trainer, began, plan.limit):
             break
-    lr = _steep_and_low(rows) if len(rows) > FEWEST_STEPS else plan.lr
+    lr = _half_way(rows) / LAG if len(rows) > FEWEST_STEPS else plan.lr
     return Sweep("lr", "loss", rows, float(f"{lr:.3g}"), f"a sweep of {len(rows)} steps")
 
 
-def _steep_and_low(rows: Sequence[tuple[float, float]]) -> float:
-    rates, losses = torch.tensor(rows, dtype=torch.float64).unbind(1)
-    bottom = int(losses.argmin())
-    falls = losses[: bottom + 1].diff() if bottom else torch.zeros(1)
-    return math.sqrt(float(rates[int(falls.argmin())]) * float(rates[bottom]) / 10)
+def _half_way(rows: Sequence[tuple[float, float]]) -> float:
+    """The first rate at which the loss is nearer to its lowest than to its first."""
+    lowest = min(loss for _, loss in rows)
+    return next(rate for rate, loss in rows if loss <= (rows[0][1] + lowest) / 2)
 
 
 def find_batch(plan: Plan) -> Sweep:
