@@ -189,7 +189,7 @@ def test_no_digest_is_computed_without_checkpoints(bars: Path, monkeypatch: pyte
 def test_the_best_of_raw_and_averaged_is_kept(bars: Path) -> None:
     training = trainer(plan_for(bars, epochs=1))
     assert training.average is not None
-    averaged = training.average.model
+    averaged = training.viewer
     training.score = lambda model, _: (0.9 if model is averaged else 0.1, 1.0)  # type: ignore[assignment,method-assign]
     training.run()
     assert training.state.history[0]["weights"] == "averaged"

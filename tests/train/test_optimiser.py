@@ -131,7 +131,7 @@ def test_averaged_weights_equal_a_plain_loop() -> None:
         decay = min(0.9, (1 + step) / (10 + step))
         for name, t in model.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * t if t.is_floating_point() else t.clone()
-    for name, t in average.model.state_dict().items():
+    for name, t in average.state.items():
         torch.testing.assert_close(t, expected[name], rtol=1e-4, atol=1e-5)
 
 

@@ -131,6 +131,25 @@ def test_X3_a_killed_process_ends_the_others_with_7(bars: Path, here: Path) -> N
     assert newest_checkpoint(here / "run" / "checkpoint")[2] == []
 
 
+def test_divided_weights_train_and_continue_as_whole_ones(bars: Path, here: Path) -> None:
+    words = {n: train_words(bars, here / n, "-q", *more, epochs=6, batch=8) for n, more in DIVIDED.items()}
+    assert run(here, words["divided"], 2) == [0, 0]
+    assert run(here, words["whole"], 2) == [0, 0]
+    left, right = weights(here / "divided"), weights(here / "whole")
+    assert left.keys() == right.keys()
+    assert all(torch.allclose(left[n], right[n], atol=1e-4) for n in left)  # the order of sums differs
+    with peers(command, 2, words["stopped"], str(here)) as processes:
+        wait_for(lambda: len(checkpoints(here / "stopped" / "checkpoint")) >= 1)
+        for process in processes:
+            process.kill()
+        codes(processes)
+    assert run(here, ["train", "--resume", "--output", str(here / "stopped"), "-q"], 2) == [0, 0]
+    assert same(weights(here / "stopped"), left)
+
+
+DIVIDED = {"divided": ["--shard"], "whole": [], "stopped": ["--shard"]}
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 24 MB."""

@@ -151,6 +151,8 @@ class MachineOptions:
     """auto, cpu, cuda, cuda:1 or mps."""
     devices: str | None = None
     """Several processes on this machine: 0,1 for two GPUs, all for all of them, cpu:2 for two processes on the CPU."""
+    shard: bool = False
+    """Divide weights, gradients and optimiser among the processes (FSDP) instead of a copy in each (DDP)."""
     sync_bn: Literal["auto", "on", "off"] = "auto"
     """Whether batch statistics are those of all processes together; auto: where a process has under 32 images."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -207,6 +209,12 @@ class TrainConfig(
             (unequal, "--size-batches", "not one for each of --train-sizes", example),
             (min(sizes, default=2) < 2, "--train-sizes", "one is under 2 pixels", example),
             (min(batches, default=2) < 2, "--size-batches", "one is under 2 images", example),
+            (
+                self.shard and self.optimizer == "muon",
+                "--shard",
+                "--optimizer muon",
+                "muon needs whole matrices: adamw, sgd",
+            ),
             (self.devices is not None and self.device != "auto", "--devices", "--device", "leave --device out"),
         ]
 

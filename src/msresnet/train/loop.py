@@ -8,6 +8,7 @@ B batch, C channels, H and W pixels, K classes.
 
 from __future__ import annotations
 
+import copy
 import math
 import shlex
 import time
@@ -47,6 +48,7 @@ from msresnet.train.optimiser import (
 from msresnet.train.plan import Plan
 from msresnet.train.processes import Processes, peers_named
 from msresnet.train.scoring import score
+from msresnet.train.sharding import load_whole, shard, whole, whole_state
 from msresnet.train.sizes import Moment
 from msresnet.train.state import State, Step
 
@@ -90,19 +92,20 @@ class Trainer:
         self.state = State(lr=plan.lr, batch=plan.batch)
         torch.manual_seed(plan.config.seed)
         self.processes = Processes(plan.device, plan.precision)
-        self.raw, self.still = self._network()
+        self.sharded = plan.config.shard and self.processes.world > 1
+        self.raw, self.viewer, self.still = self._network()
         optimizer = build_optimizer(self.raw, plan.config, plan.lr, plan.weight_decay)
         self.average = AveragedWeights(self.raw, plan.config.ema) if plan.config.ema else None
         self.optimizer = self.processes.accelerator.prepare(optimizer)
         self.model = self._wrapped()
         self.objective = self._objective()
-        self.best: dict[str, Tensor] = _copied(self.raw)
+        self.best: dict[str, Tensor] = _copied(self.viewer)
         self.started = time.monotonic()
         self.agreed_time, self.agreed_code = 0.0, 0
         self.validation_seconds: float | None = None
 
-    def _network(self) -> tuple[ImageModel, list[nn.Module]]:
-        """The network on its device, and the BN that keep their statistics."""
+    def _network(self) -> tuple[ImageModel, ImageModel, list[nn.Module]]:
+        """The network on its device, a whole one to look at other weights through, and the BN that stay still."""
         plan = self.plan
         # What is continued has its weights in the checkpoint.
         continued = plan.config.resume and self.folder is not None and bool(checkpoints(self.folder))
@@ -112,11 +115,16 @@ class Trainer:
             synchronise(model)
         still = freeze(model, plan.config.freeze) if plan.config.freeze else []
         model = model.to(self.processes.device)
-        return model.to(memory_format=torch.channels_last), still  # type: ignore[call-overload]
+        viewer = copy.deepcopy(model).requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.sharded:  # in torch's own order, the only one that can be divided
+            shard(model, self.processes.device, self.processes.world)
+        else:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model, viewer, still
 
     def _wrapped(self) -> nn.Module:
         """The network as training calls it: in its precision, its gradients shared, compiled if that was asked."""
-        model: nn.Module = self.processes.accelerator.prepare(self.raw)
+        model: nn.Module = self.raw if self.sharded else self.processes.accelerator.prepare(self.raw)
         return torch.compile(model) if self.plan.config.compile else model  # type: ignore[return-value]
 
     def _objective(self) -> Objective:
@@ -250,12 +258,13 @@ class Trainer:
         """One step at the learning rate that is set; returns the loss. Raises DivergedError before changing weights."""
         images, targets = self._given(batch, step)
         given = self.plan.preprocess.normalise(images).contiguous(memory_format=torch.channels_last)
-        answers = self.model(given, exits=True)
+        with self.processes.accelerator.autocast():
+            answers = self.model(given, exits=True)
         loss = self.objective(answers, images, targets) * step.weight
         self.optimizer.zero_grad(set_to_none=True)
         self.processes.accelerator.backward(loss)
         gradients = [p.grad for p in self.raw.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = whole(nn.utils.get_total_norm(gradients))
         mine, length = torch.stack((loss.detach(), norm)).tolist()  # one wait for the device instead of two
         losses = self._agree(mine)
         value = sum(losses) / len(losses)
@@ -340,18 +349,21 @@ class Trainer:
 
     def _choose(self) -> dict[str, Any]:
         """Score the raw and the averaged weights on the validation set, and keep the best seen so far."""
-        candidates: dict[str, nn.Module] = {"raw": self.raw}
-        if self.average is not None:
-            candidates["averaged"] = self.average.model
+        if not self.plan.sync_bn:
+            self.processes.share_buffers(self.raw)
         if self.plan.val is None:
-            name, model = list(candidates.items())[-1]
+            name, model = list(self._candidates())[-1]
             self.best, self.state.best_epoch = _copied(model), self.state.epoch
             return {"weights": name}
-        scored = {}
-        for name, model in candidates.items():
+        scored: dict[str, list[float]] = {}
+        for name, model in self._candidates():
             metric, loss = self.score(model, self.plan.val)
-            if math.isfinite(loss):
-                scored[name] = metric, loss
+            if not math.isfinite(loss):
+                continue
+            scored[name] = [metric, -loss]
+            if self.state.best is None or scored[name] > self.state.best:
+                self.state.best, self.state.best_epoch = scored[name], self.state.epoch
+                self.best = _copied(model)
         if not scored:
             raise DivergedError(
                 "the loss on the validation set is not finite",
@@ -359,13 +371,17 @@ class Trainer:
                 why="the learning rate is too high",
                 hint=f"--lr {self.state.lr / 4:.2g}; earlier checkpoints are kept",
             )
-        name = max(scored, key=lambda n: (scored[n][0], -scored[n][1]))
-        metric, loss = scored[name]
-        rank = [metric, -loss]
-        if self.state.best is None or rank > self.state.best:
-            self.state.best, self.state.best_epoch = rank, self.state.epoch
-            self.best = _copied(candidates[name])
-        return {f"val_{self.plan.task.metric}": metric, "val_loss": loss, "weights": name}
+        name = max(scored, key=lambda n: scored[n])
+        return {f"val_{self.plan.task.metric}": scored[name][0], "val_loss": -scored[name][1], "weights": name}
+
+    def _candidates(self) -> Iterator[tuple[str, nn.Module]]:
+        """The weights that could be the best, each in a whole network; one at a time, since the viewer is shared."""
+        if self.sharded:
+            self.viewer.load_state_dict(whole_state(self.raw.state_dict()))
+        yield "raw", self.viewer if self.sharded else self.raw
+        if self.average is not None:
+            self.viewer.load_state_dict(whole_state(self.average.state))
+            yield "averaged", self.viewer
 
     def score(self, model: nn.Module, data: Samples) -> tuple[float, float]:
         """(metric, loss) of a network on a set."""
@@ -397,10 +413,10 @@ class Trainer:
         folder = self.folder
         self.state.elapsed = self.elapsed
         self.state.averaged_steps = self.average.steps if self.average is not None else 0
-        tensors = prefixed(self.raw.state_dict(), "model") | prefixed(self.best, "best")
+        tensors = prefixed(whole_state(self.raw.state_dict()), "model") | prefixed(self.best, "best")
         tensors |= prefixed(optimizer_tensors(self.optimizer), "optimizer")
         if self.average is not None:
-            tensors |= prefixed(self.average.model.state_dict(), "average")
+            tensors |= prefixed(whole_state(self.average.state), "average")
         state = asdict(self.state) | {"data": self.fingerprint}
         self.processes.by_first(lambda: save_checkpoint(folder, tensors, state))
 
@@ -409,14 +425,14 @@ class Trainer:
         if state.pop("data", None) != self.fingerprint:
             raise ModelError("the training data is not what the run began with", where=where, hint="start a new run")
         try:
-            self.raw.load_state_dict(section(tensors, "model"))
+            load_whole(self.raw, section(tensors, "model"))
             self.best = section(tensors, "best")
             moments = section(tensors, "optimizer")
             if not moments:
                 raise ValueError("it lacks the optimiser's state")
             load_optimizer_tensors(self.optimizer, moments)
             if self.average is not None:
-                self.average.model.load_state_dict(section(tensors, "average"))
+                self.average.load(section(tensors, "average"))
                 self.average.steps = int(state["averaged_steps"])
             self.state = State(**state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

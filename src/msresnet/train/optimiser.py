@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from msresnet.train.config import TrainConfig
 from msresnet.train.layers import layer_depths
 from msresnet.train.muon import Muon
+from msresnet.train.sharding import laid_as, own, whole
 
 DEFAULT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "muon": 0.05}
 NARROW = 1_000_000
@@ -107,21 +108,18 @@ def set_pace(optimizer: torch.optim.Optimizer, lr: float, now: Pace) -> None:
 
 
 class AveragedWeights:
-    """An exponential moving average of a network's weights and BN statistics.
+    """An exponential moving average of a network's weights and BN statistics, by name.
 
     The decay is reached gradually, min(decay, (1 + n) / (10 + n)) after n steps, so that short runs average as well.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.steps = decay, 0
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
-        self._pairs(model)
-
-    def _pairs(self, model: nn.Module) -> None:
-        mine, theirs = self.model.state_dict(), model.state_dict()
-        floating = [name for name, t in mine.items() if t.is_floating_point()]
-        self.averaged, self.source = [mine[n] for n in floating], [theirs[n].detach() for n in floating]
-        self.copied = [(mine[n], theirs[n]) for n in mine if n not in set(floating)]
+        self.state = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        source = {name: t.detach() for name, t in model.state_dict().items()}
+        floating = [name for name, t in self.state.items() if t.is_floating_point()]
+        self.averaged, self.source = [own(self.state[n]) for n in floating], [own(source[n]) for n in floating]
+        self.copied = [(self.state[n], source[n]) for n in self.state if n not in set(floating)]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -132,11 +130,24 @@ class AveragedWeights:
         for mine, theirs in self.copied:
             mine.copy_(theirs)
 
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from whole tensors. Raises KeyError for names that do not fit."""
+        if state.keys() != self.state.keys():
+            raise KeyError(f"averaged weights of other names: {sorted(state.keys() ^ self.state.keys())[:5]}")
+        for name, tensor in state.items():
+            own(self.state[name]).copy_(own(laid_as(tensor, self.state[name])))
+
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimiser's state as named tensors: '<parameter>.<entry>'."""
     state = optimizer.state_dict()["state"]
-    return {f"{i}.{key}": value for i, entries in state.items() for key, value in entries.items() if value is not None}
+    return {
+        f"{i}.{key}": whole(value)
+        for i, entries in state.items()
+        for key, value in entries.items()
+        if value is not None
+    }
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -147,6 +158,6 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
         index, _, key = name.partition(".")
         like = parameters[int(index)]
         # Fused optimisers walk memory in order, so the state must lie as the weights do (channels-last).
-        laid = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor) if tensor.shape == like.shape else tensor
+        laid = laid_as(tensor, like) if tensor.shape == like.shape else tensor
         state.setdefault(int(index), {})[key] = laid
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

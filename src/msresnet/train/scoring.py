@@ -24,8 +24,6 @@ def score(
     number. `check` is called before each batch.
     """
     model.eval()
-    if not plan.sync_bn:
-        processes.share_buffers(model)
     parts = torch.arange(processes.rank, len(data), processes.world).split(EVALUATION_BATCH)
     outputs, read = [torch.empty(0, plan.task.num_outputs, device=processes.device)], [torch.empty(0)]
     with processes.accelerator.autocast():
