@@ -10,7 +10,7 @@ demo: .venv/run.stamp  ## train, measure, predict and explain on embedded digits
 	$(BIN)/msresnet demo
 
 test: lint  ## everything that a change must pass
-	$(BIN)/python -m pytest --cov --cov-report=term -m "not slow" $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term -m "not slow" $(TESTS)
 
 test-slow: .venv/dev.stamp  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(TESTS)

@@ -87,7 +87,7 @@ def _equalise(images: Tensor, amount: Tensor) -> Tensor:
     first = counts.gather(2, flat.amin(2, keepdim=True))
     spread = (flat.shape[2] - first).clamp_min(1)
     levels = ((ranks.gather(2, flat) - first) / spread).clamp(0, 1)
-    return torch.where((counts > 0).sum(2, keepdim=True) > 1, levels, flat / 255).view_as(images)
+    return torch.where((counts > 0).sum(2, keepdim=True) > 1, levels, flat.to(images.dtype) / 255).view_as(images)
 
 
 def _turn(images: Tensor, amount: Tensor) -> Tensor:
