@@ -123,7 +123,7 @@ def _full(folder: Path, needed: int) -> ResourceError:
         "the disk is full",
         where=str(folder),
         why=f"{needed:,} bytes are needed, {shutil.disk_usage(folder).free:,} are free",
-        hint="free some space, then the same command with --resume",
+        hint="free some space, then the same command again, a training with --resume",
     )
 
 
