@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -17,6 +18,8 @@ import torch
 
 from msresnet.errors import UsageError
 
+ECHO = 5.0
+"""Seconds in which a second SIGTERM counts as the first."""
 Precision = Literal["fp32", "bf16"]
 
 
@@ -69,13 +72,18 @@ class StopRequest:
     """Remembers that a signal asked to stop; `code` is the exit code to leave with (0: nobody asked)."""
 
     def __init__(self) -> None:
-        self.code = 0
+        self.code, self.since = 0, 0.0
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The first signal asks; the second leaves at once."""
-        if self.code:
+        """The first signal asks; the second leaves at once.
+
+        A SIGTERM soon after the first is the same request: launchers and schedulers both pass it on.
+        """
+        again = number == signal.SIGTERM and time.monotonic() - self.since < ECHO
+        if self.code and not again:
             os._exit(128 + number)
-        self.code = 128 + number
+        if not self.code:
+            self.code, self.since = 128 + number, time.monotonic()
 
 
 @contextmanager

@@ -147,6 +147,23 @@ def test_divided_weights_train_and_continue_as_whole_ones(bars: Path, here: Path
     assert same(weights(here / "stopped"), left)
 
 
+def ranks_weights(bars: str, place: str) -> None:
+    """Train within a time limit, with all that depends on time, and keep this process's weights."""
+    plan = plan_for(Path(bars), epochs=None, time_limit="3s", batch_size=8, train_sizes=(12, 24), finish=0.3)
+    training = Trainer(plan, None, Silent(), StopRequest())
+    training.run()
+    kept = {n: t.contiguous() for n, t in training.raw.state_dict().items() if "running" not in n}
+    save_file(kept | {"seen": torch.tensor(training.state.seen)}, Path(place) / f"{os.environ['RANK']}.st")
+    training.processes.close()
+
+
+def test_processes_agree_on_a_time_limit(bars: Path, tmp_path: Path) -> None:
+    with peers(ranks_weights, 2, str(bars), str(tmp_path)) as processes:
+        assert codes(processes) == [0, 0]
+    first, second = (load_file(tmp_path / f"{rank}.st") for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 DIVIDED = {"divided": ["--shard"], "whole": [], "stopped": ["--shard"]}
 
 

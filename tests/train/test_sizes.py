@@ -45,6 +45,29 @@ def test_random_sizes_follow_the_draw_alone(progress: float, draw: float) -> Non
     assert plan.at(progress, draw).size[0] == (24, 48, 72, 96)[int(draw * 4)]
 
 
+@pytest.mark.parametrize("finish", [0.05, 0.15, 0.3, 0.35])
+def test_any_share_may_finish_at_any_number_of_epochs(bars: Path, finish: float) -> None:
+    training = trainer(plan_for(bars, epochs=20, batch_size=16, finish=finish))
+    training.state.finishing = True
+    for training.state.epoch in range(20):
+        assert 0 <= training._pace().factor <= 0.1
+
+
+def test_an_odd_batch_is_as_asked_and_progress_ends_at_one(bars: Path) -> None:
+    plan = plan_for(bars, epochs=2, batch_size=5)
+    assert plan.sizes.moments[0].batch == 5
+    training = trainer(plan)
+    training.run()
+    assert training.state.seen == 2 * (len(plan.train) // 5) * 5
+    training.state.epoch, training.state.position = 1, len(plan.train) // 5 * 5
+    assert training.progress == 1.0
+
+
+def test_sizes_that_the_network_cannot_take_are_refused_before_training(bars: Path) -> None:
+    with pytest.raises(UsageError):
+        plan_for(bars, model="article_cnn", image_size=(28,), train_sizes=(12, 28))
+
+
 def test_smaller_images_come_in_larger_batches_of_about_the_same_pixels() -> None:
     plan = sizes(train_sizes=(48, 96))
     assert [m.batch for m in plan.moments] == [128, 32]
@@ -107,8 +130,9 @@ def test_the_network_sees_the_sizes_and_the_finish_moves_only_the_last_layers(ba
     assert "fc.weight" in changed
 
 
-def test_F5_a_finishing_run_continues_as_if_never_stopped(bars: Path, tmp_path: Path) -> None:
-    settings = {"epochs": 6, "batch_size": 4, "train_sizes": (12, 24), "finish": 0.5, "optimizer": "muon"}
+@pytest.mark.parametrize("chosen", [{"optimizer": "muon"}, {"schedule": "one-cycle"}], ids=str)
+def test_F5_a_finishing_run_continues_as_if_never_stopped(bars: Path, tmp_path: Path, chosen: dict[str, Any]) -> None:
+    settings = {"epochs": 6, "batch_size": 4, "train_sizes": (12, 24), "finish": 0.5} | chosen
     whole = trainer(plan_for(bars, **settings))
     whole.run()
 

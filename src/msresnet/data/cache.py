@@ -150,3 +150,8 @@ def free_memory() -> int:
     except (OSError, ValueError):  # no such group, or "max"
         return free
     return min(free, max(0, limit - used))
+
+
+def processes_here() -> int:
+    """How many processes of a training share this machine's memory, as its launcher says."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

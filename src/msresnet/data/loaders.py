@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from msresnet.data.cache import FOLDER, Store, free_disk, free_memory, open_store
+from msresnet.data.cache import FOLDER, Store, free_disk, free_memory, open_store, processes_here
 from msresnet.data.lazy import Lazy
 from msresnet.data.options import DataOptions
 from msresnet.data.preprocess import Preprocess, with_statistics
@@ -25,6 +26,7 @@ from msresnet.files import cache_folder
 
 __all__ = ["MOST_BAD", "Decoded", "Lazy", "Samples", "decode", "decode_sets", "learn_statistics", "open_sets"]
 CHUNK = 1024
+Kept = Literal["ram", "disk", "none"]
 MEMORY_SHARE, DISK_SHARE = 0.5, 0.5
 """Of what is free, at most so much is taken where nobody says how images are to be held."""
 MOST_FILES = 100_000
@@ -46,7 +48,7 @@ def open_sets(
 
     Raises DataError for unreadable images, at once or when they are met; ResourceError for lack of memory or disk.
     """
-    held, why = _held(sets, preprocess, options, once)
+    held, why = choose_cache(sets, preprocess, options, once)
     if held == "ram":
         return dict(decode_sets(sets, preprocess, options.workers, options.on_bad)), [why]
     unreadable = Unreadable({name: len(source) for name, source in sets.items()}, options.on_bad)
@@ -66,7 +68,9 @@ def open_sets(
     return opened, [why]
 
 
-def _held(sets: Mapping[str, Source], preprocess: Preprocess, options: DataOptions, once: bool) -> tuple[str, str]:
+def choose_cache(
+    sets: Mapping[str, Source], preprocess: Preprocess, options: DataOptions, once: bool = False
+) -> tuple[Kept, str]:
     """'ram', 'disk' or 'none', and the reason. Raises UsageError for a disk store of what is no files."""
     needed = sum(_bytes(source, preprocess) for source in sets.values())
     in_files = all(source.path(0) is not None for source in sets.values() if len(source))
@@ -75,7 +79,7 @@ def _held(sets: Mapping[str, Source], preprocess: Preprocess, options: DataOptio
         raise UsageError("--cache disk keeps what was decoded from files, and the data has none", hint="--cache auto")
     if options.cache != "auto":
         return options.cache, f"images {where[options.cache]} ({size}), as asked"
-    free, files = free_memory(), in_files * sum(map(len, sets.values()))
+    free, files = free_memory() // processes_here(), in_files * sum(map(len, sets.values()))
     if files <= MOST_FILES and needed <= MEMORY_SHARE * free:
         return "ram", f"images in memory: {size} of {human(free)} free"
     why = f"{files:,} files" if files > MOST_FILES else f"{size} is more than half of the free memory, {human(free)}"

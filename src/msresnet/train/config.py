@@ -58,9 +58,9 @@ class ScheduleOptions:
     """adamw; sgd with Nesterov momentum; muon (orthogonal steps) for convolutions with adamw for the rest."""
     lr: float | Auto | None = None
     """Highest learning rate; auto: found by a sweep before training. Default at batch 128: adamw 0.008 under a million
-    parameters, else 0.002; sgd 0.3; muon 0.02."""
+    parameters, else 0.002; muon as adamw; sgd 0.3."""
     weight_decay: float | None = None
-    """On weights of two and more dimensions. Default: 0.05 for adamw, 0.0005 for sgd, 0.01 for muon."""
+    """On weights of two and more dimensions. Default: 0.05, for sgd 0.0005."""
     schedule: Literal["cosine", "one-cycle", "linear"] = "cosine"
     """cosine or linear: warm-up, then down. one-cycle: up and down, the momentum the other way."""
     warmup: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
@@ -27,6 +28,7 @@ from msresnet.train.checkpoint import checkpoints, newest_checkpoint
 from msresnet.train.config import TrainConfig
 from msresnet.train.loop import Observer, Silent, Trainer
 from msresnet.train.plan import Plan, closing_notes, make_plan, with_batch
+from msresnet.train.processes import peers_named, world_size
 from msresnet.train.sweep import Sweep, find_batch, find_lr
 from msresnet.train.tracker import Tracked, tracker_names
 
@@ -94,6 +96,7 @@ def fit(
     """
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(peers_named(world_size()))
         trackers = tracker_names(config.tracker) if config.tracker is not None else []
         splits = splits or open_data(config.data, config)
         plan = make_plan(config, splits)
@@ -114,7 +117,7 @@ def fit(
         if folder is not None:
             begin = None if config.resume else lambda: _begin(config, folder, sweeps)
             notes += _resume(trainer, saved, folder) if begin is None else trainer.processes.by_first(begin) or []
-        announce(notes)
+        trainer.processes.by_first(lambda: announce(notes))
         trainer.run()
         bundle = _bundle(plan, trainer)
         if folder is not None:
@@ -157,13 +160,14 @@ def _settled(plan: Plan, saved: _Saved | None) -> tuple[Plan, list[Sweep]]:
     """The plan with what 'auto' stands for: what the run found when it began, else what sweeps find now."""
     if saved is not None:
         return with_batch(plan, int(saved.state.get("batch", 0)) or plan.batch, saved.state.get("lr")), []
-    sweeps = []
+    sweeps, began = [], time.monotonic()
     if plan.config.batch_size == "auto":
         sweeps.append(find_batch(plan))
         plan = with_batch(plan, int(sweeps[-1].chosen))
     if plan.config.lr == "auto":
         sweeps.append(find_lr(plan))
         plan = with_batch(plan, plan.batch, sweeps[-1].chosen)
+    plan = replace(plan, limit=max(plan.limit / 2, plan.limit - (time.monotonic() - began)))  # sweeps count as training
     notes = [f"{sweep.name.replace('_', ' ')} {sweep.chosen:g}: {sweep.reason}" for sweep in sweeps]
     return replace(plan, notes=[*plan.notes, *notes]), sweeps
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from msresnet.errors import UsageError
 from msresnet.models.base import ImageModel
+from msresnet.nn.heads import ExitHead
 
 WITH_THE_ONE_BEFORE = 99999
 """timm's number for what shares the layer before it."""
@@ -62,9 +63,15 @@ def freeze(model: ImageModel, stages: int) -> list[nn.Module]:
     ]
 
 
+def classifiers(model: nn.Module) -> list[nn.Module]:
+    """The linear layers that answer: the last one, and those of exits."""
+    last: nn.Module = model.get_classifier()  # type: ignore[operator]
+    return [last, *(module.fc for module in model.modules() if isinstance(module, ExitHead))]
+
+
 def last_layers(model: ImageModel) -> set[str]:
     """Names of the parameters of the classifier and of all normalisation."""
-    heads = {id(p) for p in model.get_classifier().parameters()}
+    heads = {id(p) for layer in classifiers(model) for p in layer.parameters()}
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     learning = heads | {id(p) for norm in norms for p in norm.parameters()}
     return {name for name, p in model.named_parameters() if id(p) in learning}

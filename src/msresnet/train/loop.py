@@ -46,13 +46,15 @@ from msresnet.train.optimiser import (
     set_pace,
 )
 from msresnet.train.plan import Plan
-from msresnet.train.processes import Processes, peers_named
+from msresnet.train.processes import Processes
 from msresnet.train.scoring import score
 from msresnet.train.sharding import load_whole, shard, whole, whole_state
 from msresnet.train.sizes import Moment
 from msresnet.train.state import State, Step
 
 WARMUP = 0.1
+CYCLED = 0.95
+"""Where one-cycle leaves the momentum."""
 FINISHING_RATE = 0.1
 """The last part's highest learning rate, as a share of the training's."""
 
@@ -103,6 +105,8 @@ class Trainer:
         self.started = time.monotonic()
         self.agreed_time, self.agreed_code = 0.0, 0
         self.validation_seconds: float | None = None
+        self.warm: tuple[float, int] | None = None
+        """Time and images when the first step of this process was done."""
 
     def _network(self) -> tuple[ImageModel, ImageModel, list[nn.Module]]:
         """The network on its device, a whole one to look at other weights through, and the BN that stay still."""
@@ -143,13 +147,12 @@ class Trainer:
     def run(self) -> None:
         """Train to the end of the plan. Raises DivergedError, Interrupted, ResourceError, PeerLostError."""
         self.started = time.monotonic() - self.state.elapsed
-        with peers_named(self.processes.world):
-            while not self.state.finished:
-                self._epoch()
-                self._end_of_epoch()
-            self.save()
-            self._agree(0.0)
-            self._stop_if_asked()
+        while not self.state.finished:
+            self._epoch()
+            self._end_of_epoch()
+        self.save()
+        self._agree(0.0)
+        self._stop_if_asked()
 
     @property
     def progress(self) -> float:
@@ -157,8 +160,9 @@ class Trainer:
         return self._progress(self.state.position)
 
     def _progress(self, position: int) -> float:
-        count, batch = len(self.plan.train), self.plan.batch
-        usable = count if len(self.plan.sizes.moments) > 1 else max(count // batch * batch, min(count, batch))
+        count, sizes = len(self.plan.train), self.plan.sizes
+        batch = sizes.moments[0].batch if len(sizes.moments) == 1 and not sizes.finish else 1
+        usable = max(count // batch * batch, min(count, batch))
         by_epochs = (self.state.epoch + position / usable) / self.plan.epochs
         return min(1.0, max(by_epochs, self.elapsed / max(1e-9, self.deadline)))
 
@@ -169,9 +173,12 @@ class Trainer:
             return self.plan.limit
         if self.validation_seconds is not None:
             return self.plan.limit - self.validation_seconds
-        # Before the first one: a forward pass takes about a third of a training step.
+        if self.warm is None:
+            return self.plan.limit
+        # Before the first one: a forward pass takes about a third of a training step, whose first took longer.
+        seconds, seen = self.elapsed - self.warm[0], self.state.seen - self.warm[1]
         images = len(self.plan.val) * (1 if self.average is None else 2)
-        return self.plan.limit - images * self.elapsed / max(1, self.state.seen) / 3
+        return self.plan.limit - min(self.plan.limit / 2, images * seconds / max(1, seen) / 3)
 
     @property
     def elapsed(self) -> float:
@@ -201,6 +208,7 @@ class Trainer:
             state.seen += step.count
             state.position += step.count
             state.step += 1
+            self.warm = self.warm or (self.elapsed, state.seen)
             left = (len(plan.train) - state.position) // step.moment.batch
             self.observer.step(state.epoch, state.step, state.step + left, loss)
             self._stop_if_asked()
@@ -213,11 +221,13 @@ class Trainer:
     def _parts(self, steps: deque[Step]) -> Iterator[Tensor]:
         """Indices of this process's images for each step of the epoch that is left; the steps go into `steps`."""
         plan, state = self.plan, self.state
-        order = self._order()
+        order, began = self._order(), self.progress
         position, number = state.position, state.step
         while True:
             draw = mix_seed(plan.config.seed, state.epoch, number, 1) / 2**63
-            moment = plan.sizes.at(self._progress(position), draw)
+            # Time passes differently in each process, and what comes next is made ready ahead: sizes then go by epochs.
+            now = self._progress(position) if self.processes.world == 1 or math.isinf(plan.limit) else began
+            moment = plan.sizes.last if state.finishing else plan.sizes.at(now, draw)
             count = min(moment.batch, len(order) - position)
             if (position and count < moment.batch) or count < 2:
                 return
@@ -249,8 +259,9 @@ class Trainer:
     def _pace(self) -> Pace:
         config, finish, done = self.plan.config, self.plan.config.finish, self.progress
         if self.state.finishing:
-            last = pace("cosine", min(1.0, (done - 1 + finish) / finish), 0.0)
-            return Pace(FINISHING_RATE * last.factor)
+            part = min(1.0, max(0.0, (done - 1 + finish) / finish))
+            momentum = CYCLED if config.schedule == "one-cycle" else None
+            return Pace(FINISHING_RATE * pace("cosine", part, 0.0).factor, momentum)
         warmup = WARMUP if config.warmup is None else config.warmup
         return pace(config.schedule, min(1.0, done / (1 - finish)), warmup)
 
@@ -327,7 +338,7 @@ class Trainer:
         began = time.monotonic()
         scores = self._choose() if last or (state.epoch + 1) % plan.config.validate_every == 0 else {}
         if scores:
-            self.validation_seconds = time.monotonic() - began
+            self.validation_seconds = max(row[0] for row in self.processes.agree((time.monotonic() - began,)))
         self._agree(0.0)
         row = {
             "epoch": state.epoch + 1,
@@ -342,7 +353,7 @@ class Trainer:
         patience = plan.config.patience
         late = state.epoch >= plan.epochs or self.elapsed >= self.deadline
         state.finished = bool(scores) and (late or (patience is not None and waited >= patience))
-        self.observer.epoch(row)
+        self.processes.by_first(lambda: self.observer.epoch(row))
         if not state.finished:
             self.save()
             self._stop_if_asked()
@@ -381,6 +392,8 @@ class Trainer:
         yield "raw", self.viewer if self.sharded else self.raw
         if self.average is not None:
             self.viewer.load_state_dict(whole_state(self.average.state))
+            if not self.plan.sync_bn:
+                self.processes.share_buffers(self.viewer)
             yield "averaged", self.viewer
 
     def score(self, model: nn.Module, data: Samples) -> tuple[float, float]:

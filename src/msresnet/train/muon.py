@@ -30,7 +30,7 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     for _ in range(ITERATIONS):
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # a x + (b g + c g g) x
-    return x.mT if tall else x  # type: ignore[no-any-return]
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):

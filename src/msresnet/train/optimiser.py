@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from msresnet.train.config import TrainConfig
-from msresnet.train.layers import layer_depths
+from msresnet.train.layers import classifiers, layer_depths
 from msresnet.train.muon import Muon
 from msresnet.train.sharding import laid_as, own, whole
 
@@ -52,7 +52,7 @@ def _groups(model: nn.Module, weight_decay: float, config: TrainConfig) -> list[
     depths = layer_depths(model) if layer_decay < 1 else {}
     deepest = max(depths.values(), default=0)
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
-    heads = {id(p) for p in model.get_classifier().parameters()} if muon else set()  # type: ignore[operator]
+    heads = {id(p) for layer in classifiers(model) for p in layer.parameters()} if muon else set()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             scale = layer_decay ** (deepest - depths[name]) if depths else 1.0

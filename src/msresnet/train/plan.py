@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from msresnet.data.augment import Augment
 from msresnet.data.duplicates import leaks
-from msresnet.data.loaders import Samples, learn_statistics, open_sets
+from msresnet.data.loaders import Samples, choose_cache, learn_statistics, open_sets
 from msresnet.data.preprocess import Preprocess, choose
 from msresnet.data.splits import Splits
 from msresnet.errors import DataError, UsageError
@@ -30,7 +30,7 @@ from msresnet.tasks.base import Task
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
-from msresnet.train.processes import world_size
+from msresnet.train.processes import by_first, world_size
 from msresnet.train.sizes import Sizes, plan_sizes
 
 DEFAULT_EPOCHS = 20
@@ -121,7 +121,10 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     if network.global_pool.kind == "":
         raise UsageError("--model-args global_pool=''", why="a classifier is trained on a pooled vector", hint="avg")
     parameters = sum(p.numel() for p in network.parameters())
-    if device.type == "cpu" and precision == "bf16" and _strides_over_one_pixel(network, preprocess):
+    shown = {moment.size for moment in plan_sizes(config, preprocess.size, 2).moments} | {preprocess.size}
+    # Any size that the network cannot take is refused here.
+    one_pixel = [_strides_over_one_pixel(network, replace(preprocess, size=size)) for size in sorted(shown)]
+    if device.type == "cpu" and precision == "bf16" and any(one_pixel):
         if config.precision == "bf16":
             raise UsageError("--precision bf16 cannot be trusted here", why=ONE_PIXEL, hint="--precision fp32")
         precision, why_precision = "fp32", ONE_PIXEL
@@ -133,7 +136,7 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
             "the classifier is new where its classes differ in number; pixels are normalised by this data, not theirs"
         )
         notes.append(f"weights: {config.weights} (licence {licence}); {what}")
-    sets, held = open_sets(splits.named(), preprocess, config)
+    sets, held = _opened(splits, preprocess, config, device)
     notes += [*held, *leaks(sets)]
     notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
     if len(sets["train"]) < 2:
@@ -155,6 +158,17 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
         licence=licence,
     )  # fmt: skip
     return with_batch(plan, batch)
+
+
+def _opened(
+    splits: Splits, preprocess: Preprocess, config: TrainConfig, device: torch.device
+) -> tuple[dict[str, Samples], list[str]]:
+    """The sets, held alike in all processes: the first one chooses by its free memory."""
+    named = splits.named()
+    if world_size() == 1:
+        return open_sets(named, preprocess, config)
+    kept, why = by_first(lambda: choose_cache(named, preprocess, config), device)
+    return open_sets(named, preprocess, replace(config, cache=kept))[0], [why]
 
 
 def _preprocess(config: TrainConfig, splits: Splits) -> tuple[Preprocess, list[str]]:

@@ -52,7 +52,9 @@ class Processes:
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
-        self.device: torch.device = self.accelerator.device
+        found: torch.device = self.accelerator.device
+        # With its number: other threads have another current device.
+        self.device = torch.device("cuda", torch.cuda.current_device()) if found.type == "cuda" else found
 
     @property
     def first(self) -> bool:

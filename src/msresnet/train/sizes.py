@@ -74,7 +74,9 @@ def plan_sizes(config: TrainConfig, size: tuple[int, int], batch: int) -> Sizes:
     if max(sides) > longest:
         what = f"--train-sizes {' '.join(map(str, config.train_sizes))}, but images have {longest} pixels"
         raise UsageError(what, why="training enlarges no image", hint=f"--image-size {max(sides)}")
-    asked = config.size_batches or tuple(_even(batch * (max(sides) / side) ** 2) for side in sides)
+    asked = config.size_batches or tuple(
+        _even(batch * (max(sides) / side) ** 2) if side < max(sides) else batch for side in sides
+    )
     moments = [Moment(_scaled(size, side), count) for side, count in zip(sides, asked, strict=True)]
     return Sizes(tuple(sorted(moments, key=lambda m: m.size)), last, config.finish, config.size_schedule)
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from msresnet.data.sample import Batch
-from msresnet.errors import DivergedError
+from msresnet.errors import DivergedError, ResourceError, UsageError
 from msresnet.runtime import StopRequest
 from msresnet.train.loop import Silent, Trainer
 from msresnet.train.optimiser import Pace, set_pace
 from msresnet.train.plan import Plan
+from msresnet.train.processes import world_size
 from msresnet.train.sizes import Moment
 from msresnet.train.state import Step
 
@@ -81,7 +82,12 @@ def _half_way(rows: Sequence[tuple[float, float]]) -> float:
 
 
 def find_batch(plan: Plan) -> Sweep:
-    """The smallest batch size that gives nearly the most images a second, and fits into memory."""
+    """The smallest batch size that gives nearly the most images a second, and fits into memory.
+
+    Raises UsageError with several processes, of which one alone could run out of memory.
+    """
+    if world_size() > 1:
+        raise UsageError("--batch-size auto, but there are several processes", hint="--batch-size 256")
     trainer, rows = _trainer(plan), list[tuple[float, float]]()
     largest = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(plan.train) // FEWEST_STEPS))
     size, began = SMALLEST_BATCH, time.monotonic()
@@ -99,8 +105,11 @@ def find_batch(plan: Plan) -> Sweep:
             raise
         rows.append((size, size / min(spent)))
         size *= 2
-    speeds = trainer.processes.agree([speed for _, speed in rows])[0]  # all processes choose by the first one's
-    rows = [(size, speed) for (size, _), speed in zip(rows, speeds, strict=True)]
+    if not rows:
+        raise ResourceError(
+            f"not even {SMALLEST_BATCH} images fit into memory",
+            hint="a smaller --image-size or --model, --batch-size 4",
+        )
     best = max(speed for _, speed in rows)
     chosen = next(size for size, speed in rows if speed >= NEARLY * best)
     return Sweep("batch_size", "images a second", rows, chosen, f"{best:.0f} images a second at most")
