@@ -35,7 +35,7 @@ from msresnet.data.splits import Splits
 from msresnet.models.factory import create_classifier
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import fit
-from msresnet.train.loop import Silent
+from msresnet.train.observer import Silent
 from msresnet.train.optimiser import AveragedWeights
 from msresnet.train.plan import Plan, make_plan
 

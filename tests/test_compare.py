@@ -23,6 +23,7 @@ from msresnet.compare.contestants import contestants
 from msresnet.compare.run import compare
 from msresnet.errors import Interrupted, UsageError
 from msresnet.train.recipes import RECIPES
+from msresnet.train.settings import DATA
 from tiny import contents, kill, pictures, same, start, wait_for, weights
 
 FAST = ("--epochs", "1", "--batch-size", "8", "--precision", "fp32", "--device", "cpu", "--workers", "0")
@@ -147,9 +148,10 @@ def test_a_file_and_a_recipe_bring_their_settings_but_not_their_budget(bars: Pat
     assert (first.name, first.config.lr, first.config.model_args) == ("run", 1e-3, ("stem=small",))
     assert (first.config.epochs, first.config.time_limit, first.config.output) == (None, "5s", None)
     assert any("epochs" in note and "left" in note for note in first.notes)
-    expected = {
-        key: value for key, value in recipe.settings.items() if key not in ("epochs", "time_limit", "batch_size")
-    }
+    apart = {"epochs", "time_limit", "batch_size", *DATA}
+    expected = {key: value for key, value in recipe.settings.items() if key not in apart}
+    assert second.config.val_fraction is None  # what is held out is the comparison's
+    assert any("val_fraction" in note and "left" in note for note in second.notes)
     assert {key: getattr(second.config, key) for key in expected} == expected
     assert (second.config.batch_size, second.config.time_limit) == (16, "5s")
     assert any("batch_size 16 in place of 64" in note for note in second.notes)

@@ -23,7 +23,8 @@ from msresnet.data.splits import open_data
 from msresnet.runtime import StopRequest
 from msresnet.tensors import load_tensors
 from msresnet.train.config import TrainConfig
-from msresnet.train.loop import Observer, Silent, Trainer
+from msresnet.train.loop import Trainer
+from msresnet.train.observer import Observer, Silent
 from msresnet.train.plan import Plan, make_plan
 
 CONTEXT = multiprocessing.get_context("forkserver")

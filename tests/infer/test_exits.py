@@ -30,7 +30,8 @@ from msresnet.nn.folding import fold
 from msresnet.results import Evaluation
 from msresnet.runtime import StopRequest
 from msresnet.tasks.classification import ClassificationTask
-from msresnet.train.loop import Silent, Trainer
+from msresnet.train.loop import Trainer
+from msresnet.train.observer import Silent
 from msresnet.train.plan import make_plan
 from randomise import randomised
 from tiny import config, pictures, train_words

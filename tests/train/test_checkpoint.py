@@ -22,7 +22,7 @@ from msresnet.cli.main import main
 from msresnet.errors import ModelError, ResourceError
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint, save_checkpoint
 from msresnet.train.fit import fit
-from msresnet.train.loop import Silent
+from msresnet.train.observer import Silent
 from tiny import CONTEXT, PATIENCE, config, contents, kill, losses, same, train_words, weights
 
 COUNT = 20_000

@@ -25,7 +25,7 @@ from msresnet.runtime import StopRequest
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.tensors import save_tensors
 from msresnet.train.checkpoint import newest_checkpoint, prefixed, save_checkpoint, section
-from msresnet.train.loop import Silent
+from msresnet.train.observer import Silent
 from msresnet.train.plan import _strides_over_one_pixel, closing_notes, make_plan
 from tiny import config, contents, plan_for, same, train_words, trainer
 
@@ -202,7 +202,7 @@ def test_a_time_limit_ends_the_training_and_scales_its_schedule(bars: Path) -> N
     last = training.state.history[-1]
     # The last validation is meant to end with the limit, so training stops one validation before it, and no earlier.
     before = training.state.history[-2]["seconds"] if len(training.state.history) > 1 else 0
-    assert before < training.deadline
+    assert before < training.clock.deadline(training.state)
     assert training.plan.limit - 0.3 < last["seconds"] < 10
     assert last["lr"] < 0.005
     assert max(row["lr"] for row in training.state.history) <= 0.01

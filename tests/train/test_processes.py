@@ -20,7 +20,8 @@ from msresnet.errors import UsageError
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
 from msresnet.train.launch import read_devices
-from msresnet.train.loop import Silent, Trainer
+from msresnet.train.loop import Trainer
+from msresnet.train.observer import Silent
 from msresnet.train.state import Step
 from peers import codes, command, peers
 from tiny import kill, lines, losses, plan_for, same, train_words, wait_for, weights

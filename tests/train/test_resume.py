@@ -25,7 +25,7 @@ from msresnet.files import lock
 from msresnet.runtime import stop_on_signals
 from msresnet.train import fit as fit_module
 from msresnet.train.checkpoint import checkpoints
-from msresnet.train.loop import Silent
+from msresnet.train.observer import Silent
 from tiny import CONTEXT, PATIENCE, config, contents, kill, lines, losses, same, start, train_words, wait_for, weights
 
 

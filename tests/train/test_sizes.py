@@ -15,7 +15,7 @@ from msresnet.errors import Interrupted, UsageError
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import newest_checkpoint
 from msresnet.train.layers import last_layers
-from msresnet.train.loop import Silent
+from msresnet.train.observer import Silent
 from msresnet.train.sizes import plan_sizes
 from tiny import config, plan_for, same, trainer
 

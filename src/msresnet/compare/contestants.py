@@ -95,7 +95,13 @@ def _foundation(word: str, base: TrainConfig) -> tuple[dict[str, Any], list[str]
     if word in MODELS:
         return {"model": word}, []
     if word in RECIPES:
-        return _from_others(dict(RECIPES[word].settings), base, f"the recipe {word}")
+        held_out = {key: RECIPES[word].settings[key] for key in DATA if key in RECIPES[word].settings}
+        rest = {key: value for key, value in RECIPES[word].settings.items() if key not in DATA}
+        settings, notes = _from_others(rest, base, f"the recipe {word}")
+        # What a recipe holds out is for its own use; who compares needs the same images for all.
+        return settings, notes + (
+            [f"{', '.join(held_out)} of the recipe {word} left to the comparison"] if held_out else []
+        )
     if Path(word).suffix in (".yaml", ".yml"):
         return _from_others(from_file(Path(word)), base, word)
     close = nearest(word, [*MODELS.names(), *RECIPES])

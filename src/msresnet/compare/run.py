@@ -21,7 +21,7 @@ from msresnet.infer.evaluate import evaluate
 from msresnet.infer.predictor import Predictor
 from msresnet.runtime import StopRequest, stop_on_signals
 from msresnet.train.fit import CONFIG, Fitted, fit, to_yaml
-from msresnet.train.loop import Observer, Silent
+from msresnet.train.observer import Observer, Silent
 
 RESULTS, TABLE = "results.json", "results.csv"
 MODELS = "models"

@@ -26,7 +26,8 @@ from msresnet.models.factory import create_classifier
 from msresnet.runtime import StopRequest, environment, stop_on_signals
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
 from msresnet.train.config import TrainConfig
-from msresnet.train.loop import Observer, Silent, Trainer
+from msresnet.train.loop import Trainer
+from msresnet.train.observer import Observer, Silent
 from msresnet.train.plan import Plan, closing_notes, make_plan, with_batch
 from msresnet.train.processes import peers_named, world_size
 from msresnet.train.sweep import Sweep, find_batch, find_lr

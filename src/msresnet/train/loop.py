@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +34,10 @@ from msresnet.models.factory import create_classifier
 from msresnet.nn.synchronised import synchronise
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import checkpoints, prefixed, save_checkpoint, section
+from msresnet.train.clock import Clock
 from msresnet.train.layers import freeze, last_layers
 from msresnet.train.objective import Objective, open_teacher
+from msresnet.train.observer import Observer
 from msresnet.train.optimiser import (
     AveragedWeights,
     Pace,
@@ -59,26 +61,6 @@ FINISHING_RATE = 0.1
 """The last part's highest learning rate, as a share of the training's."""
 
 
-class Observer(Protocol):
-    """Who watches a training."""
-
-    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """After each step."""
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        """After each epoch, with its line of the history."""
-
-
-class Silent:
-    """Watches and says nothing."""
-
-    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Say nothing."""
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        """Say nothing."""
-
-
 class Trainer:
     """A plan in motion.
 
@@ -90,7 +72,7 @@ class Trainer:
     """
 
     def __init__(self, plan: Plan, folder: Path | None, observer: Observer, stop: StopRequest) -> None:
-        self.plan, self.folder, self.observer, self.stop = plan, folder, observer, stop
+        self.plan, self.folder, self.observer = plan, folder, observer
         self.state = State(lr=plan.lr, batch=plan.batch)
         torch.manual_seed(plan.config.seed)
         self.processes = Processes(plan.device, plan.precision)
@@ -102,11 +84,7 @@ class Trainer:
         self.model = self._wrapped()
         self.objective = self._objective()
         self.best: dict[str, Tensor] = _copied(self.viewer)
-        self.started = time.monotonic()
-        self.agreed_time, self.agreed_code = 0.0, 0
-        self.validation_seconds: float | None = None
-        self.warm: tuple[float, int] | None = None
-        """Time and images when the first step of this process was done."""
+        self.clock = Clock(plan, self.processes, stop)
 
     def _network(self) -> tuple[ImageModel, ImageModel, list[nn.Module]]:
         """The network on its device, a whole one to look at other weights through, and the BN that stay still."""
@@ -146,51 +124,18 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end of the plan. Raises DivergedError, Interrupted, ResourceError, PeerLostError."""
-        self.started = time.monotonic() - self.state.elapsed
+        self.clock.start(self.state.elapsed)
         while not self.state.finished:
             self._epoch()
             self._end_of_epoch()
         self.save()
-        self._agree(0.0)
+        self.clock.agree(0.0)
         self._stop_if_asked()
 
     @property
     def progress(self) -> float:
-        """Share of the training that is done: of the epochs or of the time, whichever is further."""
-        return self._progress(self.state.position)
-
-    def _progress(self, position: int) -> float:
-        count, sizes = len(self.plan.train), self.plan.sizes
-        batch = sizes.moments[0].batch if len(sizes.moments) == 1 and not sizes.finish else 1
-        usable = max(count // batch * batch, min(count, batch))
-        by_epochs = (self.state.epoch + position / usable) / self.plan.epochs
-        return min(1.0, max(by_epochs, self.elapsed / max(1e-9, self.deadline)))
-
-    @property
-    def deadline(self) -> float:
-        """Seconds after which the last validation has to begin if it is to end within the time limit."""
-        if self.plan.val is None or math.isinf(self.plan.limit):
-            return self.plan.limit
-        if self.validation_seconds is not None:
-            return self.plan.limit - self.validation_seconds
-        if self.warm is None:
-            return self.plan.limit
-        # Before the first one: a forward pass takes about a third of a training step, whose first took longer.
-        seconds, seen = self.elapsed - self.warm[0], self.state.seen - self.warm[1]
-        images = len(self.plan.val) * (1 if self.average is None else 2)
-        return self.plan.limit - min(self.plan.limit / 2, images * seconds / max(1, seen) / 3)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of training; with several processes, those that they last agreed on."""
-        return time.monotonic() - self.started if self.processes.world == 1 else self.agreed_time
-
-    def _agree(self, loss: float) -> list[float]:
-        """Agree on the time and on signals; returns the losses of all processes."""
-        rows = self.processes.agree((loss, self.stop.code, time.monotonic() - self.started))
-        losses, codes, times = zip(*rows, strict=True)
-        self.agreed_code, self.agreed_time = int(max(codes)), max(times)
-        return list(losses)
+        """Share of the training that is done."""
+        return self.clock.progress(self.state)
 
     def _epoch(self) -> None:
         plan, state = self.plan, self.state
@@ -198,7 +143,7 @@ class Trainer:
         self._train_mode()
         for batch in plan.train.batches(self._parts(steps), self.processes.device):
             step = steps.popleft()
-            if state.images and self.elapsed >= self.deadline:
+            if state.images and self.clock.late(state):
                 return
             if step.moment.finishing and not state.finishing:
                 self._begin_finishing()
@@ -208,7 +153,7 @@ class Trainer:
             state.seen += step.count
             state.position += step.count
             state.step += 1
-            self.warm = self.warm or (self.elapsed, state.seen)
+            self.clock.stepped(state)
             left = (len(plan.train) - state.position) // step.moment.batch
             self.observer.step(state.epoch, state.step, state.step + left, loss)
             self._stop_if_asked()
@@ -226,7 +171,7 @@ class Trainer:
         while True:
             draw = mix_seed(plan.config.seed, state.epoch, number, 1) / 2**63
             # Time passes differently in each process, and what comes next is made ready ahead: sizes then go by epochs.
-            now = self._progress(position) if self.processes.world == 1 or math.isinf(plan.limit) else began
+            now = self.clock.progress(state, position) if self.processes.world == 1 or math.isinf(plan.limit) else began
             moment = plan.sizes.last if state.finishing else plan.sizes.at(now, draw)
             count = min(moment.batch, len(order) - position)
             if (position and count < moment.batch) or count < 2:
@@ -277,7 +222,7 @@ class Trainer:
         gradients = [p.grad for p in self.raw.parameters() if p.grad is not None]
         norm = whole(nn.utils.get_total_norm(gradients))
         mine, length = torch.stack((loss.detach(), norm)).tolist()  # one wait for the device instead of two
-        losses = self._agree(mine)
+        losses = self.clock.agree(mine)
         value = sum(losses) / len(losses)
         self._check(value, "loss", batch)
         self._check(length, "gradient", batch)
@@ -334,15 +279,15 @@ class Trainer:
 
     def _end_of_epoch(self) -> None:
         state, plan = self.state, self.plan
-        last = state.epoch + 1 >= plan.epochs or self.elapsed >= self.deadline
+        last = state.epoch + 1 >= plan.epochs or self.clock.late(state)
         began = time.monotonic()
         scores = self._choose() if last or (state.epoch + 1) % plan.config.validate_every == 0 else {}
         if scores:
-            self.validation_seconds = max(row[0] for row in self.processes.agree((time.monotonic() - began,)))
-        self._agree(0.0)
+            self.clock.validated(time.monotonic() - began)
+        self.clock.agree(0.0)
         row = {
             "epoch": state.epoch + 1,
-            "seconds": round(self.elapsed, 3),
+            "seconds": round(self.clock.elapsed, 3),
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "train_loss": state.loss_sum / max(1, state.images),
             **scores,
@@ -351,7 +296,7 @@ class Trainer:
         state.epoch, state.step, state.position, state.loss_sum, state.images = state.epoch + 1, 0, 0, 0.0, 0
         waited = state.epoch - 1 - state.best_epoch
         patience = plan.config.patience
-        late = state.epoch >= plan.epochs or self.elapsed >= self.deadline
+        late = state.epoch >= plan.epochs or self.clock.late(state)
         state.finished = bool(scores) and (late or (patience is not None and waited >= patience))
         self.processes.by_first(lambda: self.observer.epoch(row))
         if not state.finished:
@@ -406,7 +351,7 @@ class Trainer:
             self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
-        code = self.stop.code if self.processes.world == 1 else self.agreed_code
+        code = self.clock.code
         if not code:
             return
         self.save()
@@ -424,7 +369,7 @@ class Trainer:
         if self.folder is None:
             return
         folder = self.folder
-        self.state.elapsed = self.elapsed
+        self.state.elapsed = self.clock.elapsed
         self.state.averaged_steps = self.average.steps if self.average is not None else 0
         tensors = prefixed(whole_state(self.raw.state_dict()), "model") | prefixed(self.best, "best")
         tensors |= prefixed(optimizer_tensors(self.optimizer), "optimizer")
@@ -450,7 +395,7 @@ class Trainer:
             self.state = State(**state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError("the checkpoint does not fit the run", where=where, why=str(error)[:300]) from error
-        self.agreed_time = self.state.elapsed
+        self.clock.start(self.state.elapsed)
         if self.state.finishing:
             self._begin_finishing()
 

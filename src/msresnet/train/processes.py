@@ -8,6 +8,7 @@ stops by itself leaves the others waiting.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,6 +24,8 @@ from msresnet.errors import MsresnetError, PeerLostError
 from msresnet.runtime import Precision
 
 T = TypeVar("T")
+LINGER = 0.2
+"""Seconds in which gloo's threads finish what they hold."""
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others, a slow validation or a broken link included."""
 
@@ -105,6 +108,9 @@ class Processes:
     def close(self) -> None:
         """Leave the group, so that the interpreter ends without complaint."""
         if self.world > 1 and distributed.is_initialized():
+            # gloo's thread takes Python's lock to let go of the last tensors, and its destructor waits for the thread
+            # while it holds the lock: now and then neither would go on.
+            time.sleep(LINGER)
             distributed.destroy_process_group()
 
 

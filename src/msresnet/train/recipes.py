@@ -44,7 +44,11 @@ def find_recipe(name: str) -> Recipe:
 
 @recipe
 def mnist_fast() -> Settings:
-    """MNIST in one pass: `msresnet train --recipe mnist-fast --data mnist`."""
+    """MNIST in one pass: `msresnet train --recipe mnist-fast --data mnist`.
+
+    One run (seed 0) on two cores of an AMD EPYC with AVX2: 99.41 % of the test images after 36 s, where an epoch of the
+    article's network in Keras takes 42 s. All 60,000 training images are learnt from; nothing is held out.
+    """
     return {
         "model": "msresnet_micro",
         "epochs": 1,
@@ -60,7 +64,10 @@ def mnist_fast() -> Settings:
 
 @recipe
 def mnist_best() -> Settings:
-    """MNIST with at most 110,474 parameters, in minutes: `msresnet train --recipe mnist-best --data mnist`."""
+    """MNIST with at most 110,474 parameters, in minutes: `msresnet train --recipe mnist-best --data mnist`.
+
+    One run (seed 0) on the same machine: 99.65 % after 459 s. All training images are learnt from.
+    """
     return {
         "model": "msresnet_micro",
         "epochs": 16,

@@ -12,7 +12,8 @@ import torch
 from msresnet.data.sample import Batch
 from msresnet.errors import DivergedError, ResourceError, UsageError
 from msresnet.runtime import StopRequest
-from msresnet.train.loop import Silent, Trainer
+from msresnet.train.loop import Trainer
+from msresnet.train.observer import Silent
 from msresnet.train.optimiser import Pace, set_pace
 from msresnet.train.plan import Plan
 from msresnet.train.processes import world_size

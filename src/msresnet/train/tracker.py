@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import tracking
 
 from msresnet.errors import ResourceError, UsageError, nearest
-from msresnet.train.loop import Observer
+from msresnet.train.observer import Observer
 
 PROJECT = "msresnet"
 TRACKERS: dict[str, Callable[[str, Path], Any]] = {

@@ -23,7 +23,7 @@ from msresnet.models.factory import MODELS
 from msresnet.runtime import StopRequest, stop_on_signals
 from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.fit import fit
-from msresnet.train.loop import Observer, Silent
+from msresnet.train.observer import Observer, Silent
 from msresnet.train.plan import DEFAULT_EPOCHS
 from msresnet.train.settings import common
 from msresnet.tune.config import TuneConfig
