@@ -30,24 +30,19 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.cli.screen import Bar, Screen
     from msresnet.compare.contestants import contestants
     from msresnet.compare.run import OURS, compare
-    from msresnet.files import check_free, disk_errors, lock
+    from msresnet.files import check_free, lock
 
     contestants(config)
     folder = Path(config.output or f"runs/compare-{Path(config.data).resolve().stem or 'data'}")
     screen = Screen(common)
 
-    def announce(line: str) -> None:
-        if screen.log_path is None:  # only now is it known to be possible: what was refused leaves no trace
-            with disk_errors(folder):
-                screen.log_to(folder / LOG, fresh=False)
-        screen.stop()
-        screen.notes([line])
-
     check_free(folder, ours=(*OURS, MARKDOWN, PICTURE, PAGE, LOG))
     with lock(folder):
         screen.note(f"msresnet compare → {folder}", "bold")
         try:
-            comparison = compare(replace(config, output=str(folder)), None, folder, Bar(screen), announce)
+            comparison = compare(
+                replace(config, output=str(folder)), None, folder, Bar(screen), screen.announcer(folder / LOG)
+            )
         finally:
             screen.stop()
         _write(folder, comparison, shlex.join(["msresnet", "compare", *_given(common), *words]))

@@ -6,6 +6,7 @@ Standard output carries data only, and is written by the verbs.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ class Screen:
         self.log_path = path
         for line in self.before_log:
             self._log(line)
+
+    def announcer(self, path: Path) -> Callable[[str], None]:
+        """Says a line; the first one begins the log, since what was refused before it leaves no trace."""
+
+        def announce(line: str) -> None:
+            if self.log_path is None:
+                with disk_errors(path):
+                    self.log_to(path, fresh=False)
+            self.stop()
+            self.notes([line])
+
+        return announce
 
     def note(self, text: str, style: str = "") -> None:
         """One line."""

@@ -29,7 +29,7 @@ def main(words: list[str], common: Common) -> int:
         print(parsed.table())
         return 0
     from msresnet.cli.screen import Bar, Screen
-    from msresnet.files import check_free, disk_errors, lock
+    from msresnet.files import check_free, lock
     from msresnet.report.tuning import tuning_picture
     from msresnet.tune.study import OURS, check, tune
 
@@ -37,18 +37,11 @@ def main(words: list[str], common: Common) -> int:
     folder = Path(config.output or f"runs/tune-{Path(config.data).resolve().stem or 'data'}")
     screen = Screen(common)
 
-    def announce(line: str) -> None:
-        if screen.log_path is None:  # only now is it known to be possible: what was refused leaves no trace
-            with disk_errors(folder):
-                screen.log_to(folder / LOG, fresh=False)
-        screen.stop()
-        screen.notes([line])
-
     check_free(folder, ours=(*OURS, PICTURE, LOG))
     with lock(folder):
         screen.note(f"msresnet tune → {folder}", "bold")
         try:
-            tuned = tune(replace(config, output=str(folder)), None, folder, Bar(screen), announce)
+            tuned = tune(replace(config, output=str(folder)), None, folder, Bar(screen), screen.announcer(folder / LOG))
         finally:
             screen.stop()
         tuning_picture(tuned, folder / PICTURE)

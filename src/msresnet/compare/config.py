@@ -8,18 +8,12 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from msresnet.errors import UsageError
-from msresnet.train.config import TrainConfig
-from msresnet.train.settings import refuse_elsewhere
+from msresnet.train.settings import RepeatedConfig, refuse_elsewhere
 
 DEFAULT_SECONDS = 60.0
 BUDGET = ("epochs", "time_limit")
-ELSEWHERE = {
-    "time_limit": "--seconds says how long each training may take",
-    "resume": "the same command goes on by itself",
-    "exist_ok": "the same command goes on by itself; another --output starts anew",
-    "devices": "trainings follow each other in one process",
-}
-"""Settings of `train` that mean nothing here."""
+ELSEWHERE = {"time_limit": "--seconds says how long each training may take"}
+"""What means nothing here, beside what no repeated training takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +40,13 @@ class CompareOptions:
 
 # Settings of the comparison come first in the help, those of all its trainings after them.
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(TrainConfig, CompareOptions):
+class CompareConfig(RepeatedConfig, CompareOptions):
     """Train several contestants at an equal budget over several seeds, and say which is better by more than chance."""
 
     output: str | None = None
     """The folder; what is finished there is not trained again. Default: runs/compare-<data>."""
     time_limit: str | None = None
     """Not here: --seconds says how long each training may take."""
-    resume: bool = False
-    """Not here: the same command goes on by itself."""
-    exist_ok: bool = False
-    """Not here: another --output starts anew."""
-    devices: str | None = None
-    """Not here: trainings follow each other in one process."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -94,8 +94,24 @@ class ArraySource(Source):
         return bytes(self.images[index].tobytes())
 
 
-class Chosen(Sequence[str]):
-    """Some of many texts, by their indices (N,), without a list of them."""
+class Texts(Sequence[str], ABC):
+    """Many texts that are made when they are asked for, without a list of them."""
+
+    @abstractmethod
+    def text(self, index: int) -> str:
+        """The text of a place from 0 on."""
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        places = range(len(self))[index]
+        return [self.text(place) for place in places] if isinstance(places, range) else self.text(places)
+
+
+class Chosen(Texts):
+    """Some of many texts, by their indices (N,)."""
 
     def __init__(self, texts: Sequence[str], indices: npt.NDArray[np.int64]) -> None:
         self.texts, self.indices = texts, indices
@@ -103,13 +119,8 @@ class Chosen(Sequence[str]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self.texts[int(i)] for i in self.indices[index]]
+    def text(self, index: int) -> str:
+        """One of the chosen."""
         return self.texts[int(self.indices[index])]
 
 

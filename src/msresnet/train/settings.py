@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -12,6 +12,12 @@ from msresnet.errors import UsageError, nearest
 from msresnet.files import read_yaml
 from msresnet.train.config import TrainConfig
 
+ELSEWHERE = {
+    "resume": "the same command goes on by itself",
+    "exist_ok": "the same command goes on by itself; another --output starts anew",
+    "devices": "trainings follow each other in one process",
+}
+"""Settings of `train` that mean nothing where several trainings follow each other."""
 OWN = ("output", "resume", "exist_ok", "seed")
 """What a verb that trains several times decides itself."""
 DATA = (
@@ -78,6 +84,22 @@ def common(config: TrainConfig, **changes: Any) -> TrainConfig:
     """The settings of `train` within those of a verb that takes them too, with some changes."""
     values = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
     return TrainConfig(**(values | changes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedConfig(TrainConfig):
+    """The settings of all trainings of a verb that trains several times."""
+
+    resume: bool = False
+    """Not here: the same command goes on by itself."""
+    exist_ok: bool = False
+    """Not here: another --output starts anew."""
+    devices: str | None = None
+    """Not here: trainings follow each other in one process."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_elsewhere(self, ELSEWHERE)
 
 
 def refuse_elsewhere(config: TrainConfig, elsewhere: dict[str, str]) -> None:

@@ -8,15 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from msresnet.errors import UsageError
-from msresnet.train.config import TrainConfig
-from msresnet.train.settings import refuse_elsewhere
-
-ELSEWHERE = {
-    "resume": "the same command goes on by itself",
-    "exist_ok": "the same command goes on by itself; another --output starts anew",
-    "devices": "trainings follow each other in one process",
-}
-"""Settings of `train` that mean nothing here."""
+from msresnet.train.settings import RepeatedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +29,13 @@ class TuneOptions:
 
 # What is searched comes first in the help, the settings of all trainings after it.
 @dataclass(frozen=True, kw_only=True)
-class TuneConfig(TrainConfig, TuneOptions):
+class TuneConfig(RepeatedConfig, TuneOptions):
     """Search for the settings that train best, by the score on the validation set; the test set is not touched."""
 
     output: str | None = None
     """The folder of the search; what is finished there is not tried again. Default: runs/tune-<data>."""
-    resume: bool = False
-    """Not here: the same command goes on by itself."""
-    exist_ok: bool = False
-    """Not here: another --output starts anew."""
-    devices: str | None = None
-    """Not here: trainings follow each other in one process."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_elsewhere(self, ELSEWHERE)
         if self.trials < 1:
             raise UsageError(f"--trials {self.trials}", why="it must be at least 1")

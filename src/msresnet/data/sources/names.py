@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import posixpath
 from array import array
-from collections.abc import Iterable, Sequence
-from typing import overload
+from collections.abc import Iterable
 
 from msresnet.data.decode import printable
+from msresnet.data.sample import Texts
 
 
-class Names(Sequence[str]):
+class Names(Texts):
     """Texts in one block of bytes: a million paths take what their letters take, not a million objects."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
@@ -26,19 +26,13 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
+    def text(self, index: int) -> str:
+        """One of them."""
         start = self.ends[index - 1] if index else 0
         return self.block[start : self.ends[index]].decode("utf-8", "surrogateescape")
 
 
-class Printed(Sequence[str]):
+class Printed(Texts):
     """The same texts in characters that can be printed."""
 
     def __init__(self, names: Names) -> None:
@@ -47,34 +41,24 @@ class Printed(Sequence[str]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def text(self, index: int) -> str:
+        """One of them."""
         name = self.names[index]
         return name if name.isprintable() else printable(name)
 
 
-class Numbered(Sequence[str]):
+class Numbered(Texts):
     """The names of records that have none: `train[0]`, `train[1]` and so on."""
 
     def __init__(self, name: str, count: int) -> None:
-        self.name, self.places = name, range(count)
+        self.name, self.total = name, count
 
     def __len__(self) -> int:
-        return len(self.places)
+        return self.total
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [f"{self.name}[{place}]" for place in self.places[index]]
-        return f"{self.name}[{self.places[index]}]"
+    def text(self, index: int) -> str:
+        """A record's name."""
+        return f"{self.name}[{index}]"
 
 
 def below(name: str) -> str | None:
