@@ -47,7 +47,8 @@ def mnist_fast() -> Settings:
     """MNIST in one pass: `msresnet train --recipe mnist-fast --data mnist`.
 
     One run (seed 0) on two cores of an AMD EPYC with AVX2: 99.41 % of the test images after 36 s, where an epoch of the
-    article's network in Keras takes 42 s (python -m benchmarks.mnist --seeds 1 --keras-python PATH). All 60,000 training images are learnt from; nothing is held out.
+    article's network in Keras takes 42 s (python -m benchmarks.mnist --seeds 1 --keras-python PATH). All 60,000
+    training images are learnt from; nothing is held out.
     """
     return {
         "model": "msresnet_micro",
