@@ -82,6 +82,7 @@ class Trainer:
         self.average = AveragedWeights(self.raw, plan.config.ema) if plan.config.ema else None
         self.optimizer = self.processes.accelerator.prepare(optimizer)
         self.model = self._wrapped()
+        self.learning = self._learning()
         self.objective = self._objective()
         self.best: dict[str, Tensor] = _copied(self.viewer)
         self.clock = Clock(plan, self.processes, stop)
@@ -108,6 +109,10 @@ class Trainer:
         """The network as training calls it: in its precision, its gradients shared, compiled if that was asked."""
         model: nn.Module = self.raw if self.sharded else self.processes.accelerator.prepare(self.raw)
         return torch.compile(model) if self.plan.config.compile else model  # type: ignore[return-value]
+
+    def _learning(self) -> list[nn.Parameter]:
+        """The parameters that learn, listed once: walking through a small network takes as long as its optimiser."""
+        return [parameter for parameter in self.raw.parameters() if parameter.requires_grad]
 
     def _objective(self) -> Objective:
         plan = self.plan
@@ -217,9 +222,10 @@ class Trainer:
         with self.processes.accelerator.autocast():
             answers = self.model(given, exits=True)
         loss = self.objective(answers, images, targets) * step.weight
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.learning:
+            parameter.grad = None
         self.processes.accelerator.backward(loss)
-        gradients = [p.grad for p in self.raw.parameters() if p.grad is not None]
+        gradients = [parameter.grad for parameter in self.learning if parameter.grad is not None]
         norm = whole(nn.utils.get_total_norm(gradients))
         mine, length = torch.stack((loss.detach(), norm)).tolist()  # one wait for the device instead of two
         losses = self.clock.agree(mine)
@@ -227,7 +233,7 @@ class Trainer:
         self._check(value, "loss", batch)
         self._check(length, "gradient", batch)
         if self.plan.config.clip_grad is not None:
-            nn.utils.clip_grads_with_norm_(self.raw.parameters(), self.plan.config.clip_grad, norm)
+            nn.utils.clip_grads_with_norm_(self.learning, self.plan.config.clip_grad, norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
@@ -262,7 +268,7 @@ class Trainer:
         for name, parameter in self.raw.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name in learning)
             parameter.grad = None
-        self.model = self._wrapped()
+        self.model, self.learning = self._wrapped(), self._learning()
         self._train_mode()
 
     def _check(self, value: float, what: str, batch: Batch) -> None:

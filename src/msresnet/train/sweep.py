@@ -89,7 +89,7 @@ def find_batch(plan: Plan) -> Sweep:
     """
     if world_size() > 1:
         raise UsageError("--batch-size auto, but there are several processes", hint="--batch-size 256")
-    trainer, rows = _trainer(plan), list[tuple[float, float]]()
+    trainer, rows = _trainer(plan, plan.config.ema), list[tuple[float, float]]()
     largest = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(plan.train) // FEWEST_STEPS))
     size, began = SMALLEST_BATCH, time.monotonic()
     while size <= largest and not _late(trainer, began, plan.limit):
@@ -116,8 +116,8 @@ def find_batch(plan: Plan) -> Sweep:
     return Sweep("batch_size", "images a second", rows, chosen, f"{best:.0f} images a second at most")
 
 
-def _trainer(plan: Plan) -> Trainer:
-    config = replace(plan.config, resume=False, ema=0.0, compile=False)
+def _trainer(plan: Plan, ema: float = 0.0) -> Trainer:
+    config = replace(plan.config, resume=False, ema=ema, compile=False)
     return Trainer(replace(plan, config=config), None, Silent(), StopRequest())
 
 
