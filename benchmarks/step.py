@@ -101,7 +101,7 @@ def bare(plan: Plan, source: ArraySource, size: int) -> Step:
         x, soft = mix(plan.preprocess.normalise(x), plan.task.encode(targets), plan.augment, draws)
         with torch.autocast(plan.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
             logits = model(x.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits.float(), soft, label_smoothing=plan.config.label_smoothing)
+        loss = F.cross_entropy(logits.float(), soft, label_smoothing=0.05)
         descend(loss, optimizer)
         average.update()
 

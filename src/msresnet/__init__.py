@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from msresnet.models.factory import create_model as create_model
     from msresnet.models.factory import list_models as list_models
     from msresnet.nn.folding import fold as fold
+    from msresnet.segmenter import Segmenter as Segmenter
 
 _HOMES = {
     "Classifier": "msresnet.estimator",
+    "Segmenter": "msresnet.segmenter",
     "load": "msresnet.estimator",
     "create_model": "msresnet.models.factory",
     "list_models": "msresnet.models.factory",
     "fold": "msresnet.nn.folding",
 }
-__all__ = ["Classifier", "create_model", "fold", "list_models", "load"]
+__all__ = ["Classifier", "Segmenter", "create_model", "fold", "list_models", "load"]
 
 
 def __dir__() -> list[str]:

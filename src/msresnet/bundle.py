@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,13 @@ from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError, MsresnetError, nearest
 from msresnet.files import write_json, write_text
 from msresnet.models.base import Config, ImageModel
-from msresnet.models.factory import MODELS, create_classifier
+from msresnet.models.factory import create_network, network_arguments
 from msresnet.tasks.base import Task
-from msresnet.tasks.classification import ClassificationTask
+from msresnet.tasks.known import TASKS
 from msresnet.tensors import check_finite, check_matches, load_tensors, save_tensors
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-TASKS: dict[str, Callable[[Sequence[str]], Task]] = {ClassificationTask.name: ClassificationTask}
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,10 @@ class Bundle:
     def save(self, folder: Path) -> Path:
         """Write the folder; each file appears whole or not at all. Raises ResourceError when that fails."""
         save_tensors(folder / WEIGHTS, self.model.state_dict(), {"architecture": self.architecture})
+        return self.save_config(folder)
+
+    def save_config(self, folder: Path) -> Path:
+        """Write all but the weights, which lie there already; raises as `save` does."""
         write_json(folder / CONFIG, self.config())
         write_text(folder / CARD, card(self))
         return folder
@@ -90,15 +92,15 @@ def load_bundle(path: str | Path) -> Bundle:
         arguments = dict(config["arguments"])
         name = config["architecture"]
         # A config describes a network and nothing else: it fetches no weights and reads no files.
-        if other := arguments.keys() - {*Config._fields, *MODELS[name].arguments}:
+        if other := arguments.keys() - {*Config._fields, *network_arguments(task.head, name)}:
             raise ValueError(f"{', '.join(sorted(map(str, other)))}: no argument of {name}")
         with torch.device("meta"):  # what a hostile config asks for takes no memory before the weights agree with it
-            wanted = create_classifier(name, **arguments)
+            wanted = create_network(task.head, name, **arguments)
         if wanted.num_classes != task.num_outputs:
             raise ValueError(f"{wanted.num_classes} outputs, {task.num_outputs} class names")
         check_matches(tensors, wanted.state_dict(), str(weights_file), name)
         _check_input(wanted, preprocess)
-        model = create_classifier(name, **arguments)
+        model = create_network(task.head, name, **arguments)
     except ModelError:
         raise
     except MsresnetError as error:
@@ -116,7 +118,7 @@ def _task(values: dict[str, Any]) -> Task:
     names = values["class_names"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError("class_names is no list of texts")
-    return TASKS[values["name"]](names)
+    return TASKS[values["name"]].from_dict(values)
 
 
 def _labels(values: Any, task: Task) -> list[Any] | None:
@@ -214,13 +216,9 @@ def card(bundle: Bundle) -> str:
     names = bundle.task.class_names
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     params = sum(p.numel() for p in bundle.model.parameters())
-    rows = [
-        f"| {split} | {figures['n']:,} | {100 * figures['top1']:.2f} % | "
-        f"{100 * figures['top1_ci95'][0]:.2f} to {100 * figures['top1_ci95'][1]:.2f} % |"
-        for split, figures in bundle.scores.items()
-    ]
-    head = ["| split | images | top-1 | 95 % interval |", "|---|---|---|---|"]
-    table = "\n".join([*head, *rows]) if rows else "Not measured."
+    rows = [{"split": split} | bundle.task.summary(figures) for split, figures in bundle.scores.items()]
+    head = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"] if rows else []
+    table = "\n".join([*head, *("| " + " | ".join(row.values()) + " |" for row in rows)]) or "Not measured."
     return f"""# {bundle.architecture}, {bundle.task.name} of {len(names)} classes
 
 Classes: {shown}

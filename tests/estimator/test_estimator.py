@@ -16,7 +16,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import msresnet
-from msresnet import Classifier, estimator
+from msresnet import Classifier, estimator_base
 from msresnet.data.splits import Splits
 from msresnet.errors import DataError, DivergedError, ModelError, UsageError
 from msresnet.train.config import TrainConfig
@@ -135,7 +135,7 @@ def test_validation_data_beside_a_folder_takes_nothing_from_training(
         seen.append(splits)
         return fit(config, splits)
 
-    monkeypatch.setattr(estimator, "train", watched)
+    monkeypatch.setattr(estimator_base, "train", watched)
     data, other = write_set(tmp_path / "set"), write_set(tmp_path / "other", 3)
     Classifier(**FAST).fit(data, validation_data=other)
     assert {name: len(part) for name, part in seen[0].named().items()} == {"train": 24, "val": 6}
@@ -218,7 +218,7 @@ def test_a_failed_fit_leaves_the_model_as_it_was(digits: tuple[Any, Any], monkey
     def diverge(config: TrainConfig, splits: Splits) -> None:
         raise DivergedError("the loss is not finite")
 
-    monkeypatch.setattr(estimator, "train", diverge)
+    monkeypatch.setattr(estimator_base, "train", diverge)
     with pytest.raises(DivergedError):
         model.fit(rows[:, :49], np.where(labels > 4, "large", "small"))
     assert vars(model) == before

@@ -22,7 +22,8 @@ from msresnet.errors import DataError, UsageError
 from msresnet.infer.config import Budget, PredictConfig, budget
 from msresnet.infer.exits import CONFIDENCES, EarlyExit, cost_curve
 from msresnet.infer.inputs import expand
-from msresnet.infer.predictor import Predictor, decode_all
+from msresnet.infer.predictor import Predictor
+from msresnet.infer.stream import decode_all
 from msresnet.models.base import ImageModel
 from msresnet.models.cost import count_macs, exit_macs
 from msresnet.models.factory import create_classifier

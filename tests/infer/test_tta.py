@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 from scipy.special import softmax
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from msresnet.errors import UsageError
 from msresnet.infer.config import TTA, Budget
 from msresnet.infer.predictor import Predictor
 from msresnet.infer.tta import averaged, moved, views
+from msresnet.results import classified
 from sharding import NAMES, SIDE, png, rows
 
 ALL: list[TTA] = ["flip", "shifts", "flip+shifts"]
@@ -117,6 +119,40 @@ def test_a_predictor_gives_the_mean_computed_by_hand(tta: TTA, model: Path) -> N
     assert not np.allclose(found, plain.predict_ready(pixels, names).probabilities, atol=1e-3)
     alone = [Predictor(load_bundle(model), "cpu", tta=tta).predict_ready(p[None], ["0"]) for p in pixels]
     assert np.array_equal(found, np.concatenate([answer.probabilities for answer in alone]))
+
+
+@pytest.mark.parametrize(("tta", "count"), [("scales", 3), ("flip+scales", 6)])
+def test_scales_are_the_image_at_other_sizes(tta: TTA, count: int) -> None:
+    """Pillow's filter, on floating-point pixels, is the truth."""
+    picture = torch.rand(1, 1, 40, 28)
+    found = views(picture, tta)
+    assert [tuple(view.shape[2:]) for view in found[:3]] == [(40, 28), (32, 22), (50, 35)]
+    assert len(found) == count
+    for view in found[:3]:
+        size = (view.shape[3], view.shape[2])
+        truth = np.asarray(Image.fromarray(picture[0, 0].numpy()).resize(size, Image.Resampling.BILINEAR))
+        assert np.allclose(view[0, 0], truth, atol=1e-5)
+    assert all(torch.equal(a.flip(3), b) for a, b in zip(found[:3], found[3:], strict=False))
+
+
+def test_scales_change_nothing_for_what_looks_the_same_at_any_size() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    flat = torch.rand(5, 1, 1, 1).expand(5, 1, SIDE, SIDE)
+    with torch.inference_mode():
+        torch.testing.assert_close(averaged(network, flat, "flip+scales"), network(flat))
+
+
+@pytest.mark.parametrize("tta", ["scales", "flip+scales"])
+def test_a_predictor_averages_over_scales(tta: TTA, model: Path) -> None:
+    pixels, names = images(5), [str(i) for i in range(5)]
+    predictor = Predictor(load_bundle(model), "cpu", batch_size=2, tta=tta)
+    found = classified(predictor.predict_ready(pixels, names)).probabilities
+    with torch.inference_mode():
+        ready = predictor.bundle.preprocess.tensor(pixels)
+        outputs = torch.stack([predictor.model(view) for view in views(ready, tta)]).mean(0)
+    assert np.allclose(found, softmax(outputs.double().numpy(), 1), atol=1e-5)
+    plain = classified(Predictor(load_bundle(model), "cpu").predict_ready(pixels, names)).probabilities
+    assert not np.allclose(found, plain, atol=1e-4)
 
 
 def labelled(folder: Path) -> Path:

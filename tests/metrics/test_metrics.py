@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,7 +13,16 @@ from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
 from msresnet.metrics.calibration import expected_calibration_error
-from msresnet.metrics.classification import confusion, log_loss, per_class, top_k_accuracy, wilson_interval
+from msresnet.metrics.classification import (
+    balanced_accuracy,
+    confusion,
+    counts,
+    log_loss,
+    macro_f1,
+    per_class,
+    top_k_accuracy,
+    wilson_interval,
+)
 from msresnet.results import Classification
 from msresnet.tasks.classification import ClassificationTask
 
@@ -80,6 +91,38 @@ def test_the_task_reports_the_same_figures(data: tuple[Floats, Ints]) -> None:
     by_hand = per_class(results.indices, targets, names)
     assert measured["per_class"] == by_hand
     assert sum(row["n"] for row in by_hand) == len(targets)
+
+
+@given(answers())
+def test_counts_give_what_scikit_learn_gives(data: tuple[Floats, Ints]) -> None:
+    probabilities, targets = data
+    predicted, classes = probabilities.argmax(1), probabilities.shape[1]
+    found, every = counts(predicted, targets, classes), np.arange(classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that are answered and have no image: they are left out
+        assert balanced_accuracy(found) == pytest.approx(oracle.balanced_accuracy_score(targets, predicted))
+    assert macro_f1(found) == pytest.approx(oracle.f1_score(targets, predicted, average="macro", zero_division=0))
+    assert (
+        confusion(predicted, targets, classes).tolist()
+        == oracle.confusion_matrix(targets, predicted, labels=every).tolist()
+    )
+    figures = oracle.precision_recall_fscore_support(targets, predicted, labels=every, zero_division=0)
+    rows = per_class(predicted, targets, tuple(map(str, every)))
+    for name, expected in zip(("precision", "recall", "f1", "n"), figures, strict=True):
+        assert [row[name] for row in rows] == pytest.approx(expected.tolist())
+
+
+def test_figures_of_nothing() -> None:
+    none = np.zeros(0, np.int64)
+    found = counts(none, none, 3)
+    assert float(balanced_accuracy(found)) == float(macro_f1(found)) == 0.0
+    assert confusion(none, none, 3).sum() == 0
+    assert (top_k_accuracy(np.zeros((0, 3)), none, 1), log_loss(np.zeros((0, 3)), none)) == (0, 0)
+
+
+def test_scores_that_are_not_numbers_are_never_among_the_first() -> None:
+    scores = np.array([[np.nan, np.nan, np.nan], [0.5, 0.2, 0.3]])
+    assert top_k_accuracy(scores, np.array([0, 0]), 2) == 0.5
 
 
 def test_confusion_has_truths_in_rows() -> None:

@@ -17,10 +17,10 @@ from msresnet.bundle import Bundle
 from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError, UsageError
 from msresnet.models.factory import create_classifier
+from msresnet.tasks.base import class_weights
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.train.fit import fit
 from msresnet.train.objective import Objective, Teacher
-from msresnet.train.plan import _class_weights
 from tiny import config
 
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ def test_the_share_of_the_teacher_is_what_was_asked() -> None:
 def test_class_weights_are_scikit_learns() -> None:
     targets = np.repeat([0, 1, 2], [40, 8, 2])
     expected = compute_class_weight("balanced", classes=np.arange(3), y=targets)
-    assert _class_weights(torch.from_numpy(targets), 3) == pytest.approx(expected.tolist(), abs=1e-5)
+    assert class_weights(np.bincount(targets, minlength=3).tolist()) == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_weighted_loss_is_torchs_over_the_batch() -> None:

@@ -45,7 +45,7 @@ def main(words: list[str], common: Common) -> int:
             )
         finally:
             screen.stop()
-        _write(folder, comparison, shlex.join(["msresnet", "compare", *_given(common), *words]))
+        _write(folder, comparison, shlex.join(["msresnet", "compare", *common.given, *words]))
     screen.note(f"report: {folder / PAGE}")
     _print(comparison, config.format, screen)
     return next((training.code for training in comparison.trainings if training.failure), 0)
@@ -53,10 +53,6 @@ def main(words: list[str], common: Common) -> int:
 
 def _recipe(name: str) -> dict[str, Any]:
     return budget_free(find_recipe(name).settings)
-
-
-def _given(common: Common) -> list[str]:
-    return ["--config", common.config] if common.config is not None else []
 
 
 def _write(folder: Path, comparison: Comparison, command: str) -> None:

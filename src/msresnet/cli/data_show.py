@@ -44,6 +44,7 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.data.splits import open_data
     from msresnet.files import check_output, write_atomic
     from msresnet.report.plots import preprocess_picture
+    from msresnet.tasks.palette import coloured
 
     check_output(Path(config.output), folder=False)
     screen = Screen(common)
@@ -53,14 +54,19 @@ def main(words: list[str], common: Common) -> int:
     table = Table()
     for title in ("class", *splits.named()):
         table.add_column(title, justify="left" if title == "class" else "right")
+    known = splits.train.present() is not None  # of masks, only their pixels say it
     for index, name in enumerate(splits.classes):
-        table.add_row(escape(name), *(f"{int((s.targets == index).sum()):,}" for s in splits.named().values()))
+        counts = [f"{int((s.targets == index).sum()):,}" if known else "" for s in splits.named().values()]
+        table.add_row(escape(name), *counts)
     table.add_row("all", *(f"{len(s):,}" for s in splits.named().values()), style="bold")
     screen.table(table)
     chosen = range(0, len(splits.train), max(1, len(splits.train) // config.count))[: config.count]
     targets = [int(splits.train.targets[i]) for i in chosen]
     names = ["no label" if target == UNLABELLED else splits.classes[target] for target in targets]
     pairs = [(splits.train.image(i), preprocess.read(splits.train, i)) for i in chosen]
+    if splits.train.planes:  # the mask stands below its image
+        names = ["" for _ in chosen]
+        pairs = [(image, coloured(planes[-1], len(splits.classes))) for image, planes in pairs]
     write_atomic(Path(config.output), lambda part: preprocess_picture(pairs, names, preprocess.steps(), part))
     screen.note(f"picture: {config.output}")
     return 0

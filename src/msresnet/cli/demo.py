@@ -31,6 +31,7 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.cli.screen import Screen
     from msresnet.files import check_free
     from msresnet.infer.predictor import Predictor
+    from msresnet.results import classified
     from msresnet.train.config import TrainConfig
     from msresnet.train.fit import CONFIG
 
@@ -44,7 +45,7 @@ def main(words: list[str], common: Common) -> int:
     bundle = load_bundle(finished.folder)
     answer = Predictor(bundle, "cpu").predict_ready(finished.data.image(0)[None], [finished.data.ids[0]])
     truth = bundle.task.class_names[int(finished.data.targets[0])]
-    label, probability = answer.top(1)[0][0]
+    label, probability = classified(answer).top(1)[0][0]
     print(f"prediction: {answer.ids[0]} is a {label} with probability {probability:.4f} (it is labelled {truth})")
     print(f"report: {finished.folder / 'report.html'}")
     return 0

@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.errors import UsageError
-from msresnet.infer.config import EvaluateConfig
+from msresnet.infer.config import FORMS, EvaluateConfig, which_run
+from msresnet.infer.gates import check_gates, judge, read_gates
 
 if TYPE_CHECKING:
+    from msresnet.bundle import Bundle
+    from msresnet.cli.screen import Screen
+    from msresnet.data.loaders import Samples
     from msresnet.data.sample import Source
+    from msresnet.infer.predictor import Predictor
+    from msresnet.report.story import Story
+    from msresnet.results import Evaluation
+    from msresnet.tasks.base import Table, Task
 
-GATES = ("top1", "top5")
 SPLITTING = ("val_data", "test_data", "val_fraction", "test_fraction")
 READING = ("image_shape", "label_column")
 
@@ -28,168 +35,217 @@ def main(words: list[str], common: Common) -> int:
     if common.print_config:
         print(parsed.table())
         return 0
-    gate = _gate(config.fail_under)
+    gates = read_gates(config.fail_under)
     _check_used(parsed.origin, config)
     from msresnet.bundle import load_bundle
     from msresnet.cli.screen import Screen
-    from msresnet.files import check_free, check_output
-    from msresnet.infer.evaluate import evaluate, pick, prepare
     from msresnet.infer.predictor import Predictor
-    from msresnet.report.html import Story
+    from msresnet.report.story import Story
     from msresnet.runtime import environment
-    from msresnet.train.fit import METRICS, PREDICTIONS, REPORT
 
     screen = Screen(common)
-    if config.output is not None:
-        check_free(Path(config.output), ours=(METRICS, PREDICTIONS, REPORT))
-        check_output(Path(config.output), folder=True)
+    _check_output(config)
     bundle = load_bundle(config.model)
+    rival = None if config.baseline is None else load_bundle(config.baseline)
+    check_gates(gates, bundle.task.gates, [name.replace("_", "-") for name in parsed.origin])
+    _check_possible(config, bundle, rival)
     sets, notes = _sets(config)
-    split, source = pick(sets, config.split)
-    views = "" if config.tta == "none" else f", outputs averaged over views ({config.tta})"
-    screen.notes([*notes, f"measuring on the {split} set{views}"])
-    data = prepare(bundle, source, config)
-    if config.data is None and _changed(_run(config), split, data.fingerprint()):
-        warning = f"warning: the {split} set has changed since training; images that were trained on may be in it"
-        screen.note(warning, "yellow")
-    measured = evaluate(Predictor(bundle, config.device, config.batch_size, tta=config.tta), data, split)
+    screen.notes([*which_run(config.model), *notes])
+    predictor, fitted = Predictor(bundle, config.device, config.batch_size, tta=config.tta), dict[str, Any]()
+    if config.calibrate:
+        predictor, fitted = _calibrate(predictor, sets, config, screen)
+    split, source = _pick(sets, config, fitted)
+    measured, data = _measure(predictor, rival, (split, source), config, screen)
+    if fitted:
+        measured.metrics["calibration"] = fitted
+        _keep(predictor.bundle, split, measured.metrics, config, screen)
     if config.output is not None:
-        command = shlex.join(["msresnet", "evaluate", *words])
-        story = Story(bundle, measured, data, [], notes, environment(), command)
-        _write(Path(config.output), story)
+        command = shlex.join(["msresnet", "evaluate", *common.given, *words])
+        _write(config, Story(predictor.bundle, measured, data, [], notes, environment(), command))
         screen.note(f"report: {Path(config.output) / 'report.html'}")
-    if config.format == "json":
-        print(json.dumps(measured.metrics, indent=2, ensure_ascii=False))
-    else:
-        _table(measured.metrics, screen)
-    return _judge(gate, measured.metrics)
+    _print(bundle.task, measured.metrics, config, screen)
+    judge(gates, bundle.task.gates, measured.metrics)
+    return 0
 
 
 def _check_used(given: Collection[str], config: EvaluateConfig) -> None:
     """Raise UsageError for a setting that has no effect here."""
-    useless = dict.fromkeys(SPLITTING, "evaluate splits no data; it measures on one set of --data")
+    useless = dict.fromkeys(SPLITTING, ("evaluate splits no data; it measures on one set", "--data, with --split"))
     if config.data is None:
-        useless |= dict.fromkeys(READING, "without --data, it is read as it was in training")
+        why = "without --data, it is read as it was in training"
+        useless |= dict.fromkeys(READING, (why, "--data, with --split"))
+    if config.output is None:
+        useless["predictions"] = ("nothing is written", "--output FOLDER")
     for name in given:
         if name in useless:
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag} has no effect here", why=useless[name], hint="--data, with --split")
+            why, hint = useless[name]
+            raise UsageError(f"--{name.replace('_', '-')} has no effect here", why=why, hint=hint)
+
+
+def _check_output(config: EvaluateConfig) -> None:
+    """Raise UsageError for a folder that cannot be written to or holds files of others, before anything is measured."""
+    from msresnet.files import check_free, check_output
+    from msresnet.infer.predictions import check_form
+    from msresnet.train.fit import METRICS, PREDICTIONS, REPORT
+
+    if config.output is not None:
+        answers = [str(Path(PREDICTIONS).with_suffix(f".{form}")) for form in FORMS]
+        check_free(Path(config.output), ours=(METRICS, REPORT, *answers))
+        check_output(Path(config.output), folder=True)
+        check_form(config.predictions)
+
+
+def _check_possible(config: EvaluateConfig, *bundles: Bundle | None) -> None:
+    """Raise UsageError for what models cannot be asked, before anything is measured."""
+    from msresnet.infer.robustness import check_sizes
+
+    flags = ("baseline", "calibrate", "abstain_below", "object_scale", "image_sizes")
+    asked = [name.replace("_", "-") for name in flags if getattr(config, name)]
+    for bundle in bundles:
+        if bundle is not None:
+            if asked and not bundle.task.judged:
+                why = f"the task of {bundle.architecture} is {bundle.task.name}"
+                raise UsageError(f"--{asked[0]} is for answers that are right or wrong", why=why)
+            check_sizes(bundle, config.sizes)
 
 
 def _sets(config: EvaluateConfig) -> tuple[dict[str, Source], list[str]]:
     """The sets to choose from, those named now, else those the run was trained on; and what was inferred."""
-    from dataclasses import replace
+    from msresnet.cli.run_data import sets_of
 
-    from msresnet.data.splits import open_data, read_any
-    from msresnet.train.config import TrainConfig
-    from msresnet.train.fit import CONFIG, from_yaml
-
-    if config.data is None:
-        path = _run(config) / CONFIG
-        if not path.is_file():
-            raise UsageError("the model does not say which data it is of", where=str(path.parent), hint="--data FOLDER")
-        settings = TrainConfig(**from_yaml(path))
-        splits = open_data(settings.data, replace(settings, on_bad=config.on_bad, workers=config.workers))
-        return splits.named(), splits.notes
-    found, notes = read_any(config.data, config)
-    unnamed = config.split == "auto" and found.keys() == {"train"}  # whether it was trained on is not known
+    found, notes = sets_of(config.model, config.data, config)
+    # Whether a set that has no name was trained on is not known.
+    unnamed = config.data is not None and config.split == "auto" and found.keys() == {"train"}
     return ({"given": found["train"]} if unnamed else found), notes
 
 
-def _run(config: EvaluateConfig) -> Path:
-    named = Path(config.model)
-    return named if named.is_dir() else named.parent
+def _calibrate(
+    predictor: Predictor, sets: dict[str, Source], config: EvaluateConfig, screen: Screen
+) -> tuple[Predictor, dict[str, Any]]:
+    """A predictor with a fitted temperature, and how that came about."""
+    from msresnet.infer.calibrate import calibrate, pick_for_fitting
+    from msresnet.infer.evaluate import prepare
+    from msresnet.infer.predictor import Predictor
+
+    split, source = pick_for_fitting(sets, config.split)
+    bundle, fitted = calibrate(predictor, prepare(predictor.bundle, source, config), split)
+    words = (f"{name} {before:.4f} before, {after:.4f} after" for name, (before, after) in _pairs(fitted))
+    screen.note(f"calibrated on the {split} set, {fitted['n']:,} images: {'; '.join(words)}", "bold")
+    return Predictor(bundle, config.device, config.batch_size), fitted
 
 
-def _changed(run: Path, split: str, digest: str) -> bool:
+def _pairs(fitted: dict[str, Any]) -> list[tuple[str, list[float]]]:
+    names = {"temperature": "temperature", "ece": "calibration error", "loss": "loss"}
+    return [(words, fitted[name]) for name, words in names.items()]
+
+
+def _pick(sets: dict[str, Source], config: EvaluateConfig, fitted: dict[str, Any]) -> tuple[str, Source]:
+    """The set to measure on: of a calibrated model the test set, else the one that it was calibrated on."""
+    from msresnet.infer.evaluate import pick
+
+    measures_itself = fitted and config.split == "auto" and "test" not in sets
+    return pick(sets, fitted["split"] if measures_itself else config.split)
+
+
+def _measure(
+    predictor: Predictor, rival: Bundle | None, chosen: tuple[str, Source], config: EvaluateConfig, screen: Screen
+) -> tuple[Evaluation, Samples]:
+    """All that was asked for, of one set."""
+    from msresnet.infer.baseline import beside
+    from msresnet.infer.evaluate import evaluate, prepare
+    from msresnet.infer.predictor import Predictor
+    from msresnet.infer.robustness import bands, robustness
+
+    (split, source), bundle, others = chosen, predictor.bundle, None
+    views = "" if config.tta == "none" else f", outputs averaged over views ({config.tta})"
+    screen.notes([f"measuring on the {split} set{views}"])
+    data = prepare(bundle, source, config)
+    _warn(config, split, data, screen)
+    measured = evaluate(predictor, data, split)
+    figures = measured.metrics
+    if rival is not None:
+        others = Predictor(rival, config.device, config.batch_size, tta=config.tta)
+        theirs = evaluate(others, prepare(rival, source, config), split)
+        figures["baseline"] = beside(bundle, measured, rival, theirs, str(config.baseline))
+    if config.abstain_below is not None:
+        figures["abstain"] = bundle.task.abstaining(measured, config.abstain_below)
+    if bundle.task.judged and (rows := bands(measured.predictions.ids, bundle.task.right(measured))):
+        figures["scale_bands"] = rows
+    if config.scales or config.sizes:
+        figures["robustness"] = robustness(predictor, others, source, config)
+    return measured, data
+
+
+def _warn(config: EvaluateConfig, split: str, data: Samples, screen: Screen) -> None:
+    """Say what makes figures less than they seem."""
+    if config.data is None and _changed(config.model, split, data.fingerprint()):
+        warning = f"warning: the {split} set has changed since training; images that were trained on may be in it"
+        screen.note(warning, "yellow")
+
+
+def _changed(model: str, split: str, digest: str) -> bool:
     """Whether a run says that it knew a set as another one; runs that say nothing are believed."""
     from msresnet.cli.pipeline import DIGEST
+    from msresnet.cli.run_data import run_of
     from msresnet.train.fit import METRICS
 
     try:
-        before = json.loads((run / METRICS).read_text(encoding="utf-8"))[DIGEST][split]
+        before = json.loads((run_of(model) / METRICS).read_text(encoding="utf-8"))[DIGEST][split]
     except (OSError, ValueError, LookupError, TypeError):
         return False
     return bool(before != digest)
 
 
-def _write(folder: Path, story: Any) -> None:
-    from msresnet.files import write_json, write_text
-    from msresnet.infer.evaluate import predictions_csv
+def _keep(bundle: Bundle, split: str, metrics: dict[str, Any], config: EvaluateConfig, screen: Screen) -> None:
+    """Write the temperature into the model's folder."""
+    from msresnet.cli.run_data import run_of
+    from msresnet.infer.calibrate import keep
+
+    folder = run_of(config.model)
+    keep(folder, bundle, split if config.data is None else None, metrics)
+    screen.note(
+        f"temperature {metrics['temperature']:.4f} is kept in {folder}; every verb and Python use it from now on"
+    )
+    if metrics["calibration"]["split"] == split:
+        why = "it was fitted on the images that are measured here: their loss and calibration error flatter"
+        screen.note(f"warning: {why}", "yellow")
+
+
+def _write(config: EvaluateConfig, story: Story) -> None:
+    """The folder of --output."""
+    from msresnet.files import write_json
+    from msresnet.infer.predictions import write_predictions
     from msresnet.report.html import write_report
     from msresnet.train.fit import METRICS, PREDICTIONS, REPORT
 
+    folder = Path(str(config.output))
     write_json(folder / METRICS, story.evaluation.metrics)
-    write_text(folder / PREDICTIONS, predictions_csv(story.evaluation))
+    answers = (folder / PREDICTIONS).with_suffix(f".{config.predictions}")
+    write_predictions(answers, story.bundle.task.rows(story.evaluation))
     write_report(folder / REPORT, story)
 
 
-def _table(metrics: dict[str, Any], screen: Any) -> None:
+def _print(task: Task, metrics: dict[str, Any], config: EvaluateConfig, screen: Screen) -> None:
+    """The figures, on standard output."""
+    from msresnet.infer import baseline, robustness
+
+    if config.format == "json":
+        print(json.dumps(metrics, indent=2, ensure_ascii=False))
+        return
+    beside = [baseline.table(metrics, task.gates)] if "baseline" in metrics else []
+    for table in (*task.tables(metrics), *beside, *robustness.tables(metrics)):
+        screen.table(drawn(table))
+
+
+def drawn(table: Table) -> Any:
+    """A table of texts for the screen: numbers stand right, and nothing is markup."""
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Table as Grid
 
-    low, high = metrics["top1_ci95"]
-    table = Table(title=f"{metrics['split']} set, {metrics['n']:,} images", title_justify="left")
-    for name in ("figure", "value", "95 % interval"):
-        table.add_column(name)
-    table.add_row("top-1", f"{100 * metrics['top1']:.2f} %", f"{100 * low:.2f} to {100 * high:.2f} %")
-    table.add_row("top-5", f"{100 * metrics['top5']:.2f} %", "")
-    table.add_row("loss", f"{metrics['loss']:.4f}", "")
-    table.add_row("calibration error", f"{metrics['ece']:.4f}", "")
-    screen.table(table)
-    classes = Table()
-    for name in ("class", "precision", "recall", "F1", "images"):
-        classes.add_column(name, justify="left" if name == "class" else "right")
-    for row in metrics["per_class"]:
-        figures = (f"{100 * row[k]:.1f}" for k in ("precision", "recall", "f1"))
-        classes.add_row(escape(row["class"]), *figures, f"{row['n']:,}")
-    screen.table(classes)
-    if "exits" in metrics:
-        screen.table(_exits(metrics))
-    if metrics["worst"]:
-        mistakes = Table(title="most confident mistakes", title_justify="left")
-        for name in ("image", "truth", "answer", "probability"):
-            mistakes.add_column(name)
-        for item in metrics["worst"]:
-            texts = (escape(item[k]) for k in ("id", "truth", "label"))
-            mistakes.add_row(*texts, f"{item['probability']:.4f}")
-        screen.table(mistakes)
-
-
-def _exits(metrics: dict[str, Any]) -> Any:
-    """What each exit, and each bound on how sure an answer must be, gives for which cost."""
-    from rich.table import Table
-
-    table = Table(title="accuracy against cost", title_justify="left")
-    for name in ("stop at", "top-1", "multiply-adds", "answered at each exit"):
-        table.add_column(name, justify="left" if name == "stop at" else "right")
-    rows = [(f"exit {row['exit']}", row, "") for row in metrics["exits"]]
-    for row in metrics["budgets"]:
-        shares = " ".join(f"{100 * share:.0f}" for share in row["answered"])
-        rows.append((f"probability {row['confidence']:g}", row, shares + " %"))
-    for name, row, shares in rows:
-        table.add_row(name, f"{100 * row['top1']:.2f} %", f"{row['macs'] / 1e6:,.1f} M", shares)
-    return table
-
-
-def _gate(text: str | None) -> tuple[str, float] | None:
-    """A figure's name and its lower bound from 'top1=0.9'. Raises UsageError."""
-    if text is None:
-        return None
-    name, _, bound = text.partition("=")
-    try:
-        lowest = float(bound)
-    except ValueError:
-        lowest = -1.0
-    if name not in GATES or not 0 <= lowest <= 1:
-        why = f"{' or '.join(GATES)}, and a bound from 0 to 1"
-        raise UsageError(f"--fail-under {text}", why=why, hint="--fail-under top1=0.9")
-    return name, lowest
-
-
-def _judge(gate: tuple[str, float] | None, metrics: dict[str, Any]) -> int:
-    from msresnet.errors import QualityGateError
-
-    if gate is not None and metrics[gate[0]] < gate[1]:
-        raise QualityGateError(f"{gate[0]} is {metrics[gate[0]]:.4f}, under {gate[1]:g}", why="--fail-under")
-    return 0
+    grid = Grid(title=escape(table.title) or None, title_justify="left")
+    for index, name in enumerate(table.columns):
+        numeric = all(row[index][:1] in "+-.0123456789" for row in table.rows)  # '' is in every text
+        grid.add_column(name, justify="right" if index and numeric else "left")
+    for row in table.rows:
+        grid.add_row(*map(escape, row))
+    return grid

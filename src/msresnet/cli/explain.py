@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.errors import DataError, UsageError, nearest
-from msresnet.infer.config import ExplainConfig
+from msresnet.infer.config import ExplainConfig, which_run
+
+if TYPE_CHECKING:
+    from msresnet.bundle import Bundle
+    from msresnet.cli.screen import Screen
+    from msresnet.data.sets import Samples
+    from msresnet.explain.explanation import Explanation
+    from msresnet.explain.scale_table import ScaleTable
+
+MOST = 50
+"""Images in one picture; more would be a picture that nothing opens."""
 
 
 def main(words: list[str], common: Common) -> int:
-    """Write a picture of the heat map and of the scales' responses, and print the figures."""
+    """Write a picture of the heat maps and of the scales' responses, and print the figures."""
     parsed = parse("explain", ExplainConfig, words, common.config)
     config = parsed.config
     if common.print_config:
@@ -23,36 +37,164 @@ def main(words: list[str], common: Common) -> int:
     if path.suffix.lower() != ".png":
         hint = f"--output {path.stem or 'explanation'}.png"
         raise UsageError(f"--output {path}", why="the picture is a PNG", hint=hint)
-    from msresnet.bundle import load_bundle
-    from msresnet.explain.attribution import grad_cam
-    from msresnet.explain.explanation import Explanation
-    from msresnet.explain.scales import scale_responses
-    from msresnet.files import check_output, write_atomic, write_json
-    from msresnet.infer.inputs import expand
-    from msresnet.infer.predictor import Predictor
-    from msresnet.report.plots import explanation_picture
+    if not config.inputs and config.data is None and config.split == "auto":
+        hint = "msresnet explain photo.jpg, a folder, 'photos/*.jpg', or -; --split test for the scales of a whole set"
+        raise UsageError("no image was named", hint=hint)
+    from msresnet.cli.screen import Screen
+    from msresnet.files import check_output
 
+    methods = _methods(config.method)
+    if config.stage is not None and "grad-cam" not in methods:
+        raise UsageError("--stage has no effect here", why="only grad-cam looks at a stage", hint="--method grad-cam")
     check_output(path, folder=False)
+    bundle = _bundle(config)
+    screen = Screen(common)
+    screen.notes(which_run(config.model))
+    if not config.inputs:
+        return _set(config, bundle, screen)
+    return _images(config, bundle, methods, screen)
+
+
+def _bundle(config: ExplainConfig) -> Bundle:
+    """The model on its device. Raises UsageError for one that is no classifier, or does not know the target."""
+    from msresnet.bundle import load_bundle
+    from msresnet.runtime import choose_device
+    from msresnet.tasks.classification import ClassificationTask
+
+    device, _ = choose_device(config.device)
     bundle = load_bundle(config.model)
+    if bundle.task.name != ClassificationTask.name:
+        why = f"{config.model} is for {bundle.task.name}"
+        raise UsageError("explain needs a classifier", why=why, hint="msresnet predict, evaluate")
     names = bundle.task.class_names
     if config.target is not None and config.target not in names:
         hint = nearest(config.target, names) or ", ".join(names)
         raise UsageError(f"the model has no class {config.target!r}", hint=hint)
-    predictor = Predictor(bundle, "cpu")
+    bundle.model.to(device)
+    return bundle
+
+
+def _methods(text: str | None) -> tuple[str, ...]:
+    """The methods that are meant. Raises UsageError, with the nearest, for an unknown one."""
+    from msresnet.explain.attribution import DEFAULT, METHODS, check_method
+
+    if text is None:
+        return (DEFAULT,)
+    if text == "all":
+        return tuple(METHODS)
+    return tuple(dict.fromkeys(check_method(name.strip()) for name in text.split(",")))
+
+
+def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], screen: Screen) -> int:
+    """Explain single images."""
+    from msresnet.explain.explanation import Wanted, explain
+    from msresnet.infer.inputs import expand
+    from msresnet.infer.predictor import Predictor
+    from msresnet.report.explanation import explanation_picture
+    from msresnet.results import classified
+
+    inputs = list(islice(expand(config.inputs, sys.stdin.buffer), MOST + 1))
+    if len(inputs) > MOST:
+        hint = "fewer images, or --split and --data for the scales of a whole set"
+        raise UsageError(f"more than {MOST} images in one picture", hint=hint)
+    pool = _pool(config, bundle, screen) if config.neighbours else None
+    predictor = Predictor(bundle, config.device)
     explained = []
-    for item in expand(config.inputs, sys.stdin.buffer):
+    for item in inputs:
         image = item.decode(bundle.preprocess.at_least)
         if isinstance(image, DataError):
             raise image
-        result = predictor.predict([image], [item.id])
+        result = classified(predictor.predict([image], [item.id]))
+        names = bundle.task.class_names
         target = names.index(config.target) if config.target is not None else int(result.indices[0])
-        heat = grad_cam(bundle, image, target)
-        picture = bundle.preprocess.image(image)
-        scales = scale_responses(bundle, image, target)
-        explained.append(Explanation(item.id, picture, heat, names[target], result, scales))
-    write_atomic(path, lambda part: explanation_picture(explained, part))
+        explained.append(explain(bundle, image, result, target, Wanted(methods, config.stage, config.scores)))
+    if pool is not None:
+        explained = _with_neighbours(explained, bundle, pool, config)
     rows = [e.to_dict() for e in explained]
-    write_json(path.with_suffix(".json"), rows)
-    print(json.dumps(rows, indent=2) if config.format == "json" else "\n".join(e.line() for e in explained))
-    print(f"picture: {path}", file=sys.stderr)
+    text = "\n".join(line for e in explained for line in e.lines())
+    _write(config, screen, lambda part: explanation_picture(explained, part), rows)
+    print(json.dumps(rows, indent=2) if config.format == "json" else text)
     return 0
+
+
+def _pool(config: ExplainConfig, bundle: Bundle, screen: Screen) -> Samples:
+    """The set that neighbours are looked for in."""
+    from msresnet.cli.run_data import sets_of
+    from msresnet.data.options import DataOptions
+    from msresnet.infer.evaluate import pick, prepare
+
+    sets, notes = sets_of(config.model, config.data, DataOptions())
+    wanted = "train" if config.split == "auto" and "train" in sets else config.split
+    split, source = pick(sets, wanted)
+    screen.notes([*notes, f"neighbours from the {split} set, {len(source):,} images"])
+    return prepare(bundle, source, DataOptions())
+
+
+def _with_neighbours(
+    explained: Sequence[Explanation], bundle: Bundle, pool: Samples, config: ExplainConfig
+) -> list[Explanation]:
+    import numpy as np
+    import torch
+
+    from msresnet.explain.neighbours import nearest_images
+
+    images = torch.from_numpy(np.stack([e.picture for e in explained]))
+    found = nearest_images(bundle, images, pool, config.neighbours)
+    return [replace(e, neighbours=near) for e, near in zip(explained, found, strict=True)]
+
+
+def _set(config: ExplainConfig, bundle: Bundle, screen: Screen) -> int:
+    """The response of the scales over a whole set."""
+    from msresnet.cli.run_data import sets_of
+    from msresnet.data.options import DataOptions
+    from msresnet.explain.attribution import device_of, rows_at_once
+    from msresnet.explain.scale_table import scale_table
+    from msresnet.explain.scales import check_scales
+    from msresnet.infer.evaluate import pick, prepare
+    from msresnet.report.explanation import save, scale_table_figure
+
+    check_scales(bundle.model)
+    sets, notes = sets_of(config.model, config.data, DataOptions())
+    split, source = pick(sets, config.split)
+    screen.notes([*notes, f"looking at the {split} set, {len(source):,} images"])
+    data = prepare(bundle, source, DataOptions())
+    target = None if config.target is None else bundle.task.class_names.index(config.target)
+    at_once = rows_at_once(bundle.preprocess.size)
+    batches = (batch.images for batch in data.in_order(at_once, device_of(bundle)))
+    table = scale_table(bundle, batches, target)
+    found = {"split": split, **table.to_dict()}
+    _write(config, screen, lambda part: save(scale_table_figure(table), part), found)
+    if config.format == "json":
+        print(json.dumps(found, indent=2))
+    else:
+        _print_table(table, screen)
+    return 0
+
+
+def _write(config: ExplainConfig, screen: Screen, draw: Any, figures: Any) -> None:
+    """The picture, and the figures beside it."""
+    from msresnet.files import write_atomic, write_json
+
+    path = Path(config.output)
+    write_atomic(path, draw)
+    write_json(path.with_suffix(".json"), figures)
+    screen.note(f"picture: {path}")
+
+
+def _print_table(table: ScaleTable, screen: Screen) -> None:
+    """Shares in percent: of each block's scales over all images, then of all blocks' scales for each class."""
+    import numpy as np
+    from rich.markup import escape
+    from rich.table import Table
+
+    def rows(first: str, names: Sequence[str], shares: Any, counts: Sequence[str] | None) -> Table:
+        grid = Table()
+        for name in (first, *table.branches, *(("images",) if counts is not None else ())):
+            grid.add_column(name, justify="left" if name == first else "right")
+        for i, name in enumerate(names):
+            cells = ["" if np.isnan(share) else f"{100 * share:.1f} %" for share in shares[i]]
+            grid.add_row(escape(name), *cells, *([counts[i]] if counts is not None else []))
+        return grid
+
+    screen.table(rows("block", table.operators, table.by_operator(table.overall()), None))
+    screen.table(rows("class", table.class_names, table.by_class(), [f"{n:,}" for n in table.counts]))

@@ -35,6 +35,11 @@ class Common:
     print_config: bool = False
     config: str | None = None
 
+    @property
+    def given(self) -> list[str]:
+        """The words that name the settings file, for the command that reproduces a run."""
+        return [] if self.config is None else ["--config", self.config]
+
 
 def entry() -> None:
     """The console script."""

@@ -15,13 +15,15 @@ from msresnet.cli.main import Common
 from msresnet.cli.screen import Screen
 from msresnet.data.loaders import Samples
 from msresnet.errors import UsageError
-from msresnet.files import check_free, disk_errors, foreign, lock, write_json, write_text
+from msresnet.files import check_free, disk_errors, foreign, lock, write_json
 from msresnet.infer.config import LATEST
-from msresnet.infer.evaluate import evaluate, pick, predictions_csv
+from msresnet.infer.evaluate import evaluate, pick
+from msresnet.infer.predictions import write_predictions
 from msresnet.infer.predictor import Predictor
 from msresnet.models.factory import MODELS
-from msresnet.report.html import Story, write_report
+from msresnet.report.html import write_report
 from msresnet.report.plots import sweep_picture
+from msresnet.report.story import Story
 from msresnet.results import Evaluation
 from msresnet.runtime import choose_device, environment
 from msresnet.train.config import TrainConfig
@@ -103,13 +105,13 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     measured = evaluate(Predictor(fitted.bundle, config.device), data, split)
     digests = {name: decoded.fingerprint() for name, decoded in fitted.sets.items()}
     figures = measured.metrics | fitted.cost | {DIGEST: digests}
-    measured = Evaluation(measured.predictions, measured.targets, figures)
-    kept = ("n", "top1", "top1_ci95", "loss", "ece")
-    scores = {split: {name: figures[name] for name in kept} | {"measured_by": "msresnet train", "data": config.data}}
+    measured = replace(measured, metrics=figures)
+    kept = {name: figures[name] for name in fitted.bundle.task.kept}
+    scores = {split: kept | {"measured_by": "msresnet train", "data": config.data}}
     bundle = fitted.bundle.with_scores(scores)
     bundle.save(folder)
     write_json(folder / METRICS, figures)
-    write_text(folder / PREDICTIONS, predictions_csv(measured))
+    write_predictions(folder / PREDICTIONS, bundle.task.rows(measured))
     command = shlex.join(["msresnet", *words])
     story = Story(bundle, measured, data, fitted.history, fitted.notes, environment(), command)
     write_report(folder / REPORT, story)
@@ -121,12 +123,7 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
 
 def headline(evaluation: Evaluation) -> str:
     """The result in one line."""
-    m = evaluation.metrics
-    low, high = m["top1_ci95"]
-    return (
-        f"{m['split']} top-1 {100 * m['top1']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}) "
-        f"on {m['n']:,} images"
-    )
+    return f"{evaluation.metrics['split']} {evaluation.headline}"
 
 
 def run_folder(config: TrainConfig) -> Path:

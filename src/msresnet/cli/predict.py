@@ -2,85 +2,102 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
 from collections import Counter
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.errors import DataError
-from msresnet.infer.config import PredictConfig, budget
+from msresnet.infer.config import PredictConfig, budget, seconds, which_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from msresnet.infer.inputs import Input
+
+TILE = "--tile"
 
 
 def main(words: list[str], common: Common) -> int:
     """Print the answer for each image; unreadable ones are named on standard error, and the exit code is then 3."""
-    parsed = parse("predict", PredictConfig, words, common.config)
+    parsed = parse("predict", PredictConfig, _with_side(words), common.config)
     config = parsed.config
     if common.print_config:
         print(parsed.table())
         return 0
-    if config.output is not None:
+    if not common.quiet:
+        for line in which_run(config.model):
+            print(f"· {line}", file=sys.stderr)
+    if config.place == "folder":
         from msresnet.cli.predict_shards import answer_shards
 
         return answer_shards(config, common)
+    if config.tile is not None:
+        from msresnet.cli.predict_tiles import answer_tiles
+
+        return answer_tiles(config, common, inputs_of(config))
+    return _answer(config, common)
+
+
+def _with_side(words: list[str]) -> list[str]:
+    """`--tile` without a side means the one that the network takes."""
+    spelled: list[str] = []
+    for word, following in zip(words, [*words, ""][1:], strict=True):
+        bare = word == TILE and not (following.isdecimal() or following in ("auto", "None"))
+        spelled += [TILE, "auto"] if bare else [word]
+    return spelled
+
+
+def inputs_of(config: PredictConfig) -> Iterator[Input]:
+    """The images that are meant."""
+    from msresnet.infer.inputs import Allowed, expand
+
+    every = Allowed.every if config.every is None else seconds(config.every)
+    return expand(config.inputs, sys.stdin.buffer, Allowed(config.allow_urls, every))
+
+
+def _answer(config: PredictConfig, common: Common) -> int:
     from msresnet.bundle import load_bundle
-    from msresnet.infer.inputs import expand
-    from msresnet.infer.predictor import Predictor, decode_all
+    from msresnet.cli.printed import open_writer
+    from msresnet.infer.answers import columns
+    from msresnet.infer.predictor import Predictor
+    from msresnet.infer.stream import answer_all
 
     limit = None if config.budget is None else budget(config.budget)
-    predictor = Predictor(load_bundle(config.model), config.device, config.batch_size, limit, config.tta)
-    images = decode_all(expand(config.inputs, sys.stdin.buffer), predictor.bundle.preprocess, config.workers)
-    write = _Writer(config.format or "table", config.top, exits=limit is not None)
+    live = _is_live(config.inputs)
+    size, workers = (1, 0) if live else (config.batch_size, config.workers)
+    inputs = inputs_of(config)
+    predictor = Predictor(load_bundle(config.model), config.device, size, limit, config.tta)
     failures, left = 0, Counter[int]()
-    for results, bad in predictor.predict_stream(images):
-        if results is not None:
-            left.update(() if results.exits is None else (int(e) + 1 for e in results.exits))
-            write.rows(results.to_dict(config.top))
-        for error in bad:
-            print(f"error: {error}", file=sys.stderr)
-        failures += len(bad)
-    write.end()
+    with ExitStack() as stack:
+        names = columns(predictor.bundle.task.name, exits=limit is not None)
+        write = stack.enter_context(open_writer(config, names))
+        for part in answer_all(predictor, inputs, workers, previews=config.save_images is not None):
+            if part.results is not None:
+                rows = part.results.to_dict(config.top)
+                left.update(row["exit"] for row in rows if "exit" in row)
+                write.add(rows)
+                write.show(part.results, part.previews)
+            for error in part.bad:
+                print(f"error: {error}", file=sys.stderr)
+            write.unreadable(part.bad)
+            failures += len(part.bad)
+            if live:
+                sys.stdout.flush()
     if predictor.early is not None and not common.quiet:
         print(f"· {predictor.early.reason}{_shares(left)}", file=sys.stderr)
     return DataError.exit_code if failures else 0
 
 
+def _is_live(inputs: Sequence[str]) -> bool:
+    """Whether images come as time goes by, so that each is answered at once."""
+    from msresnet.infer.video import CAMERA
+
+    return any(CAMERA.fullmatch(text) for text in inputs)
+
+
 def _shares(left: Counter[int]) -> str:
     """How many images each exit answered, in words."""
     return "".join(f"; {left[index]:,} at exit {index}" for index in sorted(left))
-
-
-class _Writer:
-    """Answers on standard output, in one of the formats, as they come."""
-
-    def __init__(self, form: str, top: int, exits: bool) -> None:
-        self.form, self.top, self.exits = form, top, exits
-        self.kept: list[dict[str, Any]] = []
-        if form == "csv":
-            self.csv = csv.writer(sys.stdout, lineterminator="\n")
-            self.csv.writerow(["id", "label", "probability", *(["exit"] if exits else [])])
-
-    def rows(self, items: list[dict[str, Any]]) -> None:
-        """Print what can be printed now."""
-        from msresnet.data.decode import printable
-        from msresnet.infer.answers import csv_cells
-
-        for item in items:
-            if self.form == "jsonl":
-                print(json.dumps(item, ensure_ascii=True))
-            elif self.form == "csv":
-                self.csv.writerow(csv_cells(item, self.exits))
-            elif self.form == "json":
-                self.kept.append(item)
-            else:
-                others = ", ".join(f"{t['label']} {t['probability']:.4f}" for t in item["top"][1 : min(3, self.top)])
-                answer = f"{printable(item['id'])}: {item['label']} {item['probability']:.4f}"
-                left = f"  at exit {item['exit']}" if self.exits else ""
-                print(answer + (f"  ({others})" if others else "") + left)
-
-    def end(self) -> None:
-        """Print what had to wait for the end."""
-        if self.form == "json":
-            print(json.dumps(self.kept, indent=2, ensure_ascii=True))

@@ -23,8 +23,7 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.cli.screen import Screen
 
     config = resumed(parsed.config, parsed.explicit()) if parsed.config.resume else parsed.config
-    given = ["--config", common.config] if common.config is not None else []
-    command = ["train", *given, *words]
+    command = ["train", *common.given, *words]
     code = start_processes(config, common, command)
     if code is not None:
         return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from msresnet.cli.screen import Screen
     from msresnet.tune.trials import Tuned
 
-PICTURE, LOG = "tuning.png", "log.txt"
+PICTURE, PAGE, LOG = "tuning.png", "tuning.html", "log.txt"
 MOST_ROWS = 10
 
 
 def main(words: list[str], common: Common) -> int:
-    """Search, print the best trials, and write best.yaml, trials.csv and a picture."""
+    """Search, print the best trials, and write best.yaml, trials.csv, a picture and a page."""
     parsed = parse("tune", TuneConfig, with_space(words), common.config, lambda name: find_recipe(name).settings)
     config = parsed.config
     if common.print_config:
@@ -30,14 +31,15 @@ def main(words: list[str], common: Common) -> int:
         return 0
     from msresnet.cli.screen import Bar, Screen
     from msresnet.files import check_free, lock
-    from msresnet.report.tuning import tuning_picture
+    from msresnet.report.tuning import tuning_picture, write_page
+    from msresnet.runtime import environment
     from msresnet.tune.study import OURS, check, tune
 
     check(config)
     folder = Path(config.output or f"runs/tune-{Path(config.data).resolve().stem or 'data'}")
     screen = Screen(common)
 
-    check_free(folder, ours=(*OURS, PICTURE, LOG))
+    check_free(folder, ours=(*OURS, PICTURE, PAGE, LOG))
     with lock(folder):
         screen.note(f"msresnet tune → {folder}", "bold")
         try:
@@ -45,6 +47,9 @@ def main(words: list[str], common: Common) -> int:
         finally:
             screen.stop()
         tuning_picture(tuned, folder / PICTURE)
+        command = shlex.join(["msresnet", "tune", *common.given, *words])
+        write_page(folder / PAGE, tuned, config.data, environment(), command)
+    screen.note(f"report: {folder / PAGE}")
     _print(tuned, config.format, screen)
     screen.note(f"best settings: msresnet train --config {folder / 'best.yaml'}")
     return 0

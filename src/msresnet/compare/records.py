@@ -17,7 +17,7 @@ import numpy.typing as npt
 from msresnet.compare.contestants import Contestant
 from msresnet.errors import UsageError
 from msresnet.files import write_json
-from msresnet.results import Evaluation
+from msresnet.results import Evaluation, classified
 from msresnet.train.config import TrainConfig
 
 Flags = npt.NDArray[np.bool_]
@@ -43,7 +43,7 @@ class Answers:
     @staticmethod
     def of(measured: Evaluation) -> Answers:
         """From an evaluation."""
-        predictions = measured.predictions
+        predictions = classified(measured.predictions)
         digest = hashlib.sha256("\n".join(predictions.ids).encode("utf-8", "surrogateescape"))
         digest.update(measured.targets.tobytes())
         return Answers(predictions.indices == measured.targets, digest.hexdigest()[:16])

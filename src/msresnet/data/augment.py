@@ -28,6 +28,8 @@ class Augment:
         scale: largest relative change of size (0.2: from 1/1.2 to 1.2).
         shear: largest slant, as a share of the side.
         policy: strength of two changes of colour or form (policy.py), 0 to 1.
+        shade: most of the light that may be missing on one side, as a share (uneven illumination).
+        noise: largest standard deviation of noise, as a share of white.
         erase: probability that a rectangle is blanked (arXiv 1708.04896).
         mixup: Beta parameter of blending two images (arXiv 1710.09412).
         cutmix: Beta parameter of pasting a part of another image (arXiv 1905.04899).
@@ -39,6 +41,8 @@ class Augment:
     scale: float = 0.0
     shear: float = 0.0
     policy: float = 0.0
+    shade: float = 0.0
+    noise: float = 0.0
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -58,9 +62,17 @@ def augment(images: Tensor, settings: Augment, draws: Draws) -> Tensor:
         images = translate(images, settings.shift, draws)
     if settings.policy:
         images = apply_policy(images, settings.policy, draws)
+    images = degrade(images, settings, draws)
     if settings.erase:
         images = erase(images, settings.erase, draws)
     return images
+
+
+def degrade(images: Tensor, settings: Augment, draws: Draws) -> Tensor:
+    """Bad light, then noise, each as strong as chance says."""
+    if settings.shade:
+        images = shade(images, settings.shade, draws)
+    return noise(images, settings.noise, draws) if settings.noise else images
 
 
 def flip(images: Tensor, probability: float, draws: Draws) -> Tensor:
@@ -81,6 +93,11 @@ def translate(images: Tensor, shift: float, draws: Draws) -> Tensor:
 
 def affine(images: Tensor, settings: Augment, draws: Draws) -> Tensor:
     """Move, turn, slant and resize each image at random; what comes in from outside is black."""
+    return F.grid_sample(images, affine_grid(images, settings, draws), align_corners=False, padding_mode="zeros")
+
+
+def affine_grid(images: Tensor, settings: Augment, draws: Draws) -> Tensor:
+    """Where each pixel of the changed images comes from: (B, H, W, 2), relative x and y."""
     turn, size, right, down, slant_x, slant_y = draws.uniform(6, images) * 2 - 1
     angle = turn * math.radians(settings.rotate)
     factor = torch.exp(size * math.log1p(settings.scale))
@@ -91,18 +108,55 @@ def affine(images: Tensor, settings: Augment, draws: Draws) -> Tensor:
         torch.stack([cos - sin * slant_y / ratio, cos * slant_x - sin / ratio, right * 2 * settings.shift], 1),
         torch.stack([sin * ratio + cos * slant_y, sin * ratio * slant_x + cos, down * 2 * settings.shift], 1),
     )
-    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False, padding_mode="zeros")
+    grid: Tensor = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return grid
+
+
+MOST_PALE = 0.4
+"""Share of white to which the strongest shading lifts black before it dims: paper and ink both reflect."""
+
+
+def shade(images: Tensor, strength: float, draws: Draws) -> Tensor:
+    """Light that falls from one side: black becomes grey, then all is dimmed along a ramp of any direction."""
+    amount, pale, turn, bend = draws.uniform(4, images)
+    rows, columns = (torch.linspace(-1, 1, side, device=images.device) for side in images.shape[-2:])
+    angle = (turn * 2 * math.pi).view(-1, 1, 1)
+    ramp = (angle.cos() * columns[None, None, :] + angle.sin() * rows[None, :, None]) / math.sqrt(2)  # -1 to 1
+    ramp = ((ramp + 1) / 2) ** torch.exp((bend.view(-1, 1, 1) * 2 - 1) * math.log(2.0))
+    light = 1 - strength * amount.view(-1, 1, 1, 1) * ramp[:, None]
+    lift = MOST_PALE * strength * pale.view(-1, 1, 1, 1)
+    lit: Tensor = (lift + (1 - lift) * images) * light
+    return lit
+
+
+def noise(images: Tensor, strength: float, draws: Draws) -> Tensor:
+    """Gaussian noise, up to a standard deviation of `strength`.
+
+    All images take theirs from one row of numbers, each from a place of its own: drawing new ones for every pixel of
+    every image would take longer than a step of a small network.
+    """
+    size = math.prod(images.shape[1:])
+    row = torch.randn(2 * size, generator=draws.generator).to(images.device, images.dtype)
+    amount, place = draws.uniform(2, images)
+    starts = (place * size).long().clamp(max=size)
+    drawn = row.unfold(0, size, 1)[starts].view_as(images)
+    noisy: Tensor = (images + strength * amount.view(-1, 1, 1, 1) * drawn).clamp(0, 1)
+    return noisy
 
 
 def erase(images: Tensor, probability: float, draws: Draws) -> Tensor:
     """Blank a rectangle of 2 to 20 % of some images with their mean."""
+    return torch.where(erased(images, probability, draws), images.mean((2, 3), keepdim=True), images)
+
+
+def erased(images: Tensor, probability: float, draws: Draws) -> Tensor:
+    """(B, 1, H, W) booleans, true in a rectangle of 2 to 20 % of some images."""
     chosen, area, aspect, x, y = draws.uniform(5, images)
     share = 0.02 + 0.18 * area
     ratio = torch.exp((aspect * 2 - 1) * math.log(3.0))
     box = _box((share * ratio).sqrt().clamp(max=1), (share / ratio).sqrt().clamp(max=1), x, y, images)
     box &= (chosen < probability).view(-1, 1, 1, 1)
-    return torch.where(box, images.mean((2, 3), keepdim=True), images)
+    return box
 
 
 def mix(images: Tensor, targets: Tensor, settings: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -114,20 +168,28 @@ def mix(images: Tensor, targets: Tensor, settings: Augment, draws: Draws) -> tup
     choices = [name for name in ("mixup", "cutmix") if getattr(settings, name)]
     if not choices or len(images) < 2:
         return images, targets
-    generator = draws.generator
-    name = choices[int(torch.randint(len(choices), (1,), generator=generator))]
-    partner = torch.arange(len(images), device=images.device) ^ 1
-    partner = torch.where(partner < len(images), partner, partner - 1)  # an odd one out keeps to itself
-    share = beta(getattr(settings, name), generator)
+    name = choices[int(torch.randint(len(choices), (1,), generator=draws.generator))]
+    partner, share = partners(images), beta(getattr(settings, name), draws.generator)
     if name == "mixup":
         mixed = images * share + images[partner] * (1 - share)
     else:
-        side = torch.full((1,), math.sqrt(1 - share))
-        x, y = torch.rand(2, 1, generator=generator)
-        box = _box(side, side, x, y, images[:1])
+        box = pasted(images, share, draws)
         mixed = torch.where(box, images[partner], images)
         share = 1 - box.float().mean().item()
     return mixed, targets * share + targets[partner] * (1 - share)
+
+
+def partners(images: Tensor) -> Tensor:
+    """The index of each image's neighbour (B,); an odd one out keeps to itself."""
+    partner = torch.arange(len(images), device=images.device) ^ 1
+    return torch.where(partner < len(images), partner, partner - 1)
+
+
+def pasted(images: Tensor, share: float, draws: Draws) -> Tensor:
+    """(1, 1, H, W) booleans, true in a box somewhere that leaves `share` of the image outside."""
+    side = torch.full((1,), math.sqrt(1 - share))
+    x, y = torch.rand(2, 1, generator=draws.generator)
+    return _box(side, side, x, y, images[:1])
 
 
 def beta(alpha: float, generator: torch.Generator) -> float:

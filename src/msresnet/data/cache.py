@@ -32,7 +32,7 @@ DECODERS = ("pillow", "simplejpeg", "torch")
 
 
 class Store:
-    """Slots for the preprocessed images (C, H, W) uint8 of a set.
+    """Slots for the preprocessed images (C, H, W) uint8 of a set, masks among their planes.
 
     Args:
         path: the file; made where there is none.
@@ -99,8 +99,7 @@ def open_store(source: Source, preprocess: Preprocess) -> Store:
     Raises ResourceError, with bytes needed and free, when the disk lacks room.
     """
     path = cache_folder() / FOLDER / f"{store_key(source, preprocess)}.u8"
-    shape = (preprocess.channels, *preprocess.size)
-    store = Store(path, len(source), shape)
+    store = Store(path, len(source), preprocess.shape(source))
     check_space(path.parent, store.missing_bytes())
     return store
 
@@ -108,13 +107,13 @@ def open_store(source: Source, preprocess: Preprocess) -> Store:
 def store_key(source: Source, preprocess: Preprocess) -> str:
     """What decides the pixels of a set: its files with their sizes and times, the preprocess, the decoders."""
     versions = [f"{name} {metadata.version(name)}" for name in DECODERS]
-    digest = hashlib.sha256("\n".join([preprocess.steps(), str(len(source)), *versions]).encode())
+    classes = source.classes if source.planes else ()  # they decide what the pixels of masks mean
+    digest = hashlib.sha256("\n".join([preprocess.steps(), str(len(source)), *versions, *classes]).encode())
     for start in range(0, len(source), PIECE):
         digest.update("\n".join(source.ids[start : start + PIECE]).encode("utf-8", "surrogateescape"))
     for index in range(0, len(source), max(1, -(-len(source) // MOST_ASKED))):
-        path = source.path(index)
-        assert path is not None
-        digest.update(_facts(path))
+        for path in source.files(index):
+            digest.update(_facts(path))
     return digest.hexdigest()[:32]
 
 

@@ -14,9 +14,10 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,10 @@ _FAILURES = (
     TypeError, LookupError, ArithmeticError, struct.error, zlib.error,
 )  # fmt: skip
 """Everything that Pillow raises on hostile files."""
-_TURNS: dict[object, tuple[bool, bool, bool]] = {
+Turn = tuple[bool, bool, bool]
+"""What makes a picture upright: whether rows and columns change places, then rows are reversed, then columns."""
+UPRIGHT: Turn = (False, False, False)
+TURNS: dict[object, Turn] = {
     2: (False, False, True),
     3: (False, True, True),
     4: (False, True, False),
@@ -53,10 +57,10 @@ _TURNS: dict[object, tuple[bool, bool, bool]] = {
     7: (True, True, True),
     8: (True, True, False),
 }
-"""By EXIF orientation: whether rows and columns change places, then rows are reversed, then columns. Pillow's
-`exif_transpose` also rewrites the block, which fails where any of it is malformed."""
+"""By EXIF orientation. Pillow's `exif_transpose` also rewrites the block, which fails where any of it is malformed."""
 Size = tuple[int, int]
 T = TypeVar("T")
+N = TypeVar("N", np.uint8, np.int64)
 
 
 class _Silence:
@@ -97,24 +101,35 @@ def decode_file(path: str | Path, at_least: Size | None = None) -> Image:
 def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
     """The bytes of a regular file. Raises DataError for pipes, folders, absent, unreadable or oversized ones."""
     where = printable(path)
+    handle, size = _opened(path, where)
+    try:
+        if size > limit:
+            raise DataError("the file is too large", where=where, why=f"{size:,} bytes, the limit is {limit:,}")
+        return _read_all(handle, size, limit)
+    except OSError as error:
+        raise DataError("cannot read the file", where=where, why=_reason(error)) from error
+    finally:
+        os.close(handle)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """A regular file, open for reading, however large. Raises DataError for pipes, folders, absent ones."""
+    handle, _ = _opened(path, printable(path))
+    return os.fdopen(handle, "rb")
+
+
+def _opened(path: str | Path, where: str) -> tuple[int, int]:
+    """A regular file's handle, and its size in bytes."""
     try:
         # Non-blocking, so that opening a pipe without a writer returns at once.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         raise DataError("cannot open the file", where=where, why=_reason(error)) from error
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError("not a regular file", where=where, why="it is a folder, a pipe or a device")
-        if status.st_size > limit:
-            raise DataError(
-                "the file is too large", where=where, why=f"{status.st_size:,} bytes, the limit is {limit:,}"
-            )
-        return _read_all(handle, status.st_size, limit)
-    except OSError as error:
-        raise DataError("cannot read the file", where=where, why=_reason(error)) from error
-    finally:
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
         os.close(handle)
+        raise DataError("not a regular file", where=where, why="it is a folder, a pipe or a device")
+    return handle, status.st_size
 
 
 def _read_all(handle: int, size: int, limit: int) -> bytes:
@@ -138,8 +153,21 @@ def decode_bytes(data: bytes, where: str, at_least: Size | None = None) -> Image
 
 def file_size(path: str | Path) -> Size:
     """(H, W) of an image file as `decode_file` gives it whole, from its header alone. Raises DataError."""
+    return bytes_size(read_regular(path), str(path))
+
+
+def bytes_size(data: bytes, where: str) -> Size:
+    """(H, W) of an image from its bytes, as `decode_bytes` gives it whole, from its header alone. Raises DataError."""
+    return _judged(data, where, lambda name: _size(data, name))
+
+
+def decode_values(path: str | Path) -> npt.NDArray[np.int64]:
+    """The number of each pixel (H, W) of a mask's file: grey levels as they are, of a palette the indices.
+
+    Raises DataError, naming the file, for what has no such numbers: colours, and JPEG, which changes them.
+    """
     data = read_regular(path)
-    return _judged(data, str(path), lambda name: _size(data, name))
+    return _judged(data, str(path), lambda name: _values(data, name))
 
 
 def image_suffix(data: bytes, where: str) -> str:
@@ -159,15 +187,43 @@ def _judged(data: bytes, where: str, read: Callable[[str], T]) -> T:
     if not data:
         raise DataError("the image file is empty", where=where)
     refuse_pointer(data, where)
+    with decoding(where):
+        return read(where)
+
+
+@contextmanager
+def decoding(where: str) -> Iterator[None]:
+    """Turn everything that decoders raise into a DataError that names the image; their warnings are not shown."""
     try:
         with _SILENCE:
-            return read(where)
+            yield
     except _FAILURES as error:
         if isinstance(error, DataError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = "no image of a known format" if "cannot identify" in reason else reason
         raise DataError("cannot decode the image", where=where, why=reason) from error
+
+
+def decode_part(data: bytes, form: str) -> Image:
+    """Pixels (C, h, W) of some rows of an image, which were made a file of their own, as they lie in it.
+
+    They equal what `decode_bytes` gives for these rows. Raises what decoders raise, within `decoding`.
+    """
+    frame = read_frame(data)
+    if frame is not None and (pixels := decode_frame(data, frame.channels, None)) is not None:
+        return pixels.transpose(2, 0, 1)
+    with Pillow.open(io.BytesIO(data), formats=(form,)) as image:
+        return _pixels(image, "")
+
+
+def _pixels(image: Pillow.Image, where: str) -> Image:
+    image.load()
+    if image.mode == "F":
+        raise DataError(
+            "a floating-point image has no known range of values", where=where, hint="save it with 8 or 16 bits"
+        )
+    return to_array(image)
 
 
 def refuse_pointer(start: bytes, where: str) -> None:
@@ -197,19 +253,32 @@ def _decode(data: bytes, where: str, at_least: Size | None) -> Image:
             return pixels.transpose(2, 0, 1)
     with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image.width, image.height, where)
-        turn = _turn(image)
+        turn = turn_of(image)
         if frame is not None and image.format in ("JPEG", "MPO"):
             low = at_least[::-1] if at_least is not None and turn[0] else at_least
             if (pixels := decode_frame(data, frame.channels, low)) is not None:
-                return _upright(pixels.transpose(2, 0, 1), turn)
+                return upright(pixels.transpose(2, 0, 1), turn)
         if image.format == "PNG":  # decoding alone skips the checksums of the pixels
             Pillow.open(io.BytesIO(data), formats=("PNG",)).verify()
+        return upright(_pixels(image, where), turn)
+
+
+def _values(data: bytes, where: str) -> npt.NDArray[np.int64]:
+    with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(image.width, image.height, where)
+        if image.format in ("JPEG", "MPO", "WEBP"):
+            why = f"{image.format} changes the values of pixels"
+            raise DataError("this is no file for masks", where=where, why=why, hint="PNG")
         image.load()
-        if image.mode == "F":
-            raise DataError(
-                "a floating-point image has no known range of values", where=where, hint="save it with 8 or 16 bits"
-            )
-        return _upright(to_array(image), turn)
+        grey = image.convert("L") if image.mode == "1" else image
+        values = np.asarray(grey)
+        if values.ndim == 3 and (values == values[:, :, :1]).all():
+            values = values[:, :, 0]
+        if values.ndim != 2 or values.dtype.kind not in "ui":
+            hint = "a grey or palette PNG whose values are the classes"
+            raise DataError("the mask's pixels are no numbers", where=where, why=f"mode {image.mode}", hint=hint)
+        turned: npt.NDArray[np.int64] = upright(values[None].astype(np.int64), turn_of(image))[0]
+        return turned
 
 
 def _size(data: bytes, where: str) -> Size:
@@ -219,7 +288,7 @@ def _size(data: bytes, where: str) -> Size:
         return frame.height, frame.width
     with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image.width, image.height, where)
-        return image.size if _turn(image)[0] else (image.height, image.width)
+        return image.size if turn_of(image)[0] else (image.height, image.width)
 
 
 def _check_size(width: int, height: int, where: str) -> None:
@@ -231,16 +300,18 @@ def _check_size(width: int, height: int, where: str) -> None:
         raise DataError("the image is too small", where=where, why=f"{width}x{height} pixels hold no picture")
 
 
-def _turn(image: Pillow.Image) -> tuple[bool, bool, bool]:
-    """What makes a picture upright, as in `_TURNS`."""
+def turn_of(image: Pillow.Image) -> Turn:
+    """What makes a picture upright."""
+    if image.format == "TIFF":  # Pillow does it itself
+        return UPRIGHT
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except _FAILURES:  # a malformed EXIF block says nothing; the pixels are good
-        return False, False, False
-    return _TURNS.get(orientation, (False, False, False))
+        return UPRIGHT
+    return TURNS.get(orientation, UPRIGHT)
 
 
-def _upright(pixels: Image, turn: tuple[bool, bool, bool]) -> Image:
+def upright(pixels: npt.NDArray[N], turn: Turn) -> npt.NDArray[N]:
     """(C, H, W) turned."""
     swapped, rows_back, columns_back = turn
     pixels = pixels.transpose(0, 2, 1) if swapped else pixels

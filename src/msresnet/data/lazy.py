@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,16 @@ class Lazy(Samples):
     def image(self, index: int) -> Tensor:
         """One image (C, H, W) uint8, or the one that takes its place."""
         found = self._read(index)
-        return as_tensor(self._instead(index, found)[1] if isinstance(found, DataError) else found)
+        planes = as_tensor(self._instead(index, found)[1] if isinstance(found, DataError) else found)
+        return planes[: self.preprocess.channels]
+
+    def truth(self, index: int) -> Any:
+        """What belongs to one sample."""
+        return self.source.truth(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of one sample's image as it came."""
+        return self.source.size(index)
 
     def batches(self, parts: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """A batch for each tensor of indices, in order. Raises DataError where too many images are unreadable."""
@@ -111,7 +121,7 @@ class Lazy(Samples):
         return self._batch(coming.part, coming.images, failures, device)
 
     def _empty(self, count: int, device: torch.device) -> Tensor:
-        shape = (count, self.preprocess.channels, *self.preprocess.size)
+        shape = (count, *self.preprocess.shape(self.source))
         return torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
 
     def _fill(self, images: Tensor, rows: Iterable[int], indices: list[int]) -> Failures:
@@ -130,8 +140,10 @@ class Lazy(Samples):
         for row, error in failures:
             indices[row], image = self._instead(int(part[row]), error)
             images[row] = as_tensor(image)
-        moved = images.to(device, non_blocking=True), self.targets[indices].to(device, non_blocking=True)
-        return Batch(*moved, indices)
+        moved, channels = images.to(device, non_blocking=True), self.preprocess.channels
+        if self.source.planes:
+            return Batch(moved[:, :channels], moved[:, channels], indices)
+        return Batch(moved, self.targets[indices].to(device, non_blocking=True), indices)
 
     def _read(self, index: int) -> Image | DataError:
         if self.store is not None and (kept := self.store.read(index)) is not None:

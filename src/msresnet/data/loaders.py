@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -96,7 +97,7 @@ def choose_cache(
 def _bytes(source: Source, preprocess: Preprocess) -> int:
     if _ready(source, preprocess) is not None:
         return 0
-    return len(source) * preprocess.channels * preprocess.size[0] * preprocess.size[1]
+    return len(source) * prod(preprocess.shape(source))
 
 
 def human(count: int) -> str:
@@ -144,7 +145,7 @@ def _decode(name: str, source: Source, preprocess: Preprocess, workers: int, unr
         except DataError as error:
             return error
 
-    images = _allocate(len(source), preprocess)
+    images = _allocate((len(source), *preprocess.shape(source)))
     pixels = images.numpy()
     kept: list[int] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -157,23 +158,24 @@ def _decode(name: str, source: Source, preprocess: Preprocess, workers: int, unr
                 else:
                     pixels[len(kept)] = result
                     kept.append(index)
-    targets = torch.from_numpy(np.asarray(source.targets)[kept].copy())
-    return Decoded(images[: len(kept)], targets, [source.ids[i] for i in kept], unreadable.of(name))
+    targets, ids = torch.from_numpy(np.asarray(source.targets)[kept].copy()), [source.ids[i] for i in kept]
+    planes, channels = images[: len(kept)], preprocess.channels
+    masks = planes[:, channels] if source.planes else None
+    return Decoded(planes[:, :channels], targets, ids, unreadable.of(name), masks=masks, origin=(source, kept))
 
 
 def _ready(source: Source, preprocess: Preprocess) -> Tensor | None:
     """The images of arrays that need no work, without a copy: they may be mapped from a file."""
     while isinstance(source, Relabelled):
         source = source.source
-    if not isinstance(source, ArraySource) or source.images.shape[1:] != (preprocess.channels, *preprocess.size):
+    if not isinstance(source, ArraySource) or source.images.shape[1:] != preprocess.shape(source):
         return None
     untouched = source.applied is None and preprocess.threshold is None
     usable = source.images.flags.writeable and source.images.flags.c_contiguous
     return as_tensor(source.images) if usable and (untouched or preprocess.is_applied(source)) else None
 
 
-def _allocate(count: int, preprocess: Preprocess) -> Tensor:
-    shape = (count, preprocess.channels, *preprocess.size)
+def _allocate(shape: tuple[int, ...]) -> Tensor:
     try:
         return torch.empty(shape, dtype=torch.uint8)
     except RuntimeError as error:

@@ -34,6 +34,7 @@ from msresnet.data.unreadable import Unreadable
 from msresnet.errors import DataError
 from msresnet.files import check_free, sweep, write_atomic, write_json, write_text
 
+HELD_OTHERWISE = "training reads images and masks from their files once, and keeps them in memory or with --cache disk"
 CLASSES, UNFINISHED = "classes.txt", ".unfinished"
 OURS = ("*.npy", "*.json", "*.tar", CLASSES)
 BATCH = 64
@@ -65,6 +66,7 @@ def pack_cache(
 
     Raises DataError for too many unreadable images, ResourceError for a full disk.
     """
+    _refuse_masks(splits)
     sets = splits.named()
     unreadable = Unreadable({name: len(source) for name, source in sets.items()}, options.on_bad)
     digests = {}
@@ -75,6 +77,12 @@ def pack_cache(
     said = {"format": FORMAT, "classes": splits.classes, "preprocess": preprocess.to_dict()}
     write_json(folder / MARKER, said | {"splits": list(sets), "sha256": digests})
     return [entry for name in sets for entry in unreadable.of(name)]
+
+
+def _refuse_masks(splits: Splits) -> None:
+    """Raise DataError for images with masks: what is packed has a class for each image."""
+    if splits.train.planes:
+        raise DataError("images with masks are not packed", why=HELD_OTHERWISE, hint="msresnet train --data with them")
 
 
 def _pack_set(folder: Path, split: str, data: Lazy, progress: Progress) -> str:
@@ -117,6 +125,7 @@ def pack_shards(
 
     Raises DataError for too many unreadable images, ResourceError for a full disk.
     """
+    _refuse_masks(splits)
     sets = splits.named()
     unreadable = Unreadable({name: len(source) for name, source in sets.items()}, options.on_bad)
     for split, source in sets.items():

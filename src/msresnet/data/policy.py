@@ -21,9 +21,13 @@ LUMA = (0.299, 0.587, 0.114)
 Change = Callable[[Tensor, Tensor], Tensor]
 
 
-def apply_policy(images: Tensor, strength: float, draws: Draws) -> Tensor:
-    """(B, C, H, W) -> the same shape: two changes for each image, up to `strength` (0 to 1) of the strongest."""
-    changes = [change for name, change in CHANGES.items() if images.shape[1] == 3 or name not in COLOURFUL]
+def apply_policy(images: Tensor, strength: float, draws: Draws, form: bool = True) -> Tensor:
+    """(B, C, H, W) -> the same shape: two changes for each image, up to `strength` (0 to 1) of the strongest.
+
+    Without `form`, nothing moves: where each pixel has a class, its class would stay behind.
+    """
+    left_out = (*(() if images.shape[1] == 3 else COLOURFUL), *(() if form else MOVING))
+    changes = [change for name, change in CHANGES.items() if name not in left_out]
     for _ in range(ROUNDS):
         which, amount = draws.uniform(2, images)
         chosen = (which * len(changes)).long()
@@ -138,3 +142,4 @@ CHANGES: dict[str, Change] = {
 }
 COLOURFUL = ("saturation",)
 """Changes that do nothing to grey images."""
+MOVING = ("turn", "shear x", "shear y")

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from msresnet.data.decode import file_size
 from msresnet.data.options import PreprocessOptions
-from msresnet.data.resize import Resize, resize
-from msresnet.data.sample import Image, Source
+from msresnet.data.resize import Frame, Resize, frame, resize, resize_mask
+from msresnet.data.sample import Image, Source, mask_of
 from msresnet.errors import DataError, UsageError
 
 RESIZES = get_args(Resize)
@@ -49,6 +49,7 @@ class Preprocess:
         mean, std: per channel, of pixels in 0 to 1.
         value_range: (lowest, highest) of arrays that are not uint8, mapped to 0 to 255; None for what was learnt from
             bytes, beside which only shares of 1 make sense.
+        whole: whether files are decoded at their full size, because answers are given at it.
     """
 
     size: tuple[int, int]
@@ -59,6 +60,7 @@ class Preprocess:
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
     value_range: tuple[float, float] | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.binary and self.threshold is None:
@@ -76,17 +78,32 @@ class Preprocess:
             raise UsageError(f"mean {self.mean} and std {self.std}", why="they are finite, and std is above 0")
 
     @property
-    def at_least(self) -> tuple[int, int]:
+    def at_least(self) -> tuple[int, int] | None:
         """(H, W): what the decoder must give at least. Every door decodes by it, so that all see the same pixels.
 
-        That is the size itself: nothing is enlarged that was not smaller, whatever the proportions.
+        That is the size itself: nothing is enlarged that was not smaller, whatever the proportions. None: all there is.
         """
-        return self.size
+        return None if self.whole else self.size
+
+    def shape(self, source: Source) -> tuple[int, int, int]:
+        """(planes, H, W) of what `read` gives."""
+        return (self.channels + source.planes, *self.size)
 
     def read(self, source: Source, index: int) -> Image:
-        """One sample of a source, ready: uint8 (channels, H, W). Raises DataError for one that cannot be read."""
+        """One sample of a source, ready: uint8 (planes, H, W), its channels and then its mask if it has one.
+
+        Raises DataError for one that cannot be read, and for a mask of another size than its image.
+        """
         image = source.image(index, self.at_least)
-        return image if self.is_applied(source) else self.image(image)
+        ready = image if self.is_applied(source) else self.image(image)
+        if not source.planes:
+            return ready
+        mask = mask_of(source, index, image)
+        return np.concatenate([ready, resize_mask(mask, self.size, self.resize)[None]])
+
+    def frame(self, size: tuple[int, int]) -> Frame:
+        """Where an image of (H, W) pixels lies within the network's input."""
+        return frame(size, self.size, self.resize)
 
     def is_applied(self, source: Source) -> bool:
         """Whether a source's images are ready. Raises DataError where something else was done to them."""
@@ -152,6 +169,7 @@ class Preprocess:
         if self.threshold is not None:
             name = self.threshold if self.threshold in ("otsu", "adaptive") else f"at {self.threshold}"
             steps.append(f"threshold {name}" + (" to black and white" if self.binary else ""))
+        steps += ["decoded whole"] * self.whole
         return " → ".join(steps)
 
     def describe(self) -> str:
@@ -272,7 +290,8 @@ def choose(options: PreprocessOptions, source: Source) -> tuple[Preprocess, list
     """
     if source.applied is None:
         sizes, grey = look(source)
-        return plan(options, sizes, grey, len(source))
+        preprocess, reasons = plan(options, sizes, grey, len(source))
+        return replace(preprocess, whole=source.planes > 0), reasons
     done = Preprocess.from_dict(source.applied)
     size = None if options.image_size is None else (options.image_size[0], options.image_size[-1])
     asked = {

@@ -6,14 +6,14 @@ processor. C channels, H and W pixels.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msresnet.data.sample import Image
+from msresnet.data.sample import IGNORED, Image
 
 Resize = Literal["squash", "crop", "pad"]
 Size = tuple[int, int]
@@ -31,11 +31,56 @@ def resize(image: Image, size: Size, mode: Resize) -> Image:
         inner = _scaled(size, 1 / max(ratios), (height, width))
         top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
         return _squash(image[:, top : top + inner[0], left : left + inner[1]], size)
-    inner = _scaled((height, width), min(ratios), size)
-    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    place = frame((height, width), size, mode)
     padded = np.zeros((len(image), *size), np.uint8)
-    padded[:, top : top + inner[0], left : left + inner[1]] = _squash(image, inner)
+    padded[:, place.rows, place.columns] = _squash(image, place.inner)
     return padded
+
+
+class Frame(NamedTuple):
+    """Where an image of `size` (H, W) lies within the network's input: from (top, left), `inner` (H, W) pixels."""
+
+    size: Size
+    top: int
+    left: int
+    inner: Size
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the input that the image covers."""
+        return slice(self.top, self.top + self.inner[0])
+
+    @property
+    def columns(self) -> slice:
+        """The columns of the input that the image covers."""
+        return slice(self.left, self.left + self.inner[1])
+
+
+def frame(image: Size, size: Size, mode: Resize) -> Frame:
+    """Where an image of (H, W) pixels lies in an input of `size`, all of it being there: not for 'crop'."""
+    if mode == "squash":
+        return Frame(image, 0, 0, size)
+    inner = _scaled(image, min(size[0] / image[0], size[1] / image[1]), size)
+    return Frame(image, (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2, inner)
+
+
+def reduced(image: Image, longest: int) -> Image:
+    """uint8 (C, H, W), its longer side at most so many pixels."""
+    factor = longest / max(image.shape[1:])
+    return (
+        image if factor >= 1 else _squash(image, _scaled((image.shape[1], image.shape[2]), factor, (longest, longest)))
+    )
+
+
+def resize_mask(mask: Image, size: Size, mode: Resize) -> Image:
+    """Class indices (any H, any W) -> (H, W), each from the nearest pixel; borders are IGNORED. Not for 'crop'."""
+    if mask.shape == size:
+        return mask
+    place = frame((mask.shape[0], mask.shape[1]), size, mode)
+    framed = np.full(size, IGNORED, np.uint8)
+    near = F.interpolate(as_tensor(mask)[None, None], size=place.inner, mode="nearest-exact")[0, 0]
+    framed[place.rows, place.columns] = near.numpy()
+    return framed
 
 
 def _scaled(size: Size, factor: float, most: Size) -> Size:

@@ -12,41 +12,55 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from msresnet.errors import DataError
+
 Image = npt.NDArray[np.uint8]
 UNLABELLED = -1
+IGNORED = 255
+"""In a mask: a pixel whose class nobody knows; it is neither learnt nor measured."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image (C, H, W) uint8, its class index (-1: unlabelled), and where it comes from."""
+    """One image (C, H, W) uint8, what belongs to it, and where it comes from.
+
+    What belongs to it is its class index (-1: unlabelled), or a mask (H, W) uint8 of the class of each pixel.
+    """
 
     image: Image
-    target: int
+    target: Any
     id: str
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Preprocessed images (B, C, H, W) uint8, class indices (B,), and the indices (B,) of the samples."""
+    """Preprocessed images (B, C, H, W) uint8, targets, and the indices (B,) of the samples.
+
+    Targets are class indices (B,), or masks (B, H, W) uint8.
+    """
 
     images: Tensor
     targets: Tensor
     indices: Tensor
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.indices)
 
 
 class Source(ABC):
     """A sequence of samples whose labels are known without reading an image.
 
     Attributes:
+        task: what a network is to learn from it, by the task's name.
+        planes: how many planes of pixels beside the image's channels belong to a sample: 1 for a mask.
         classes: names, in the order of the class indices.
-        targets: class index of each sample (N,).
+        targets: class index of each sample (N,); 0 where a sample is not of one class, -1 without a label.
         ids: where each sample comes from: a path, or a file and a record.
         applied: what the images went through already, as `Preprocess.to_dict` says it; None for images as they came.
     """
 
+    task: str = "classification"
+    planes: int = 0
     applied: dict[str, Any] | None = None
 
     def __init__(self, classes: Sequence[str], targets: npt.NDArray[np.int64], ids: Sequence[str]) -> None:
@@ -65,7 +79,20 @@ class Source(ABC):
         """
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(self.image(index), int(self.targets[index]), self.ids[index])
+        return Sample(self.image(index), self.truth(index), self.ids[index])
+
+    def truth(self, index: int) -> Any:
+        """What belongs to one image, at the image's own size. Raises DataError for what cannot be read."""
+        return int(self.targets[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of one image as it came. Raises DataError for one that cannot be read."""
+        image = self.image(index)
+        return image.shape[1], image.shape[2]
+
+    def present(self) -> npt.NDArray[np.int64] | None:
+        """Indices of the classes that some sample is of; None where that is not known without reading them."""
+        return None if self.planes else np.unique(self.targets[self.targets >= 0])
 
     def split_key(self, index: int) -> bytes:
         """What decides the split of a sample: its id, unless the source knows better."""
@@ -74,6 +101,11 @@ class Source(ABC):
     def path(self, index: int) -> Path | None:
         """The file that holds this sample and nothing else; None where there is none."""
         return None
+
+    def files(self, index: int) -> list[Path]:
+        """All files that decide what a sample is."""
+        path = self.path(index)
+        return [] if path is None else [path]
 
 
 class ArraySource(Source):
@@ -92,6 +124,44 @@ class ArraySource(Source):
     def split_key(self, index: int) -> bytes:
         """The pixels themselves, so that equal images never stand on both sides of a split."""
         return bytes(self.images[index].tobytes())
+
+
+class MaskedArrays(Source):
+    """Images (C, H, W) and masks (H, W) in memory, uint8; masks are of class indices or IGNORED. Sizes may differ."""
+
+    task = "segmentation"
+    planes = 1
+
+    def __init__(
+        self,
+        images: Sequence[Image] | Image,
+        masks: Sequence[Image] | Image,
+        classes: Sequence[str],
+        name: str = "array",
+    ) -> None:
+        super().__init__(classes, np.zeros(len(images), np.int64), [f"{name}[{i}]" for i in range(len(images))])
+        self.images, self.masks = images, masks
+
+    def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
+        """One image (C, H, W)."""
+        return self.images[index]
+
+    def truth(self, index: int) -> Image:
+        """The mask (H, W) of one image."""
+        return self.masks[index]
+
+    def split_key(self, index: int) -> bytes:
+        """The pixels themselves, so that equal images never stand on both sides of a split."""
+        return self.images[index].tobytes()
+
+
+def mask_of(source: Source, index: int, image: Image) -> Image:
+    """The mask (H, W) of an image that was decoded whole. Raises DataError for one of another size."""
+    mask: Image = source.truth(index)
+    if mask.shape != image.shape[1:]:
+        why = f"the mask is {mask.shape[0]}x{mask.shape[1]}, the image {image.shape[1]}x{image.shape[2]}"
+        raise DataError("the mask has another size than its image", where=source.ids[index], why=why)
+    return mask
 
 
 class Texts(Sequence[str], ABC):
@@ -130,10 +200,19 @@ class Subset(Source):
     def __init__(self, source: Source, indices: npt.NDArray[np.int64]) -> None:
         super().__init__(source.classes, source.targets[indices], Chosen(source.ids, indices))
         self.source, self.indices, self.applied = source, indices, source.applied
+        self.task, self.planes = source.task, source.planes
 
     def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
         """One image (C, H, W)."""
         return self.source.image(int(self.indices[index]), at_least)
+
+    def truth(self, index: int) -> Any:
+        """What belongs to one image."""
+        return self.source.truth(int(self.indices[index]))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of one image as it came."""
+        return self.source.size(int(self.indices[index]))
 
     def split_key(self, index: int) -> bytes:
         """The key in the whole."""
@@ -143,19 +222,36 @@ class Subset(Source):
         """The file in the whole."""
         return self.source.path(int(self.indices[index]))
 
+    def files(self, index: int) -> list[Path]:
+        """The files in the whole."""
+        return self.source.files(int(self.indices[index]))
+
 
 class Relabelled(Source):
     """A source whose classes are renumbered to those of another, by name."""
 
     def __init__(self, source: Source, classes: Sequence[str]) -> None:
         lookup = np.array([classes.index(name) for name in source.classes] or [0], dtype=np.int64)
-        targets = np.where(source.targets >= 0, lookup[source.targets], UNLABELLED)
+        targets = source.targets
+        if not source.planes:
+            targets = np.where(source.targets >= 0, lookup[source.targets], UNLABELLED)
         super().__init__(classes, targets, source.ids)
         self.source, self.applied = source, source.applied
+        self.task, self.planes = source.task, source.planes
+        self.lookup = np.full(256, IGNORED, np.uint8)  # of masks, which hold no more classes
+        self.lookup[: min(len(lookup), IGNORED)] = lookup[:IGNORED]
 
     def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
         """One image (C, H, W)."""
         return self.source.image(index, at_least)
+
+    def truth(self, index: int) -> Any:
+        """What belongs to one image, in the new numbers."""
+        return self.lookup[self.source.truth(index)] if self.planes else super().truth(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of one image as it came."""
+        return self.source.size(index)
 
     def split_key(self, index: int) -> bytes:
         """The key before relabelling."""
@@ -164,3 +260,7 @@ class Relabelled(Source):
     def path(self, index: int) -> Path | None:
         """The file before relabelling."""
         return self.source.path(index)
+
+    def files(self, index: int) -> list[Path]:
+        """The files before relabelling."""
+        return self.source.files(index)

@@ -6,11 +6,12 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from msresnet.data.sample import Batch
+from msresnet.data.sample import Batch, Source
 
 FINGERPRINTED = 1_000
 """Images whose pixels go into a set's fingerprint, evenly spaced; of small sets, all."""
@@ -20,7 +21,7 @@ class Samples(ABC):
     """A set, ready to be asked for batches.
 
     Attributes:
-        targets: class index of each sample (N,).
+        targets: class index of each sample (N,); 0 where it has a mask instead.
         ids: where each sample comes from.
     """
 
@@ -43,6 +44,14 @@ class Samples(ABC):
     @abstractmethod
     def image(self, index: int) -> Tensor:
         """One image (C, H, W) uint8."""
+
+    @abstractmethod
+    def truth(self, index: int) -> Any:
+        """What belongs to one sample, as the data has it: its class index, or a mask at the image's own size."""
+
+    @abstractmethod
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of one sample's image as it came."""
 
     @abstractmethod
     def batches(self, parts: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
@@ -72,6 +81,8 @@ class Samples(ABC):
         for batch in self.batches(evenly(len(self), FINGERPRINTED).split(100), torch.device("cpu")):
             digest.update(str(tuple(batch.images.shape)).encode())
             digest.update(batch.images.numpy().tobytes())
+            if batch.targets.ndim > 1:
+                digest.update(batch.targets.numpy().tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -83,13 +94,22 @@ class Decoded(Samples):
         targets: (N,).
         ids: N texts.
         bad: what could not be read; it is not in the set.
+        masks: what batches give instead of class indices, uint8 (N, H, W); None where there are no masks.
+        origin: the source, and the place of each sample in it; None where samples are all that is known.
     """
 
     def __init__(
-        self, images: Tensor, targets: Tensor, ids: Sequence[str], bad: Sequence[tuple[str, str]] = ()
+        self,
+        images: Tensor,
+        targets: Tensor,
+        ids: Sequence[str],
+        bad: Sequence[tuple[str, str]] = (),
+        *,
+        masks: Tensor | None = None,
+        origin: tuple[Source, Sequence[int]] | None = None,
     ) -> None:
         super().__init__(targets, ids)
-        self.images, self._bad = images, list(bad)
+        self.images, self._bad, self.masks, self.origin = images, list(bad), masks, origin
 
     @property
     def bad(self) -> list[tuple[str, str]]:
@@ -100,12 +120,27 @@ class Decoded(Samples):
         """One image (C, H, W) uint8."""
         return self.images[index]
 
+    def truth(self, index: int) -> Any:
+        """What belongs to one sample."""
+        if self.origin is None:
+            return int(self.targets[index]) if self.masks is None else self.masks[index].numpy()
+        source, places = self.origin
+        return source.truth(places[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of one sample's image as it came."""
+        if self.origin is None:
+            return self.images.shape[-2], self.images.shape[-1]
+        source, places = self.origin
+        return source.size(places[index])
+
     def batch(self, indices: Tensor, device: torch.device) -> Batch:
         """Some of the samples, in the order asked, on a device."""
         images = self.images[indices]
         if device.type == "cuda":  # from other memory, a copy holds up who asks for it
             images = images.pin_memory()
-        moved = images.to(device, non_blocking=True), self.targets[indices].to(device, non_blocking=True)
+        targets = self.targets if self.masks is None else self.masks
+        moved = images.to(device, non_blocking=True), targets[indices].to(device, non_blocking=True)
         return Batch(*moved, indices)
 
     def batches(self, parts: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:

@@ -18,15 +18,19 @@ import numpy.typing as npt
 
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import UNLABELLED, Relabelled, Source, Subset
+from msresnet.data.sources.binary_digits import binary_digits
 from msresnet.data.sources.crops import crop_sets, crops
 from msresnet.data.sources.digits import digits
 from msresnet.data.sources.folder import folder, split_folders
 from msresnet.data.sources.hub import hub
 from msresnet.data.sources.idx import idx_pair, idx_splits, labels_beside
+from msresnet.data.sources.masks import mask_folders, mask_table, names_masks
 from msresnet.data.sources.mnist import mnist
 from msresnet.data.sources.packed import packed_splits
+from msresnet.data.sources.pixel_masks import is_twin, pixel_masks, twin
 from msresnet.data.sources.pixels import EXTENSIONS as TABLES
 from msresnet.data.sources.pixels import pixels
+from msresnet.data.sources.scaled_digits import scaled_digits
 from msresnet.data.sources.table import holds_paths, table
 from msresnet.data.sources.wds import PREFIX as SHARDS
 from msresnet.data.sources.wds import shards
@@ -100,7 +104,8 @@ def arrange(found: dict[str, Source], options: DataOptions) -> Splits:
         del others[name]
         notes.append(f"so there is no {name} set: no class has two different images")
     for name, source in others.items():
-        absent = [c for i, c in enumerate(train.classes) if not (source.targets == i).any()]
+        present = source.present()
+        absent = [] if present is None else [c for i, c in enumerate(train.classes) if i not in present]
         if absent:
             notes.append(f"the {name} set has no image of {', '.join(absent)}")
     return Splits(train, others.get("val"), others.get("test"), notes)
@@ -130,9 +135,10 @@ def _folder(path: Path, options: DataOptions, like: Source | None) -> tuple[dict
         return sets, [f"IDX files in {path}"]
     if tables := _tables(path):
         return _read_tables(tables, options, like)
-    boxes, notes = crop_sets(path)
-    if boxes:
-        return boxes, notes
+    for look in (mask_folders, crop_sets):
+        sets, notes = look(path)
+        if sets:
+            return sets, notes
     below = split_folders(path)
     if "train" in below or {"val", "test"} <= below.keys():
         read_folders = {split: folder(sub) for split, sub in below.items()}
@@ -170,6 +176,8 @@ def whole(spec: str, options: DataOptions, role: Role, like: Source | None = Non
 
 def _file(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:
     kind = path.suffix.lower()
+    if kind in TABLES and names_masks(path):
+        return mask_table(path)
     if kind in TABLES:
         return table(path, options) if holds_paths(path, options) else _pixels(path, options, like)
     if "ubyte" in path.name:
@@ -185,13 +193,13 @@ def _file(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[s
 
 
 def _pixels(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:
-    source, notes = pixels(path, options, like)
+    source, notes = pixels(path, options, like) if twin(path) is None else pixel_masks(path, options, like)
     return {"train": source}, notes
 
 
 def _tables(path: Path) -> dict[str, Path]:
     names = {"train": "*train*", "val": "*val*", "test": "*test*"}
-    found = {s: sorted(p for p in path.glob(f"{n}.csv") if p.is_file()) for s, n in names.items()}
+    found = {s: sorted(p for p in path.glob(f"{n}.csv") if p.is_file() and not is_twin(p)) for s, n in names.items()}
     return {split: paths[0] for split, paths in found.items() if paths} if found["train"] else {}
 
 
@@ -215,12 +223,15 @@ def _read_tables(
 
 _NAMED: dict[str, Callable[[], tuple[dict[str, Source], list[str]]]] = {
     "digits": lambda: ({"train": digits()}, ["scikit-learn's digits, embedded"]),
+    "binary-digits": lambda: (binary_digits(), ["scikit-learn's digits and their thresholded masks, made here"]),
+    "scaled-digits": lambda: (scaled_digits(), ["scikit-learn's digits at many scales and places, made here"]),
     "mnist": lambda: (dict(mnist()), ["MNIST from the cache"]),
 }
 _PREFIXED: dict[str, Callable[[str, DataOptions], tuple[dict[str, Source], list[str]]]] = {HUB: hub, SHARDS: shards}
 FORMS = (
-    "digits, mnist, a folder (class folders, or COCO's annotations), a table of paths and labels or of pixels (.csv), "
-    "IDX files, COCO instances (.json), hf:user/name, wds:shards-{000..099}.tar"
+    "digits, scaled-digits, binary-digits, mnist, a folder (class folders, images/ and masks/, or COCO's annotations), "
+    "a table of paths and labels or masks, or of pixels (.csv), IDX files, COCO instances (.json), hf:user/name, "
+    "wds:shards-{000..099}.tar"
 )
 
 
@@ -229,7 +240,10 @@ def _check_labels(train: Source) -> None:
         raise DataError("the training set is empty")
     if (train.targets < 0).any():
         raise DataError("the training data has no labels", hint="--label-column first, or class folders")
-    present = [name for i, name in enumerate(train.classes) if (train.targets == i).any()]
+    found = train.present()
+    if found is None:
+        return
+    present = [train.classes[i] for i in found]
     if len(train) == len(present) > MOST_ALONE:
         why = f"{len(train):,} images, {len(present):,} classes"
         raise DataError("every image has a class of its own", why=why, hint="--label-column NAME, first, last or none")
@@ -242,6 +256,9 @@ def _check_labels(train: Source) -> None:
 def _matched(source: Source, train: Source, name: str) -> Source:
     if (source.targets < 0).any():
         raise DataError(f"the {name} set has no labels", hint="--label-column first")
+    if source.task != train.task:
+        why = f"the training set is for {train.task}, the {name} set for {source.task}"
+        raise DataError(f"the {name} set is of another kind than the training set", why=why)
     unknown = sorted(set(source.classes) - set(train.classes))
     if unknown:
         raise DataError(

@@ -92,7 +92,11 @@ def survey(
 
     Raises ResourceError when no process can be started.
     """
-    keys = [_key(source.path(index)) for source in sets.values() for index in range(len(source))]
+    keys = [
+        _key(None if source.planes else source.path(index))  # a mask may change where its image does not
+        for source in sets.values()
+        for index in range(len(source))
+    ]
     memory = _Memory(_place(name), np.array(keys, np.uint64))
     todo: list[int] = np.flatnonzero(memory.traits["state"] == UNSEEN).tolist()
     known = len(keys) - len(todo)

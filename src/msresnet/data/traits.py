@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
-from msresnet.data.sample import Image, Source
+from msresnet.data.sample import Image, Source, mask_of
 from msresnet.errors import DataError
 
 ROWS, COLUMNS = 16, 18
@@ -55,14 +55,16 @@ def look_at(source: Source, index: int) -> Outcome:
     """Decode one image and see what matters. Raises MemoryError for one that does not fit."""
     try:
         image = source.image(index)
+        if source.planes:
+            mask_of(source, index, image)
     except DataError as error:
         if isinstance(error.__cause__, MemoryError):
             raise error.__cause__ from None
         return Outcome(b"", error.why or error.what)
-    return Outcome(_record(image).tobytes())
+    return Outcome(traits_of(image).tobytes())
 
 
-def _record(image: Image) -> Traits:
+def traits_of(image: Image) -> Traits:
     """The record of an image (C, H, W)."""
     record = np.zeros((), TRAITS)
     grey = image.shape[0] == 1 or _all(image, lambda part: bool((part == part[:1]).all()))

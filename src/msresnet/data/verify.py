@@ -106,7 +106,9 @@ def report(seen: Survey, splits: Splits, options: PreprocessOptions, on_bad: str
     groups = equal(seen.traits)
     alike, complete = near(seen.traits, groups)
     preprocess, reasons = _plan(seen, options)
-    view = _View(seen, splits.classes, list(seen.sets))
+    # Which classes masks show is not known without their pixels: their images are counted together.
+    classes = splits.classes if splits.train.present() is not None else ("images with a mask",)
+    view = _View(seen, classes, list(seen.sets))
     found = [
         *_unreadable(view, on_bad),
         *_duplicates(view, groups),

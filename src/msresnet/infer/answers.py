@@ -1,4 +1,4 @@
-"""The answers to a shard as a file: .csv, .jsonl or .parquet, a row for each image, readable or not.
+"""Answers as a file: .csv, .jsonl or .parquet, a row for each image, readable or not.
 
 Rows are written as they come, so that a shard's length costs no memory. The same answers give the same bytes.
 """
@@ -17,9 +17,17 @@ from msresnet.errors import DataError, ResourceError
 from msresnet.infer.config import Form
 from msresnet.infer.evaluate import safe_cell
 from msresnet.results import DIGITS
+from msresnet.tasks.segmentation import SegmentationTask
 
 Row = dict[str, Any]
-"""`id`, and either `label`, `probability`, `top` (and `exit`) or `error`."""
+"""`id`, and either what `columns` says (and `top`), or `error`."""
+
+
+def columns(task: str, exits: bool) -> tuple[str, ...]:
+    """What stands between an image's id and its error in a table: of masks another thing than of classes."""
+    if task == SegmentationTask.name:
+        return "height", "width", "confidence", "shares"
+    return "label", "probability", *(["exit"] if exits else [])
 
 
 class Answers(ABC):
@@ -27,13 +35,13 @@ class Answers(ABC):
 
     Args:
         path: the file, which is overwritten.
-        exits: whether the rows say which exit answered.
+        names: of the columns, as `columns` gives them.
     """
 
     ending: ClassVar[str]
 
     @abstractmethod
-    def __init__(self, path: Path, exits: bool) -> None: ...
+    def __init__(self, path: Path, names: Sequence[str]) -> None: ...
 
     @abstractmethod
     def add(self, rows: Sequence[Row]) -> None:
@@ -45,20 +53,20 @@ class Answers(ABC):
 
 
 class CsvAnswers(Answers):
-    """id, label, probability (, exit), error; cells that a spreadsheet would run are quoted."""
+    """id, label, probability (, exit), error, or those of masks; cells that a spreadsheet would run are quoted."""
 
     ending = "csv"
 
-    def __init__(self, path: Path, exits: bool) -> None:
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
         self.file = path.open("w", encoding="utf-8", newline="")
-        self.writer, self.exits = csv.writer(self.file, lineterminator="\n"), exits
-        self.writer.writerow(["id", "label", "probability", *(["exit"] if exits else []), "error"])
+        self.writer, self.names = csv.writer(self.file, lineterminator="\n"), names
+        self.writer.writerow(["id", *names, "error"])
 
     def add(self, rows: Sequence[Row]) -> None:
         """Write some rows."""
         for row in rows:
-            blank = [safe_cell(row["id"]), "", "", *([""] if self.exits else [])]
-            cells = blank if "error" in row else csv_cells(row, self.exits)
+            blank = [safe_cell(row["id"]), *("" for _ in self.names)]
+            cells = blank if "error" in row else csv_cells(row, self.names)
             self.writer.writerow([*cells, safe_cell(row.get("error", ""))])
 
     def close(self) -> None:
@@ -71,7 +79,7 @@ class JsonlAnswers(Answers):
 
     ending = "jsonl"
 
-    def __init__(self, path: Path, exits: bool) -> None:
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
         self.file = path.open("w", encoding="utf-8")
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -90,15 +98,18 @@ class ParquetAnswers(Answers):
     together = 8192
     """Rows of a row group."""
 
-    def __init__(self, path: Path, exits: bool) -> None:
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
         need_pyarrow()
         import pyarrow as arrow
         from pyarrow.parquet import ParquetWriter
 
-        top = arrow.list_(arrow.struct([("label", arrow.string()), ("probability", arrow.float64())]))
-        columns = [("id", arrow.string()), ("label", arrow.string()), ("probability", arrow.float64()), ("top", top)]
-        columns += [("exit", arrow.int32())] if exits else []
-        self.schema = arrow.schema([*columns, ("error", arrow.string())])
+        real, text, number = arrow.float64(), arrow.string(), arrow.int32()
+        kinds = {"label": text, "probability": real, "exit": number, "height": number, "width": number}
+        kinds |= {"confidence": real, "shares": arrow.list_(arrow.struct([("label", text), ("share", real)]))}
+        found = [(name, kinds[name]) for name in names]
+        if "label" in names:
+            found.insert(2, ("top", arrow.list_(arrow.struct([("label", text), ("probability", real)]))))
+        self.schema = arrow.schema([("id", text), *found, ("error", text)])
         self.writer = ParquetWriter(path, self.schema)
         self.waiting: list[Row] = []
 
@@ -132,10 +143,17 @@ def need_pyarrow() -> None:
         raise ResourceError("--format parquet needs pyarrow", why=str(error), hint="pip install pyarrow") from error
 
 
-def csv_cells(row: Row, exits: bool) -> list[str]:
-    """id, label, probability (, exit) as every door writes them."""
-    cells = [safe_cell(printable(row["id"])), safe_cell(row["label"]), f"{row['probability']:.{DIGITS}f}"]
-    return [*cells, *([str(row["exit"])] if exits else [])]
+def csv_cells(row: Row, names: Sequence[str]) -> list[str]:
+    """An image's id and its other columns, as every door writes them."""
+    return [safe_cell(printable(row["id"])), *(_cell(row[name]) for name in names)]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.{DIGITS}f}"
+    if isinstance(value, list):  # the classes in a mask
+        return safe_cell("; ".join(f"{item['label']} {item['share']:.{DIGITS}f}" for item in value))
+    return safe_cell(str(value)) if isinstance(value, str) else str(value)
 
 
 def unreadable(name: str, error: DataError) -> Row:

@@ -6,7 +6,6 @@ Images are uint8 (C, H, W), C channels, H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
@@ -16,16 +15,16 @@ import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
+from msresnet.data.decode import printable
 from msresnet.data.loaders import Samples
-from msresnet.data.preprocess import Preprocess
+from msresnet.data.resize import Frame
 from msresnet.data.sample import Image
-from msresnet.errors import DataError
+from msresnet.errors import ModelError, UsageError
 from msresnet.infer.config import TTA, Budget, check_views
 from msresnet.infer.exits import EarlyExit
-from msresnet.infer.inputs import Input
 from msresnet.infer.tta import averaged
 from msresnet.nn.folding import fold
-from msresnet.results import Classification
+from msresnet.results import Results, classified
 from msresnet.runtime import choose_device
 
 T = TypeVar("T")
@@ -41,7 +40,7 @@ class Predictor:
         budget: for a network with several exits, when to stop; None always goes to the end.
         tta: views of each image whose outputs are averaged; not beside a budget.
 
-    Raises UsageError for a budget that the network cannot keep.
+    Raises UsageError for a budget that the network cannot keep, and for views that the task cannot average.
     """
 
     def __init__(
@@ -53,6 +52,9 @@ class Predictor:
         tta: TTA = "none",
     ) -> None:
         check_views(tta, budget)
+        if tta != "none" and not bundle.task.averages:
+            why = "what is answered for moved and mirrored views belongs to other pixels"
+            raise UsageError(f"--tta {tta}, but the task is {bundle.task.name}", why=why, hint="--tta none")
         self.bundle, self.batch_size, self.tta = bundle, max(1, batch_size), tta
         self.device, _ = choose_device(device)
         self.model = fold(bundle.model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -61,26 +63,36 @@ class Predictor:
             image = torch.zeros(1, bundle.preprocess.channels, *bundle.preprocess.size, device=self.device)
             self.early = EarlyExit(self.model, bundle.task, budget, image)
 
-    def predict(self, images: Sequence[Image], ids: Sequence[str]) -> Classification:
-        """Results for decoded images of any size, before preprocessing.
+    def predict(self, images: Sequence[Image], ids: Sequence[str]) -> Results:
+        """Results for decoded images of any size, before preprocessing; what belongs to pixels belongs to theirs.
 
-        Files are decoded at no less than `Preprocess.at_least` everywhere, `decode_all` among them.
+        Files are decoded at no less than `Preprocess.at_least` everywhere, `stream.decode_all` among them.
         """
         ready = torch.from_numpy(np.stack([self.bundle.preprocess.image(i) for i in images]))
-        return self.predict_ready(ready, ids)
+        return self.predict_ready(ready, ids, self._frames((i.shape[1], i.shape[2]) for i in images))
 
-    def predict_ready(self, images: Tensor, ids: Sequence[str]) -> Classification:
-        """Results for preprocessed images (N, C, H, W) uint8."""
-        answers, exits = zip(*(self._answers(part) for part in images.split(self.batch_size)), strict=True)
-        return self._results(answers, exits, ids)
+    def predict_ready(self, images: Tensor, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Results:
+        """Results for preprocessed images (N, C, H, W) uint8; `frames` as for `Task.decode`."""
+        parts = []
+        for start in range(0, len(images), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            parts.append(self._results(images[rows], ids[rows], None if frames is None else frames[rows]))
+        return type(parts[0]).joined(parts)
+
+    def _frames(self, sizes: Iterable[tuple[int, int]]) -> list[Frame] | None:
+        """Where images of these (H, W) lie in the network's input, for a task that answers at their size."""
+        return [self.bundle.preprocess.frame(size) for size in sizes] if self.bundle.task.whole else None
 
     def _answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) uint8 -> (B, K), and the exit of each (B,) where there is a budget, on the CPU."""
         return self._early(images, self.early) if self.early is not None else (self._outputs(images), torch.empty(0))
 
-    def _results(self, answers: Sequence[Tensor], exits: Sequence[Tensor], ids: Sequence[str]) -> Classification:
-        results = self.bundle.task.decode(torch.cat([*answers]), ids)
-        return results if self.early is None else replace(results, exits=torch.cat([*exits]).numpy())
+    def _results(self, images: Tensor, ids: Sequence[str], frames: Sequence[Frame] | None) -> Results:
+        """Results for one batch of preprocessed images (B, C, H, W) uint8."""
+        answers, exits = self._answers(images)
+        check_numbers(answers, ids, self.bundle.architecture)
+        results = self.bundle.task.decode(answers, ids, frames)
+        return results if self.early is None else replace(classified(results), exits=exits.numpy())
 
     @torch.inference_mode()
     def exit_outputs(self, data: Samples) -> list[Tensor]:
@@ -89,17 +101,15 @@ class Predictor:
         parts = [[answer.cpu() for answer in self.model(self._input(b.images), exits=True)] for b in batches]
         return [torch.cat(answers) for answers in zip(*parts, strict=True)]
 
-    def predict_set(self, data: Samples) -> tuple[Classification, Tensor]:
+    def predict_set(self, data: Samples) -> tuple[Results, Tensor]:
         """Results for the readable images of a set, and which they are: indices (N,)."""
-        answers, exits, indices = [], [], []
+        parts, indices = [], []
         for batch in data.in_order(self.batch_size, self.device):
-            outputs, left = self._answers(batch.images)
-            answers.append(outputs)
-            exits.append(left)
+            places = batch.indices.tolist()
+            ids, frames = [data.ids[i] for i in places], self._frames(data.size(i) for i in places)
+            parts.append(self._results(batch.images, ids, frames))
             indices.append(batch.indices)
-        found = torch.cat(indices)
-        results = self._results(answers, exits, [data.ids[i] for i in found.tolist()])
-        return results, found
+        return type(parts[0]).joined(parts), torch.cat(indices)
 
     @torch.inference_mode()
     def _outputs(self, images: Tensor) -> Tensor:
@@ -121,15 +131,14 @@ class Predictor:
         batch = self.bundle.preprocess.tensor(images.to(self.device))
         return batch.contiguous(memory_format=torch.channels_last)
 
-    def predict_stream(
-        self, items: Iterable[tuple[str, Image | DataError]]
-    ) -> Iterator[tuple[Classification | None, list[DataError]]]:
-        """Results batch by batch, in order, and the errors of the images that could not be read."""
-        for chunk in batched(items, self.batch_size):
-            good = [(name, image) for name, image in chunk if not isinstance(image, DataError)]
-            bad = [image for _, image in chunk if isinstance(image, DataError)]
-            results = self.predict([image for _, image in good], [name for name, _ in good]) if good else None
-            yield results, bad
+
+def check_numbers(outputs: Tensor, ids: Sequence[str], model: str) -> None:
+    """Raise ModelError, naming the first image, for outputs (B, ...) that are not finite: they answer nothing."""
+    finite = outputs.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        first = printable(ids[int((~finite).nonzero()[0, 0])])
+        why, hint = "infinite or not a number (NaN)", "train it anew, or use an earlier checkpoint"
+        raise ModelError(f"what {model} answers are no numbers", where=first, why=why, hint=hint)
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -137,16 +146,3 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
-
-
-def decode_all(
-    inputs: Iterable[Input], preprocess: Preprocess, workers: int
-) -> Iterator[tuple[str, Image | DataError]]:
-    """Decode images as `preprocess` needs them, in order, some ahead in threads; an unreadable one gives its error."""
-    if workers == 0:
-        yield from ((item.id, item.decode(preprocess.at_least)) for item in inputs)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        for chunk in batched(inputs, 16 * workers):
-            images = pool.map(lambda item: item.decode(preprocess.at_least), chunk)
-            yield from zip([item.id for item in chunk], images, strict=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +15,12 @@ from msresnet.bundle import Bundle
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import Image
 from msresnet.errors import DataError, Interrupted
-from msresnet.infer.answers import KINDS, Row, need_pyarrow, unreadable
+from msresnet.infer.answers import KINDS, Row, columns, need_pyarrow, unreadable
 from msresnet.infer.config import TTA, Form, budget
 from msresnet.infer.ledger import Ledger, Mark, digest
 from msresnet.infer.predictor import Predictor, batched
 from msresnet.infer.shards import Item, Shard
+from msresnet.infer.stream import ahead
 from msresnet.runtime import StopRequest, version
 
 
@@ -128,7 +127,7 @@ class Worker:
 
     def _answer(self, shard: Shard, stamp: str, part: Path) -> tuple[int, int]:
         """Write a shard's answers; how many images there are, and how many cannot be read."""
-        answers = self.kind(part, exits=self.predictor.early is not None)
+        answers = self.kind(part, columns(self.predictor.bundle.task.name, self.predictor.early is not None))
         images = bad = 0
         with closing(answers):
             for rows in self._rows(shard):
@@ -145,18 +144,25 @@ class Worker:
             raise Interrupted("stopped; whole answers stay", exit_code=self.stop.code, hint=hint)
 
     def _rows(self, shard: Shard) -> Iterator[list[Row]]:
-        preprocess = self.predictor.bundle.preprocess
-        size, workers = self.predictor.batch_size, self.asked.workers
-        with closing(read_ahead(shard.items(), preprocess, workers, 2 * size)) as images:
-            for chunk in batched(images, size):
+        with closing(self._images(shard)) as images:
+            for chunk in batched(images, self.predictor.batch_size):
                 good = [(name, image) for name, image in chunk if not isinstance(image, DataError)]
                 rows = iter(self._good(good))
                 yield [unreadable(n, image) if isinstance(image, DataError) else next(rows) for n, image in chunk]
+
+    def _images(self, shard: Shard) -> Generator[tuple[str, Image | DataError], None, None]:
+        """The images as a network takes them, or as they are where an answer has their size."""
+        bundle, workers = self.predictor.bundle, self.asked.workers
+        if bundle.task.whole:
+            return ahead(lambda item: (item.id, item.decode(bundle.preprocess)), shard.items(), workers)
+        return read_ahead(shard.items(), bundle.preprocess, workers, 2 * self.predictor.batch_size)
 
     def _good(self, pairs: Sequence[tuple[str, Image]]) -> list[Row]:
         if not pairs:
             return []
         names, images = zip(*pairs, strict=True)
+        if self.predictor.bundle.task.whole:
+            return self.predictor.predict(images, names).to_dict(self.asked.top)
         return self.predictor.predict_ready(torch.from_numpy(np.stack(images)), names).to_dict(self.asked.top)
 
 
@@ -215,25 +221,10 @@ def _numbers(environment: Mapping[str, str], place: str, count: str) -> tuple[in
 
 
 def read_ahead(
-    items: Iterable[Item], preprocess: Preprocess, workers: int, ahead: int
+    items: Iterable[Item], preprocess: Preprocess, workers: int, most: int
 ) -> Generator[tuple[str, Image | DataError], None, None]:
-    """Images as a network takes them, in order, or why there is none; threads make up to `ahead` of them in advance."""
-    if workers == 0:
-        yield from ((item.id, item.ready(preprocess)) for item in items)
-        return
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[tuple[str, Future[Image | DataError]]] = deque()
-    try:
-        for item in items:
-            waiting.append((item.id, pool.submit(item.ready, preprocess)))
-            if len(waiting) > ahead:
-                name, future = waiting.popleft()
-                yield name, future.result()
-        while waiting:
-            name, future = waiting.popleft()
-            yield name, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    """Images as a network takes them, in order, or why there is none; threads make up to `most` of them in advance."""
+    return ahead(lambda item: (item.id, item.ready(preprocess)), items, workers, most)
 
 
 def _whole(shard: Shard, mark: Mark) -> Outcome:

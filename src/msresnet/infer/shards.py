@@ -45,8 +45,13 @@ class Item:
 
     def ready(self, preprocess: Preprocess) -> Image | DataError:
         """The image as a network takes it (C, H, W) uint8, or why there is none."""
+        image = self.decode(preprocess)
+        return image if isinstance(image, DataError) else preprocess.image(image)
+
+    def decode(self, preprocess: Preprocess) -> Image | DataError:
+        """The image (C, H, W) uint8 no smaller than `preprocess` needs it, or why there is none."""
         try:
-            return preprocess.image(decode_bytes(self.read(), self.id, preprocess.at_least))
+            return decode_bytes(self.read(), self.id, preprocess.at_least)
         except DataError as error:
             return error
 

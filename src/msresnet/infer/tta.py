@@ -1,7 +1,8 @@
 """Test-time augmentation: a network's outputs, averaged over views of the same image.
 
 The views are those of arXiv 2404.00498 ("multi-crop"): the image and its mirror image, each as it is and
-moved by a little towards two opposite corners. Here every view counts the same.
+moved by a little towards two opposite corners; and the image at other sizes (arXiv 1409.1556, section 3.2), which
+networks that pool over all places take as they are. Here every view counts the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from msresnet.infer.config import TTA
 
 SIDE_TO_MOVE = 32
 """The paper moves images of 32 pixels by one; larger ones move by the same share."""
+SCALES = (0.8, 1.25)
+"""Factors of both sides."""
 
 
 def averaged(network: Callable[[Tensor], Tensor], images: Tensor, tta: TTA) -> Tensor:
@@ -28,11 +31,13 @@ def averaged(network: Callable[[Tensor], Tensor], images: Tensor, tta: TTA) -> T
 
 
 def views(images: Tensor, tta: TTA) -> list[Tensor]:
-    """The views of images (B, C, H, W), each of their shape, themselves first."""
+    """The views of images (B, C, H, W), themselves first; each of their shape, but for those of other sizes."""
     found = [images]
     if tta in ("shifts", "flip+shifts"):
         found += moved(images)
-    if tta in ("flip", "flip+shifts"):
+    if tta in ("scales", "flip+scales"):
+        found += scaled(images)
+    if tta in ("flip", "flip+shifts", "flip+scales"):
         found += [view.flip(3) for view in found]
     return found
 
@@ -43,3 +48,9 @@ def moved(images: Tensor) -> list[Tensor]:
     down, right = (min(max(1, round(side / SIDE_TO_MOVE)), side - 1) for side in (height, width))
     padded = F.pad(images, (right, right, down, down), mode="reflect")
     return [padded[:, :, :height, :width], padded[:, :, 2 * down :, 2 * right :]]
+
+
+def scaled(images: Tensor) -> list[Tensor]:
+    """Images (B, C, H, W) reduced and enlarged, antialiased."""
+    sizes = ([max(1, round(side * factor)) for side in images.shape[2:]] for factor in SCALES)
+    return [F.interpolate(images, size=size, mode="bilinear", antialias=True) for size in sizes]

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Z95 = 1.959963984540054
 LEAST_PROBABILITY = 1e-15
 """Probabilities are kept above this in the log loss, so that one certain mistake does not make it infinite."""
+
+
+class Counts(NamedTuple):
+    """How often each class was right, asked for, and answered: three arrays (..., K) of counts."""
+
+    right: npt.NDArray[Any]
+    asked: npt.NDArray[Any]
+    answered: npt.NDArray[Any]
 
 
 def wilson_interval(correct: int, total: int, z: float = Z95) -> tuple[float, float]:
@@ -27,27 +34,69 @@ def wilson_interval(correct: int, total: int, z: float = Z95) -> tuple[float, fl
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
+def in_top_k(probabilities: Floats, targets: Ints, k: int) -> npt.NDArray[np.bool_]:
+    """Whether the class of each image is among the k most probable (N,); ties go to the lower class index."""
+    own = probabilities[np.arange(len(targets)), targets][:, None]
+    before = ~(probabilities <= own)  # what is not a number has no place among the first
+    before |= (probabilities == own) & (np.arange(probabilities.shape[1]) < targets[:, None])
+    return np.asarray(before.sum(1) < k)
+
+
 def top_k_accuracy(probabilities: Floats, targets: Ints, k: int) -> float:
     """Share of images whose class is among the k most probable; ties go to the lower class index."""
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return float((order == targets[:, None]).any(1).mean()) if len(targets) else 0.0
+    return float(in_top_k(probabilities, targets, k).mean()) if len(targets) else 0.0
+
+
+def log_losses(probabilities: Floats, targets: Ints) -> Floats:
+    """Negative logarithm of the true class's probability of each image (N,), in nats."""
+    chosen = probabilities[np.arange(len(targets)), targets]
+    return -np.log(np.clip(chosen, LEAST_PROBABILITY, 1))
 
 
 def log_loss(probabilities: Floats, targets: Ints) -> float:
     """Mean negative logarithm of the true class's probability, in nats."""
-    chosen = probabilities[np.arange(len(targets)), targets]
-    return float(-np.log(np.clip(chosen, LEAST_PROBABILITY, 1)).mean()) if len(targets) else 0.0
+    return float(log_losses(probabilities, targets).mean()) if len(targets) else 0.0
 
 
 def confusion(predicted: Ints, targets: Ints, classes: int) -> Ints:
     """(K, K) counts: rows are the true classes, columns the answers."""
-    return confusion_matrix(targets, predicted, labels=np.arange(classes)).astype(np.int64)  # type: ignore[no-any-return]
+    return np.bincount(targets * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def counts(predicted: Ints, targets: Ints, classes: int) -> Counts:
+    """The counts of each class (K,)."""
+    right = np.bincount(targets[predicted == targets], minlength=classes)
+    return Counts(right, np.bincount(targets, minlength=classes), np.bincount(predicted, minlength=classes))
 
 
 def per_class(predicted: Ints, targets: Ints, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Precision, recall, F1 and number of images of each class; 0 where a figure is undefined."""
-    figures = precision_recall_fscore_support(targets, predicted, labels=np.arange(len(names)), zero_division=0)
+    found = counts(predicted, targets, len(names))
+    figures = _ratio(found.right, found.answered), _ratio(found.right, found.asked), f1(found), found.asked
     return [
         {"class": name, "precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)}
         for name, p, r, f, n in zip(names, *figures, strict=True)
     ]
+
+
+def f1(found: Counts) -> Floats:
+    """Harmonic mean of precision and recall of each class (..., K); 0 where both are undefined."""
+    return _ratio(2 * found.right, found.asked + found.answered)
+
+
+def balanced_accuracy(found: Counts) -> Floats:
+    """Mean recall of the classes that have images (..., K) -> (...); 0 where none has."""
+    return _mean(_ratio(found.right, found.asked), found.asked > 0)
+
+
+def macro_f1(found: Counts) -> Floats:
+    """Mean F1 of the classes that have images or were answered (..., K) -> (...); 0 where there is none."""
+    return _mean(f1(found), found.asked + found.answered > 0)
+
+
+def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
+    return part / np.maximum(whole, 1)  # type: ignore[no-any-return]
+
+
+def _mean(values: Floats, counted: npt.NDArray[np.bool_]) -> Floats:
+    return np.where(counted, values, 0.0).sum(-1) / np.maximum(counted.sum(-1), 1)  # type: ignore[no-any-return]

@@ -24,6 +24,7 @@ class ArticleCNN(ImageModel):
     """(B, C, H, W) -> (B, K), with H and W those of `img_size`."""
 
     min_size = 22
+    tail = ("hidden",)
 
     def __init__(self, spec: ArticleSpec, config: Config) -> None:
         super().__init__(config)

@@ -132,6 +132,8 @@ class ImageModel(nn.Module, ABC):
     """Pattern of published tensors that stand in some files and that the network has no use for."""
     optional_weights: str = ""
     """Pattern of tensors that begin anew where published weights have none of them."""
+    tail: tuple[str, ...] = ()
+    """Modules that only logits need, beside pooling and classifier: the stages' maps do without them."""
     attribution_layer: str = ""
     """Path of the module whose map explains the decision best (Grad-CAM's layer)."""
 
@@ -179,6 +181,10 @@ class ImageModel(nn.Module, ABC):
     @abstractmethod
     def forward_stages(self, x: Tensor, last: int | None = None) -> list[Tensor]:
         """The map of each stage, fine to coarse, up to and with index `last` (None: all)."""
+
+    def stage_module(self, index: int) -> str:
+        """Path of a module on the way to the answer that makes a stage's map, or the parts that it is joined from."""
+        return self.feature_info[index].module  # type: ignore[no-any-return]
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the last map, before pooling (B, num_features, h, w)."""

@@ -17,6 +17,7 @@ from msresnet.models.base import Config, Family, FeatureExtractor, ImageModel
 from msresnet.models.families import FAMILIES
 from msresnet.models.pretrained import architecture, fill, find
 from msresnet.models.published import published
+from msresnet.models.segmenter import Segmenter, SegmenterSpec
 from msresnet.registry import Registry
 
 
@@ -43,6 +44,15 @@ def register(family: Family) -> None:
 
 for _family in FAMILIES:
     register(_family)
+
+
+class Chosen(NamedTuple):
+    """What the arguments of `create_model` mean: a family, its row, and what all networks share."""
+
+    family: Family
+    row: Any
+    config: Config
+    classes_asked: bool
 
 
 def create_model(
@@ -73,14 +83,22 @@ def create_model(
         raise UsageError(f"{name!r} is no model's name", hint="msresnet models")
     if name.startswith(PREFIX):
         name, pretrained = architecture(name), name if pretrained is True else pretrained
+    family, row, config, classes_asked = _chosen(name, kwargs | ({"num_classes": 0} if features_only else {}))
+    model = family.network(row, config)
+    _check_size(model, name)
+    if pretrained is not False:
+        fill(model, find(name, pretrained), partial(family.network, row), name, classes_asked)
+    return FeatureExtractor(model, out_indices) if features_only else model
+
+
+def _chosen(name: str, kwargs: dict[str, Any]) -> Chosen:
+    """What arguments of a model mean. Raises UsageError for an unknown name or argument."""
     if name not in MODELS:
         _explain(name)
     entry = MODELS[name]
     given = {key: _plain(value) for key, value in kwargs.items() if value is not None}
     if "img_size" in given:
         given["img_size"] = as_size(given["img_size"])
-    if features_only:
-        given["num_classes"] = 0
     classes_asked = "num_classes" in given
     config = entry.family.defaults._replace(**{key: given.pop(key) for key in Config._fields if key in given})
     for key in given:
@@ -88,16 +106,14 @@ def create_model(
             known = (*Config._fields, *entry.arguments)
             hint = nearest(key, known) or f"msresnet models {name} --tree; it takes {', '.join(known)}"
             raise UsageError(f"{name} takes no argument {key!r}", hint=hint)
-    row = replace(entry.row, **given)
-    model = entry.family.network(row, config)
-    if min(config.img_size) < model.min_size:
-        raise UsageError(
-            f"{name} cannot take images of {config.img_size[0]}x{config.img_size[1]} pixels",
-            hint=f"--image-size {model.min_size} or more",
-        )
-    if pretrained is not False:
-        fill(model, find(name, pretrained), partial(entry.family.network, row), name, classes_asked)
-    return FeatureExtractor(model, out_indices) if features_only else model
+    return Chosen(entry.family, replace(entry.row, **given), config, classes_asked)
+
+
+def _check_size(model: ImageModel, name: str) -> None:
+    size = model.config.img_size
+    if min(size) < model.min_size:
+        what = f"{name} cannot take images of {size[0]}x{size[1]} pixels"
+        raise UsageError(what, hint=f"--image-size {model.min_size} or more")
 
 
 def _explain(name: str) -> None:
@@ -115,6 +131,44 @@ def create_classifier(name: str, **kwargs: Any) -> ImageModel:
     if "features_only" in kwargs or "out_indices" in kwargs:
         raise UsageError("features_only and out_indices leave no classifier", hint="create_model in Python")
     return cast(ImageModel, create_model(name, **kwargs))
+
+
+def create_segmenter(
+    name: str, pretrained: bool | str | Path = False, pyramid_width: int | None = None, **kwargs: Any
+) -> Segmenter:
+    """A network by name with a class for each pixel instead of one for the image.
+
+    Args:
+        name, pretrained, kwargs: as for `create_model`; weights fill all but the pyramid and the head.
+        pyramid_width: channels of the pyramid; None chooses by the finest map.
+
+    Raises UsageError and ModelError as `create_model` does, and UsageError for a width that cannot be.
+    """
+    family, row, config, _ = _chosen(name, kwargs)
+    model = Segmenter(SegmenterSpec(family.network, row, pyramid_width), config)
+    _check_size(model, name)
+    if pretrained is not False:
+        whole = create_classifier(name, pretrained=pretrained, **(kwargs | {"num_classes": 0})).state_dict()
+        model.body.load_state_dict({key: whole[key] for key in model.body.state_dict()})
+    return model
+
+
+def create_network(head: str, name: str, **kwargs: Any) -> ImageModel:
+    """A network with the head that a task needs, as `Task.head` names it.
+
+    Raises UsageError for one that cannot be trained to it, and as `create_model` does.
+    """
+    if head == "pyramid":
+        return create_segmenter(name, **kwargs)
+    model = create_classifier(name, **kwargs)
+    if model.global_pool.kind == "":
+        raise UsageError("--model-args global_pool=''", why="a classifier is trained on a pooled vector", hint="avg")
+    return model
+
+
+def network_arguments(head: str, name: str) -> tuple[str, ...]:
+    """What `create_network` takes for a model beside `Config`."""
+    return (*MODELS[name].arguments, *(("pyramid_width",) if head == "pyramid" else ()))
 
 
 def list_models(

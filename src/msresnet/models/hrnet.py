@@ -128,6 +128,7 @@ class HRNet(ImageModel):
 
     classifier_name = "classifier"
     fold_pairs = (("conv1", "bn1"), ("conv2", "bn2"))
+    tail = ("downsamp_modules", "final_layer")
 
     def __init__(self, spec: HRNetSpec, config: Config) -> None:
         super().__init__(config)

@@ -133,6 +133,8 @@ class DenseLayer(nn.Module):
 class MSDNet(ImageModel):
     """(B, C, H, W) -> (B, K) at each exit. A stage is a block; its map is the coarsest one."""
 
+    tail = ("exits", "last")
+
     def __init__(self, spec: MSDNetSpec, config: Config) -> None:
         super().__init__(config)
         if config.drop_path_rate:

@@ -176,6 +176,10 @@ class OctResNet(ImageModel):
         (stem, _), *stages = self._octaves(x, len(self.spec.depths) if last is None else last)
         return [stem, *(join(maps) for join, maps in zip(self.join, stages, strict=False))]
 
+    def stage_module(self, index: int) -> str:
+        """The stage itself where its octaves are joined for `forward_stages` alone."""
+        return f"layer{index}" if 0 < index < len(self.spec.depths) else super().stage_module(index)
+
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the last stage's map (B, num_features, h, w); the others' octaves stay apart."""
         return self.join[-1](self._octaves(x, len(self.spec.depths))[-1])  # type: ignore[no-any-return]

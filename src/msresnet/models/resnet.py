@@ -177,6 +177,7 @@ class MultiScaleResNet(ImageModel):
     """A stem, stages of residual blocks around any operator, shortcuts up to level 3, and a pooled classifier."""
 
     fold_pairs = (("conv1", "bn1"),)
+    tail = ("norm", "exits")
 
     def __init__(self, spec: ResNetSpec, config: Config) -> None:
         super().__init__(config if config.global_pool is not None else config._replace(global_pool=spec.pool))

@@ -1,13 +1,19 @@
-"""Pooling from a map to a vector: (B, C, H, W) -> (B, C') where C' is C times `multiplier(kind)`."""
+"""What stands at a network's end: pooling from a map to a vector, answers on the way, a class for each pixel.
+
+Pooling: (B, C, H, W) -> (B, C') where C' is C times `multiplier(kind)`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from msresnet.errors import UsageError
+from msresnet.nn.fusion import resize_to
+from msresnet.nn.necks import conv_bn
 
 Pooling = Literal["avg", "max", "avgmax", "catavgmax", ""]
 
@@ -65,3 +71,47 @@ class ExitHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K)."""
         return self.fc(self.layers(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class PyramidHead(nn.Module):
+    """A class for each pixel from a feature pyramid (the semantic branch of Panoptic FPN, arXiv 1901.02446).
+
+    Each map goes through a 3x3 convolution for every step from its resolution to the finest one, is enlarged bilinearly
+    after each, and all are summed.
+
+    Args:
+        levels: maps of the pyramid.
+        width: channels of each.
+        num_classes: K; 0 gives the summed map.
+        drop_rate: dropout before the last layer.
+    """
+
+    def __init__(self, levels: int, width: int, num_classes: int, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.width = width
+        self.steps = nn.ModuleList(
+            nn.ModuleList(nn.Sequential(*conv_bn(width, width, 3), nn.ReLU(inplace=True)) for _ in range(max(1, level)))
+            for level in range(levels)
+        )
+        self.drop = nn.Dropout(drop_rate)
+        self.reset(num_classes)
+
+    def reset(self, num_classes: int) -> None:
+        """A fresh last layer for other classes."""
+        self.classifier = nn.Conv2d(self.width, num_classes, 1) if num_classes else nn.Identity()
+
+    def merged(self, maps: Sequence[Tensor]) -> Tensor:
+        """[(B, width, H_i, W_i)], fine to coarse -> (B, width, H_0, W_0)."""
+        sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
+        total = maps[0].new_zeros(())
+        for level, steps in enumerate(self.steps):
+            enlarged, left = maps[level], level
+            for step in steps.children():
+                left = max(0, left - 1)
+                enlarged = resize_to(step(enlarged), sizes[left])
+            total = total + enlarged
+        return total
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """The pyramid's maps -> logits (B, K, H, W) of the size (H, W) in pixels."""
+        return resize_to(self.classifier(self.drop(self.merged(maps))), size)

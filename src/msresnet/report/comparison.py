@@ -6,14 +6,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from msresnet.compare.judge import Comparison, Interval, Standing
-from msresnet.files import write_atomic, write_text
-from msresnet.report.html import fill
-from msresnet.report.plots import BLUE, GREY, ORANGE, labelled, new_figure, plain_axes, svg
+from msresnet.files import write_atomic
+from msresnet.report import page
+from msresnet.report.charts import WIDE, chart, literal
+from msresnet.report.overview import machine
+from msresnet.report.page import (
+    Chart,
+    Command,
+    Headline,
+    Headlines,
+    Notes,
+    Part,
+    Row,
+    Section,
+    Table,
+    Words,
+    percent,
+    short,
+    span,
+)
+from msresnet.report.plots import BLUE, GREY, ORANGE, labelled, new_figure, plain_axes
 
 ACCURACY = ("contestant", "seeds", "test top-1", "95 %", "val top-1", "difference", "95 %", "p", "verdict")
 COST = ("contestant", "parameters", "mult-adds", "train img/s", "img/s at 1", "img/s at 64", "epochs", "seconds")
@@ -50,19 +66,73 @@ def picture(comparison: Comparison, path: Path) -> None:
 
 def write_page(path: Path, comparison: Comparison, environment: dict[str, Any], command: str) -> None:
     """One HTML file that opens anywhere, offline."""
-    text = fill(
-        "comparison.html.jinja",
-        title=f"{comparison.data} · {_title(comparison)}",
-        comparison=comparison,
-        reference=next((s for s in comparison.standings if s.name == comparison.reference), None),
-        plot=Markup(svg(_drawn(comparison))) if comparison.reference else None,
-        tables=((ACCURACY, accuracy_rows(comparison)), (COST, cost_rows(comparison))),
-        words=WORDS,
-        failures=_failures(comparison),
-        environment=environment,
-        command=command,
+    seen = (
+        ", which neither training nor the choice of an epoch has seen."
+        if comparison.split == "test"
+        else ", which also chose the epoch of each training."
     )
-    write_text(path, text)
+    lead = f"Measured on {comparison.images:,} images of the {comparison.split} set{seen}"
+    origin = Section("origin", "How this came about", [Command(command), Notes(comparison.notes), machine(environment)])
+    sections = [_verdict(comparison), _failed(comparison), _trainings(comparison), origin]
+    title = f"{comparison.data} · {_title(comparison)}"
+    page.write_page(path, title, lead, [section for section in sections if section is not None])
+
+
+def _verdict(comparison: Comparison) -> Section:
+    """Who is better, and what it costs."""
+    parts: list[Part] = []
+    reference = next((s for s in comparison.standings if s.name == comparison.reference), None)
+    if reference is not None:
+        parts += [Headlines(_headlines(comparison, reference)), Row(_charts(comparison))]
+        parts.append(Words(f"In the charts, {'; '.join(_legend(comparison))}."))
+    parts.append(Table("Who is better", ACCURACY, accuracy_rows(comparison), sort=True))
+    parts.append(Notes(comparison.explanation()))
+    if costs := cost_rows(comparison):
+        parts.append(Table("What it costs", COST, costs, sort=True))
+    return Section("verdict", "Who is better, and what it costs", parts)
+
+
+def _headlines(comparison: Comparison, reference: Standing) -> list[Headline]:
+    score = _interval(reference, comparison.split)
+    place = "the baseline" if comparison.chosen else "the highest"
+    beyond = sum(contest.beyond_chance for contest in comparison.contests)
+    return [
+        Headline(percent(score.mean), f"{reference.name}, {place}; 95 % interval {span((score.low, score.high))}"),
+        Headline(f"{beyond} of {len(comparison.contests)}", f"others differ from it by more than {comparison.chance}"),
+        Headline(f"{reference.seeds}", f"seed{'s' if reference.seeds != 1 else ''}"),
+        Headline(comparison.budget, "budget"),
+    ]
+
+
+def _charts(comparison: Comparison) -> list[Chart]:
+    """The picture's two halves, one drawing each, so that they stand below each other on a phone."""
+    shown = [s for s in comparison.standings if s.seeds]
+    told = ", ".join(f"{s.name} {percent(_interval(s, comparison.split).mean)}" for s in shown)
+    accuracy, cost = (new_figure(WIDE, _height(shown)) for _ in range(2))
+    _draw_accuracy(plain_axes(accuracy, 1, 1, 1), comparison, shown)
+    _draw_cost(plain_axes(cost, 1, 1, 1), comparison, shown)
+    words = f"Accuracy with 95 % intervals: {told}"
+    return [chart(accuracy, words), chart(cost, "Accuracy against multiply-adds, numbered as in the chart of accuracy")]
+
+
+def _failed(comparison: Comparison) -> Section | None:
+    found = _failures(comparison)
+    lines = [f"{name}, seed {seeds}: {why}" for name, seeds, why in found]
+    return Section("failed", "What failed", [Notes(lines)]) if found else None
+
+
+def _trainings(comparison: Comparison) -> Section:
+    rows = []
+    for training in comparison.trainings:
+        if not training.failure:
+            row = training.row()
+            scores = ("" if row[name] is None else percent(row[name]) for name in ("test_top1", "val_top1"))
+            rows.append((row["contestant"], str(row["seed"]), *scores, str(row["epochs"]), f"{row['seconds']:.1f}"))
+    columns = ("contestant", "seed", "test top-1", "val top-1", "epochs", "seconds")
+    who = Table(
+        "What each says beyond what is the same for all", ("contestant", "settings"), list(comparison.who.items())
+    )
+    return Section("trainings", "Every training", [Table("Accuracy and time", columns, rows, sort=True), who])
 
 
 def _failures(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -125,40 +195,57 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
 
 
+def _height(shown: Sequence[Standing]) -> float:
+    return max(2.9, 1.2 + 0.42 * len(shown))
+
+
 def _drawn(comparison: Comparison) -> Figure:
     """Left: each contestant with its seeds. Right: accuracy against what an answer costs."""
     shown = [s for s in comparison.standings if s.seeds]
-    figure = new_figure(9.5, max(2.9, 1.2 + 0.42 * len(shown)))
-    left, right = plain_axes(figure, 1, 2, 1), plain_axes(figure, 1, 2, 2)
-    taken: list[int] = []
+    figure = new_figure(9.5, _height(shown))
+    _draw_accuracy(plain_axes(figure, 1, 2, 1), comparison, shown, _legend(comparison))
+    _draw_cost(plain_axes(figure, 1, 2, 2), comparison, shown)
+    return figure
+
+
+def _legend(comparison: Comparison) -> list[str]:
+    """What dots and colours mean."""
+    lines = ["small dots: single trainings"]
+    if comparison.contests:
+        lines.append(f"orange differs from blue by more than {comparison.chance.partition(';')[0]}")
+    return lines
+
+
+def _draw_accuracy(axes: Any, comparison: Comparison, shown: Sequence[Standing], told: Sequence[str] = ()) -> None:
     for place, standing in enumerate(shown):
-        colour = _colour(comparison, standing)
-        _bar(left, _interval(standing, comparison.split), place, colour, upright=False)
+        _bar(axes, _interval(standing, comparison.split), place, _colour(comparison, standing), upright=False)
         for training in comparison.trainings:
             if training.contestant == standing.name and training.answers:
-                left.plot(100 * training.answers[comparison.split].top1, place + 0.22, ".", color=GREY, markersize=5)
+                axes.plot(100 * training.answers[comparison.split].top1, place + 0.22, ".", color=GREY, markersize=5)
+    axes.set_yticks(range(len(shown)), [f"{literal(short(s.name, 24))}  {place}" for place, s in enumerate(shown, 1)])
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+    labelled(axes, f"Accuracy on the {comparison.split} set", "\n".join(["top-1, %", *told]), "")
+
+
+def _draw_cost(axes: Any, comparison: Comparison, shown: Sequence[Standing]) -> None:
+    taken: list[int] = []
+    for place, standing in enumerate(shown):
+        interval, colour = _interval(standing, comparison.split), _colour(comparison, standing)
         across = standing.macs / 1e6 * BESIDE ** taken.count(standing.macs)
         taken.append(standing.macs)
-        _bar(right, _interval(standing, comparison.split), across, colour, upright=True)
-        number = (across, 100 * _interval(standing, comparison.split).mean)
-        right.annotate(str(place + 1), number, (5, 4), textcoords="offset points", color=colour, fontsize=9)
-    left.set_yticks(range(len(shown)), [f"{_shortened(s.name)}  {place}" for place, s in enumerate(shown, 1)])
-    left.set_ylim(len(shown) - 0.4, -0.6)
-    left.grid(axis="y", visible=False)
-    told = "top-1, % (small dots: single trainings)"
-    if comparison.contests:
-        told += f"\norange differs from blue by more than {comparison.chance.partition(';')[0]}"
-    labelled(left, f"Accuracy on the {comparison.split} set", told, "")
-    right.margins(x=0.12)
+        _bar(axes, interval, across, colour, upright=True)
+        number = (across, 100 * interval.mean)
+        axes.annotate(str(place + 1), number, (5, 4), textcoords="offset points", color=colour, fontsize=9)
+    axes.margins(x=0.12)
     if len(set(taken)) == 1:
-        right.set_xlim(0.6 * taken[0] / 1e6, 1.8 * taken[0] / 1e6)  # side by side is no difference in cost
+        axes.set_xlim(0.6 * taken[0] / 1e6, 1.8 * taken[0] / 1e6)  # side by side is no difference in cost
     else:
-        right.set_xscale("log")
-        for axis in (right.xaxis.set_major_formatter, right.xaxis.set_minor_formatter):
-            axis(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.6)))
-        right.tick_params(which="minor", colors=GREY, labelsize=9)
-    labelled(right, "Accuracy against cost", "million multiply-adds an image", "top-1, %")
-    return figure
+        axes.set_xscale("log")
+        for setter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            setter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.6)))
+        axes.tick_params(which="minor", colors=GREY, labelsize=9)
+    labelled(axes, "Accuracy against cost", "million multiply-adds an image", "top-1, %")
 
 
 def _interval(standing: Standing, split: str) -> Interval:
@@ -181,7 +268,3 @@ def _bar(axes: Any, interval: Interval, place: float, colour: str, upright: bool
     sides = [[mean - low], [high - mean]]
     where = {"x": [place], "y": [mean], "yerr": sides} if upright else {"x": [mean], "y": [place], "xerr": sides}
     axes.errorbar(**where, fmt="o", color=colour, markersize=6, capsize=3, linewidth=1.6)
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= 28 else f"{name[:27]}…"

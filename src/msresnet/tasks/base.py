@@ -1,44 +1,120 @@
-"""The Task seam. Training, inference, export and reports know what a network is for only through this."""
+"""The Task seam. Training, inference, export and reports know what a network is for only through this.
+
+A target is whatever belongs to an image: the index of its class, the class of each of its pixels. B batch, K classes,
+N images, C channels, H and W pixels of the network's input.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from msresnet.results import Classification, Evaluation
+from msresnet.data.augment import Augment, augment, mix
+from msresnet.data.draws import Draws
+from msresnet.data.preprocess import Preprocess
+from msresnet.data.resize import Frame
+from msresnet.data.sample import Image
+from msresnet.data.sets import Samples
+from msresnet.errors import UsageError
+from msresnet.results import Evaluation, Results
 
-Results = Classification
-"""Every kind of result (detections join it with their task)."""
+Better = Literal["higher", "lower"]
+Picture = tuple[str, Image]
+"""A caption, and an image (C, H, W) uint8."""
+
+
+class Table(NamedTuple):
+    """Figures as texts, for a screen or a page: numbers stand right, the first column left."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+class Learning(NamedTuple):
+    """What a user can say about how a task learns.
+
+    Args:
+        label_smoothing: probability spread over all classes; None is what suits the task.
+        weigh: whether rare classes count more in the loss.
+        draw: whether all classes are drawn equally often.
+        dice: share of the Dice loss, of masks.
+    """
+
+    label_smoothing: float | None = None
+    weigh: bool = False
+    draw: bool = False
+    dice: float = 0.0
 
 
 class Task(ABC):
-    """Encode targets, compute the loss, decode outputs, measure. B batch, K classes."""
+    """Encode targets, compute the loss, decode outputs, measure, and say it in words."""
 
     name: ClassVar[str]
+    head: ClassVar[str]
+    """Which head the network has, as `create_network` knows it."""
     metric: ClassVar[str]
     """The figure that chooses between models; larger is better."""
+    kept: ClassVar[tuple[str, ...]]
+    """Figures that a bundle keeps."""
+    gates: ClassVar[dict[str, Better]]
+    """Figures that --fail-under may name, and which side of a bound is good."""
+    judged: ClassVar[bool] = False
+    """Whether an answer is simply right or wrong, and sure to some degree: `right`, `calibrated`, `abstaining`."""
+    whole: ClassVar[bool] = False
+    """Whether answers are given at the size of the image, so that it is decoded whole."""
+    averages: ClassVar[bool] = True
+    """Whether the outputs for moved and mirrored views of an image may be averaged as they are."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = tuple(class_names)
+
+    @classmethod
+    @abstractmethod
+    def learning(cls, class_names: Sequence[str], data: Samples, how: Learning) -> Self:
+        """The task for training on a set, with settings that `check` lets pass."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The task that `to_dict` wrote. Raises KeyError, TypeError or ValueError for what it did not write."""
+        return cls(values["class_names"])
 
     @property
     def num_outputs(self) -> int:
         """Outputs that the network needs."""
         return len(self.class_names)
 
+    @classmethod
+    @abstractmethod
+    def check(cls, preprocess: Preprocess, augment: Augment, how: Learning) -> None:
+        """Raise UsageError for settings that this task cannot be learnt with."""
+
     @abstractmethod
     def encode(self, targets: Tensor) -> Tensor:
         """Targets as the data holds them -> as the loss takes them."""
 
+    def resized(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
+        """Targets of images that were brought to (H, W) pixels."""
+        return targets
+
+    def vary(self, images: Tensor, targets: Tensor, settings: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Random changes for training: pixels (B, C, H, W) in 0 to 1 and targets -> the same, targets encoded."""
+        return mix(augment(images, settings, draws), self.encode(targets), settings, draws)
+
     @abstractmethod
     def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """A scalar to minimise, the mean over the batch."""
+
+    def loss_of_each(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        """The loss of each image on its own (B,)."""
+        pairs = zip(outputs.split(1), encoded.split(1), strict=True)
+        return torch.stack([self.loss(one, target) for one, target in pairs])
 
     def loss_of_exits(self, answers: Sequence[Tensor], encoded: Tensor) -> Tensor:
         """The mean loss over a network's exits (arXiv 1703.09844, section 4)."""
@@ -48,14 +124,90 @@ class Task(ABC):
     def imitate(self, outputs: Tensor, truth: Tensor, temperature: float) -> Tensor:
         """How far outputs are from a teacher's: a scalar to minimise, the mean over the batch."""
 
+    @property
     @abstractmethod
-    def decode(self, outputs: Tensor, ids: Sequence[str]) -> Results:
-        """Outputs of a network -> results for people."""
+    def condensed(self) -> int:
+        """F, the numbers that `condense` leaves of an image."""
 
     @abstractmethod
-    def evaluate(self, results: Results, targets: npt.NDArray[np.int64]) -> Evaluation:
-        """Results and truths -> figures."""
+    def condense(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What a validation keeps of a batch: a row of F numbers for each image (B, F), which processes can share."""
+
+    @abstractmethod
+    def judge(self, condensed: Tensor, targets: Tensor) -> tuple[float, float]:
+        """(the task's metric, loss) from the rows of a whole set (N, F) and its class indices (N,)."""
+
+    @abstractmethod
+    def decode(self, outputs: Tensor, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Results:
+        """Outputs of a network -> results for people.
+
+        Args:
+            outputs: of B images.
+            ids: of the images.
+            frames: where each image lies in the network's input; None gives answers in the input's own pixels.
+        """
+
+    def truths(self, data: Samples, indices: Tensor) -> Any:
+        """What results about some samples of a set are compared with."""
+        return data.targets[indices].numpy()
+
+    @abstractmethod
+    def evaluate(self, results: Any, targets: Any) -> Evaluation:
+        """Results and truths -> figures that are cheap enough for every epoch."""
+
+    def details(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Figures that cost more or are long, asked for once: plain values for metrics.json."""
+        return {}
+
+    def right(self, evaluation: Evaluation) -> npt.NDArray[np.bool_]:
+        """Which answers are right (N,). Raises UsageError where an answer is not simply right or wrong."""
+        raise UsageError("this is for answers that are right or wrong", why=f"the model's task is {self.name}")
+
+    def calibrated(self, evaluation: Evaluation) -> tuple[Self, dict[str, Any]]:
+        """The same task, its probabilities fitted to how often answers are right, and figures before and after.
+
+        Raises UsageError where there is nothing to fit, DataError for answers that cannot be fitted.
+        """
+        raise UsageError("--calibrate is for classification", why=f"the model's task is {self.name}")
+
+    def abstaining(self, evaluation: Evaluation, below: float) -> dict[str, Any]:
+        """What is left when answers less sure than `below` are withheld. Raises UsageError where none can be."""
+        raise UsageError("--abstain-below is for classification", why=f"the model's task is {self.name}")
+
+    @abstractmethod
+    def headline(self, metrics: dict[str, Any]) -> str:
+        """The figures that matter most, in one line."""
+
+    @abstractmethod
+    def summary(self, figures: dict[str, Any]) -> dict[str, str]:
+        """The figures that a bundle keeps, in words, by column of the card's table."""
+
+    @abstractmethod
+    def tables(self, metrics: dict[str, Any]) -> list[Table]:
+        """The figures of an evaluation for the screen."""
+
+    @abstractmethod
+    def rows(self, evaluation: Evaluation) -> list[dict[str, Any]]:
+        """A row of plain values for each image, with its id: the file of predictions."""
+
+    @abstractmethod
+    def examples(self, evaluation: Evaluation, most: int) -> list[int]:
+        """The images worth showing, the worst answers first."""
+
+    def pictures(self, image: Image, evaluation: Evaluation, index: int) -> list[Picture]:
+        """An image (C, H, W) of a set and what was answered about it, to look at."""
+        return [("image", image)]
+
+    def per_class(self, outputs: Tensor) -> Tensor:
+        """How much outputs speak for each class, over a whole image: (B, K). What explanations explain."""
+        return outputs
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for config.json."""
         return {"name": self.name, "class_names": list(self.class_names)}
+
+
+def class_weights(counts: Sequence[int]) -> list[float]:
+    """A factor of the loss for each class, by its rarity in counts (K,); the mean over all that was counted is one."""
+    present = np.maximum(1, np.asarray(counts))
+    return [round(float(sum(counts) / (len(counts) * n)), 6) for n in present]

@@ -80,7 +80,7 @@ class Clock:
 
         `position` is a place in the epoch's order, in place of the present one.
         """
-        count, sizes = len(self.plan.train), self.plan.sizes
+        count, sizes = state.length or len(self.plan.train), self.plan.sizes
         batch = sizes.moments[0].batch if len(sizes.moments) == 1 and not sizes.finish else 1
         usable = max(count // batch * batch, min(count, batch))
         by_epochs = (state.epoch + (state.position if position is None else position) / usable) / self.plan.epochs

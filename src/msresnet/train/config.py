@@ -25,9 +25,10 @@ class RunOptions:
     """A set of settings with a name and a measured score, see `msresnet train --recipe list`; other settings given
     here replace its own."""
     data: str = "digits"
-    """digits (embedded), mnist, a folder of class folders, a folder with train/ and val/ or test/, a .csv of paths and
-    labels or of pixels, COCO's JSON (one image a box), IDX files, a folder that `msresnet data pack` wrote, hf:name, or
-    wds:shards-{000..099}.tar."""
+    """digits (embedded), scaled-digits and binary-digits (made of them), mnist, a folder of class folders, a folder
+    with train/ and val/ or test/, a .csv of paths and labels or of pixels, images/ and masks/ (a class for each pixel),
+    a .csv of images and masks, COCO's JSON (one image a box), IDX files, a folder that
+    `msresnet data pack` wrote, hf:name, or wds:shards-{000..099}.tar."""
     model: str = "auto"
     """A name from `msresnet models`. Default: msresnet_micro for images up to 32 pixels (on a GPU, for grey ones),
     else msresnet18."""
@@ -83,14 +84,19 @@ class ScheduleOptions:
 class LearningOptions:
     """What is learnt beyond the labels as they are."""
 
-    label_smoothing: float = 0.05
-    """Probability spread over all classes in the targets."""
+    label_smoothing: float | None = None
+    """Probability spread over all classes in the targets. Default: 0.05, of masks 0."""
     drop_rate: float = 0.0
     """Dropout before the classifier."""
     drop_path_rate: float = 0.0
     """Stochastic depth of the last block."""
     balance: Literal["none", "sample", "loss"] = "none"
     """For classes of different size: draw all classes equally often, or weigh the loss by their rarity."""
+    skip_easy: float = 0.0
+    """Leave out this share of the images that are well known already (whose loss was below the mean), others in each
+    epoch; the first epoch and the last tenth of the training learn from all. Epochs take less time: have more."""
+    dice: float = 0.0
+    """Of masks: share of the Dice loss, which weighs small classes like large ones; the rest is cross-entropy."""
     teacher: str | None = None
     """A trained model (a run, a bundle, hf:user/repo) whose answers are learnt beside the labels."""
     teacher_share: float = 0.5
@@ -133,6 +139,10 @@ class AugmentOptions:
     """Largest slant, as a share of the side."""
     policy: float | None = None
     """Strength, 0 to 1, of two random changes of colour, contrast, sharpness or form for each image."""
+    shade: float | None = None
+    """Most of the light, 0 to 1, that may be missing on one side of an image: for uneven illumination."""
+    noise: float | None = None
+    """Largest standard deviation of noise, as a share of white."""
     erase: float | None = None
     """Probability of blanking a rectangle."""
     mixup: float | None = None
@@ -215,6 +225,12 @@ class TrainConfig(
                 "--optimizer muon",
                 "muon needs whole matrices: adamw, sgd",
             ),
+            (
+                self.skip_easy > 0 and self.balance == "sample",
+                "--skip-easy",
+                "--balance sample draws images of its own",
+                "--balance loss",
+            ),
             (self.devices is not None and self.device != "auto", "--devices", "--device", "leave --device out"),
         ]
 
@@ -232,7 +248,7 @@ def seconds(text: str) -> float:
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-AUGMENTATIONS = ("flip", "shift", "rotate", "scale", "shear", "policy", "erase", "mixup", "cutmix")
+AUGMENTATIONS = ("flip", "shift", "rotate", "scale", "shear", "policy", "shade", "noise", "erase", "mixup", "cutmix")
 _BIG = 10**9
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("epochs", 1, _BIG),
@@ -247,6 +263,8 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("validate_every", 1, _BIG),
     ("layer_decay", 1e-6, 1.0001),
     ("freeze", 0, 100),
+    ("skip_easy", 0, 1),
+    ("dice", 0, 1.0001),
     ("teacher_share", 0, 1.0001),
     ("temperature", 1e-3, 1e3),
     ("finish", 0, 1),
@@ -259,6 +277,8 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("scale", 0, 10),
     ("shear", 0, 1.0001),
     ("policy", 0, 1.0001),
+    ("shade", 0, 1.0001),
+    ("noise", 0, 1.0001),
     ("erase", 0, 1.0001),
     ("mixup", 0, _BIG),
     ("cutmix", 0, _BIG),

@@ -22,7 +22,7 @@ from msresnet.data.splits import Splits, open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.files import disk_errors, read_yaml, sweep, write_json, write_text
 from msresnet.models.cost import count_macs
-from msresnet.models.factory import create_classifier
+from msresnet.models.factory import create_network
 from msresnet.runtime import StopRequest, environment, stop_on_signals
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
 from msresnet.train.config import TrainConfig
@@ -236,7 +236,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _bundle(plan: Plan, trainer: Trainer) -> Bundle:
-    model = create_classifier(plan.model, **plan.arguments)
+    model = create_network(plan.task.head, plan.model, **plan.arguments)
     model.load_state_dict(trainer.best)
     bundle = Bundle(model.eval(), plan.model, plan.arguments, plan.task, plan.preprocess)
     return bundle if plan.licence is None else replace(bundle, licence=plan.licence)

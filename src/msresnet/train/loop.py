@@ -14,7 +14,7 @@ import shlex
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msresnet.data.augment import Augment, augment, mix
+from msresnet.data.augment import Augment
 from msresnet.data.draws import Draws, part
 from msresnet.data.loaders import Samples
-from msresnet.data.order import balanced_order, epoch_order, mix_seed
+from msresnet.data.order import mix_seed
 from msresnet.data.sample import Batch
 from msresnet.errors import DivergedError, Interrupted, ModelError
 from msresnet.models.base import ImageModel
-from msresnet.models.factory import create_classifier
+from msresnet.models.factory import create_network
 from msresnet.nn.synchronised import synchronise
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import checkpoints, prefixed, save_checkpoint, section
@@ -50,6 +50,7 @@ from msresnet.train.optimiser import (
 from msresnet.train.plan import Plan
 from msresnet.train.processes import Processes
 from msresnet.train.scoring import score
+from msresnet.train.selection import Selection
 from msresnet.train.sharding import load_whole, shard, whole, whole_state
 from msresnet.train.sizes import Moment
 from msresnet.train.state import State, Step
@@ -84,6 +85,7 @@ class Trainer:
         self.model = self._wrapped()
         self.learning = self._learning()
         self.objective = self._objective()
+        self.selection = Selection(plan.train.targets, plan.config)
         self.best: dict[str, Tensor] = _copied(self.viewer)
         self.clock = Clock(plan, self.processes, stop)
 
@@ -93,7 +95,7 @@ class Trainer:
         # What is continued has its weights in the checkpoint.
         continued = plan.config.resume and self.folder is not None and bool(checkpoints(self.folder))
         weights = False if continued else plan.pretrained
-        model = create_classifier(plan.model, pretrained=weights, **plan.arguments)
+        model = create_network(plan.task.head, plan.model, pretrained=weights, **plan.arguments)
         if plan.sync_bn:
             synchronise(model)
         still = freeze(model, plan.config.freeze) if plan.config.freeze else []
@@ -118,8 +120,7 @@ class Trainer:
         plan = self.plan
         if plan.config.teacher is None:
             return Objective(plan.task, plan.preprocess)
-        names, channels = plan.task.class_names, plan.preprocess.channels
-        teacher = open_teacher(plan.config.teacher, names, channels, self.processes.device)
+        teacher = open_teacher(plan.config.teacher, plan.task, plan.preprocess.channels, self.processes.device)
         return Objective(plan.task, plan.preprocess, teacher, plan.config.teacher_share, plan.config.temperature)
 
     @cached_property
@@ -159,7 +160,7 @@ class Trainer:
             state.position += step.count
             state.step += 1
             self.clock.stepped(state)
-            left = (len(plan.train) - state.position) // step.moment.batch
+            left = (state.length - state.position) // step.moment.batch
             self.observer.step(state.epoch, state.step, state.step + left, loss)
             self._stop_if_asked()
 
@@ -171,7 +172,9 @@ class Trainer:
     def _parts(self, steps: deque[Step]) -> Iterator[Tensor]:
         """Indices of this process's images for each step of the epoch that is left; the steps go into `steps`."""
         plan, state = self.plan, self.state
-        order, began = self._order(), self.progress
+        began = self.progress
+        order = self.selection.order(state.epoch, began, begun=state.position > 0)
+        state.length = len(order)
         position, number = state.position, state.step
         while True:
             draw = mix_seed(plan.config.seed, state.epoch, number, 1) / 2**63
@@ -195,12 +198,6 @@ class Trainer:
             mine = slice(0, 2)
         return Step(moment, count, mine.start, weight), indices[mine]
 
-    def _order(self) -> Tensor:
-        seed, epoch = self.plan.config.seed, self.state.epoch
-        if self.plan.config.balance == "sample":
-            return balanced_order(self.plan.train.targets, seed, epoch)
-        return epoch_order(len(self.plan.train), seed, epoch)
-
     def train_step(self, batch: Batch, step: Step) -> float:
         """One step of the optimiser; returns the loss. Raises DivergedError, before any weight is touched."""
         set_pace(self.optimizer, self.state.lr, self._pace())
@@ -222,6 +219,8 @@ class Trainer:
         with self.processes.accelerator.autocast():
             answers = self.model(given, exits=True)
         loss = self.objective(answers, images, targets) * step.weight
+        if self.plan.config.skip_easy:
+            self.selection.learnt(batch.indices, self.objective.of_each(answers, targets))
         for parameter in self.learning:
             parameter.grad = None
         self.processes.accelerator.backward(loss)
@@ -247,13 +246,11 @@ class Trainer:
         images = batch.images.float().div_(255)
         if images.shape[-2:] != step.moment.size:
             images = F.interpolate(images, step.moment.size, mode="bilinear", antialias=True)
-        targets = plan.task.encode(batch.targets)
-        if state.finishing:
-            return images, targets
-        draws = Draws(seed, step.count, step.first)
-        images = augment(images, plan.augment, draws)
-        mixed = self.progress < plan.config.mix_until
-        return mix(images, targets, plan.augment if mixed else Augment(), draws)
+        targets = plan.task.resized(batch.targets, step.moment.size)
+        changes = Augment() if state.finishing else plan.augment
+        if self.progress >= plan.config.mix_until:
+            changes = replace(changes, mixup=0.0, cutmix=0.0)
+        return plan.task.vary(images, targets, changes, Draws(seed, step.count, step.first))
 
     def _seed_layers(self, seed: int) -> None:
         """Decide dropout and stochastic depth. torch.manual_seed would cost half a millisecond where no GPU is."""
@@ -381,6 +378,7 @@ class Trainer:
         tensors |= prefixed(optimizer_tensors(self.optimizer), "optimizer")
         if self.average is not None:
             tensors |= prefixed(whole_state(self.average.state), "average")
+        tensors |= prefixed(self.selection.tensors(), "selection")
         state = asdict(self.state) | {"data": self.fingerprint}
         self.processes.by_first(lambda: save_checkpoint(folder, tensors, state))
 
@@ -395,6 +393,7 @@ class Trainer:
             if not moments:
                 raise ValueError("it lacks the optimiser's state")
             load_optimizer_tensors(self.optimizer, moments)
+            self.selection.load(section(tensors, "selection"))
             if self.average is not None:
                 self.average.load(section(tensors, "average"))
                 self.average.steps = int(state["averaged_steps"])

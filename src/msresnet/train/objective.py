@@ -45,6 +45,11 @@ class Objective:
         imitated = torch.stack([self.task.imitate(outputs, truth, self.temperature) for outputs in answers]).mean()
         return (1 - self.share) * loss + self.share * imitated
 
+    @torch.no_grad()
+    def of_each(self, answers: Sequence[Tensor], encoded: Tensor) -> Tensor:
+        """The task's loss of each image (B,), by the last exit's answer."""
+        return self.task.loss_of_each(answers[-1].detach(), encoded)
+
 
 class Teacher:
     """A trained network that sees what the student sees, changes and mixtures included (arXiv 2106.05237).
@@ -75,14 +80,20 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Pixels (B, C, H, W) in 0 to 1 -> outputs (B, K) in the student's order."""
+        """Pixels (B, C, H, W) in 0 to 1 -> outputs (B, K), or (B, K, H, W), in the student's order."""
+        size = images.shape[-2:]
         if images.shape[-2:] != self.preprocess.size:
             images = F.interpolate(images, self.preprocess.size, mode="bilinear", antialias=True)
         given = self.preprocess.normalise(images).contiguous(memory_format=torch.channels_last)
         outputs: Tensor = self.model(given)
+        if outputs.ndim > 2 and outputs.shape[-2:] != size:
+            outputs = F.interpolate(outputs, size, mode="bilinear", align_corners=False)
         return outputs[:, self.order]
 
 
-def open_teacher(place: str, names: Sequence[str], channels: int, device: torch.device) -> Teacher:
-    """The teacher in a run's folder, a bundle, or hf:user/repo. Raises ModelError, UsageError."""
-    return Teacher(load_bundle(place), names, channels, device)
+def open_teacher(place: str, task: Task, channels: int, device: torch.device) -> Teacher:
+    """The teacher for a task, in a run's folder, a bundle, or hf:user/repo. Raises ModelError, UsageError."""
+    bundle = load_bundle(place)
+    if bundle.task.name != task.name:
+        raise UsageError(f"the teacher's task is {bundle.task.name}", why=f"the data is for {task.name}")
+    return Teacher(bundle, task.class_names, channels, device)

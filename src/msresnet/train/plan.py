@@ -21,13 +21,13 @@ from msresnet.data.splits import Splits
 from msresnet.errors import DataError, UsageError
 from msresnet.files import plain_yaml
 from msresnet.models.base import ImageModel
-from msresnet.models.factory import MODELS, create_classifier
+from msresnet.models.factory import MODELS, create_network
 from msresnet.models.pretrained import weights_licence
 from msresnet.nn.operators import MultiScaleConv2d
 from msresnet.nn.stems import stem_for
 from msresnet.runtime import Precision, choose_device, choose_precision
-from msresnet.tasks.base import Task
-from msresnet.tasks.classification import ClassificationTask
+from msresnet.tasks.base import Learning, Task
+from msresnet.tasks.known import TASKS
 from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
 from msresnet.train.processes import by_first, world_size
@@ -110,16 +110,20 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     if config.patience is not None and splits.val is None:
         why = "patience waits for a better validation score"
         raise UsageError("--patience, but there is no validation set", why=why, hint="--val-fraction 0.1 or --val-data")
+    if config.skip_easy and world_size() > 1:
+        why = "each process knows the losses of its own images alone"
+        raise UsageError("--skip-easy, but there are several processes", why=why, hint="leave it out")
     device, why_device = choose_device(device_name(config))
     precision, why_precision = choose_precision(config.precision, device)
     notes = [*splits.notes, f"device {device}: {why_device}"]
     preprocess, reasons = _preprocess(config, splits)
+    kind = TASKS[splits.train.task]
+    how = Learning(config.label_smoothing, config.balance == "loss", config.balance == "sample", config.dice)
+    kind.check(preprocess, _augment(config, preprocess)[0], how)
     model = _model(config, preprocess, device, notes)
     arguments = _arguments(config, preprocess, len(splits.classes))
     with torch.device("meta"):  # an impossible network is refused before the data is read; no memory is taken
-        network = create_classifier(model, **arguments)
-    if network.global_pool.kind == "":
-        raise UsageError("--model-args global_pool=''", why="a classifier is trained on a pooled vector", hint="avg")
+        network = create_network(kind.head, model, **arguments)
     parameters = sum(p.numel() for p in network.parameters())
     shown = {moment.size for moment in plan_sizes(config, preprocess.size, 2).moments} | {preprocess.size}
     # Any size that the network cannot take is refused here.
@@ -148,8 +152,7 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     notes += [f"preprocess: {preprocess.describe()}", f"augment: {why_augment}"]
     limit = seconds(config.time_limit) if config.time_limit is not None else math.inf
     epochs = config.epochs or (math.inf if config.time_limit is not None else DEFAULT_EPOCHS)
-    weights = _class_weights(sets["train"].targets, len(splits.classes)) if config.balance == "loss" else None
-    task = ClassificationTask(splits.classes, config.label_smoothing, weights)
+    task = kind.learning(splits.classes, sets["train"], how)
     batch = DEFAULT_BATCH if config.batch_size == "auto" else config.batch_size
     plan = Plan(
         config=config, task=task, model=model, arguments=arguments, preprocess=preprocess, sets=sets, device=device,
@@ -201,12 +204,6 @@ def closing_notes(plan: Plan) -> list[str]:
         statistics = "together" if plan.sync_bn else "each for itself"
         notes.append(f"{world} processes, about {plan.batch / world:.0f} images of a step in each; BN {statistics}")
     return notes
-
-
-def _class_weights(targets: Tensor, classes: int) -> list[float]:
-    """A factor of the loss for each class, by its rarity; the mean over all samples is one."""
-    counts = torch.bincount(targets, minlength=classes).clamp_min(1)
-    return [round(len(targets) / (classes * n), 6) for n in counts.tolist()]
 
 
 def device_name(config: TrainConfig) -> str:

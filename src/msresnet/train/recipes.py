@@ -79,3 +79,24 @@ def mnist_best() -> Settings:
         "size_batches": (128, 128),
         "val_fraction": 0.0,
     }
+
+
+@recipe
+def binarise() -> Settings:
+    """Foreground from background in bad light: `msresnet train --recipe binarise --data binary-digits`.
+
+    MEASURED
+    """
+    return {
+        "epochs": 12,
+        "batch_size": 32,
+        "optimizer": "muon",
+        "lr": 0.02,
+        "ema": 0.99,
+        "shift": 0.08,
+        "rotate": 0.0,
+        "scale": 0.0,
+        "noise": 0.25,
+        "shade": 0.9,
+        "val_fraction": 0.0,
+    }

@@ -25,16 +25,14 @@ def score(
     """
     model.eval()
     parts = torch.arange(processes.rank, len(data), processes.world).split(EVALUATION_BATCH)
-    outputs, read = [torch.empty(0, plan.task.num_outputs, device=processes.device)], [torch.empty(0)]
+    rows, read = [torch.empty(0, plan.task.condensed, device=processes.device)], [torch.empty(0)]
     with processes.accelerator.autocast():
         for part, batch in zip(parts, data.batches(parts, processes.device), strict=True):
             check()
             images = plan.preprocess.tensor(batch.images).contiguous(memory_format=torch.channels_last)
-            outputs.append(model(images).float())
+            rows.append(plan.task.condense(model(images).float(), batch.targets))
             read.append((batch.indices == part).float())
-    answers = processes.gather(torch.cat(outputs), len(data))
+    answers = processes.gather(torch.cat(rows), len(data))
     # What could not be read has another image in its place, which must not count twice.
     kept = processes.gather(torch.cat(read).to(answers.device), len(data)).nonzero()[:, 0]
-    results = plan.task.decode(answers[kept], [data.ids[i] for i in kept.tolist()])
-    metrics = plan.task.evaluate(results, data.targets[kept.cpu()].numpy()).metrics
-    return metrics[plan.task.metric], metrics["loss"]
+    return plan.task.judge(answers[kept], data.targets[kept.cpu()])

@@ -17,6 +17,8 @@ class State:
     """Steps taken in this epoch."""
     position: int = 0
     """Samples of this epoch's order that were used."""
+    length: int = 0
+    """Samples in this epoch's order; 0 before the first."""
     elapsed: float = 0.0
     """Seconds of training so far, over all continuations."""
     loss_sum: float = 0.0

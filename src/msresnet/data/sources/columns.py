@@ -14,6 +14,7 @@ PATHS = frozenset(
     ("path", "file", "filename", "filepath", "image", "imagepath", "imagefile", "imagename", "img", "imgpath")
 )
 LABELS = frozenset(("label", "labels", "class", "classname", "classid", "category", "target"))
+MASKS = frozenset(("mask", "masks", "maskpath", "maskfile", "annotation", "segmentation"))
 SPLITS = frozenset(("split", "set", "subset", "partition"))
 
 MOST_CLASS = 1_000_000

@@ -7,7 +7,7 @@ Formats: POSIX.1-2017, `pax` (ustar and pax), and GNU tar's manual (its long nam
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,9 @@ _EMPTY = (b"1", b"2", b"3", b"4", b"5", b"6")
 """Links, devices, folders, pipes: whatever size their headers give, no content follows."""
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 """How gzip, bzip2, xz and zstandard files begin."""
+
+Reader = Callable[[int, int], bytes]
+"""Up to so many bytes, from a place on."""
 
 
 class Member(NamedTuple):
@@ -45,7 +48,7 @@ def members(path: Path) -> Iterator[Member]:
     except OSError as error:
         raise DataError("cannot open the file", where=printable(path), why=error.strerror or "") from error
     try:
-        yield from _members(handle, os.fstat(handle).st_size, path)
+        yield from walk(lambda size, place: os.pread(handle, size, place), os.fstat(handle).st_size, path)
     except OSError as error:
         raise DataError("cannot read the file", where=printable(path), why=error.strerror or "") from error
     finally:
@@ -67,35 +70,46 @@ def read_at(path: Path, start: int, size: int) -> bytes:
     return data
 
 
-def _members(handle: int, total: int, path: Path) -> Iterator[Member]:
-    head = os.pread(handle, BLOCK, 0)
+def walk(read: Reader, total: int | None, path: Path) -> Iterator[Member]:
+    """The members of what `read` gives, in order; it is never asked for what lies two blocks before the last place.
+
+    Args:
+        read: up to so many bytes from a place on.
+        total: bytes that there are; None where that is not known.
+        path: for messages.
+
+    Raises DataError.
+    """
+    head = read(BLOCK, 0)
     refuse_pointer(head, printable(path))
     if head.startswith(_PACKED):
         raise _bad(path, 0, "it is compressed", "decompress it: members are read where they lie")
     place, name, size = 0, "", -1  # name and size: what a header before says of the next member
-    while place + BLOCK <= total:
-        blocks = os.pread(handle, 2 * BLOCK, place)
+    while total is None or place + BLOCK <= total:
+        blocks = read(2 * BLOCK, place)
         block = blocks[:BLOCK]
+        if len(block) < BLOCK:
+            raise _bad(path, place, "it ends within a header")
         if not block.strip(b"\0"):
             return  # the end is an empty block
         kind, start = block[156:157], place + BLOCK
         described = kind in (_PAX, _PAX_ALL, _LONG_NAME, _LONG_LINK)
         length = _length(block, place, path) if size < 0 or described else size
         length = 0 if kind in _EMPTY else length
-        if start + length > total:
+        if total is not None and start + length > total:
             raise _bad(path, start, f"a member of {length:,} bytes goes beyond the end of the file")
         place = start + -(-length // BLOCK) * BLOCK
         if kind == _LONG_NAME:
-            name = _text(_extra(handle, start, length, path).split(b"\0", 1)[0])
+            name = _text(_extra(read, start, length, path).split(b"\0", 1)[0])
         elif kind == _PAX:
-            said = _pax(_extra(handle, start, length, path), start, path)
+            said = _pax(_extra(read, start, length, path), start, path)
             name, size = _text(said.get(b"path", b"")) or name, _number(said.get(b"size", b"-1"), start, path)
         elif kind == _SPARSE:
             raise _bad(path, start, "it holds a sparse file", "pack it again, without --sparse")
         elif not described:
             yield Member(name or _name(block), start, length, kind in _PLAIN, blocks[BLOCK : BLOCK + length])
             name, size = "", -1
-    if place < total:
+    if total is not None and place < total:
         raise _bad(path, place, "it ends within a header")
 
 
@@ -126,10 +140,10 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _extra(handle: int, start: int, size: int, path: Path) -> bytes:
+def _extra(read: Reader, start: int, size: int, path: Path) -> bytes:
     if size > MOST_EXTRA:
         raise _bad(path, start, f"a description of a member has {size:,} bytes, the limit is {MOST_EXTRA:,}")
-    return os.pread(handle, size, start)
+    return read(size, start)
 
 
 def _pax(data: bytes, start: int, path: Path) -> dict[bytes, bytes]:

@@ -1,0 +1,169 @@
+"""Where `predict` puts its answers as they come: standard output in one of the formats, or one file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from msresnet.data.decode import printable
+from msresnet.data.sample import Image
+from msresnet.errors import DataError
+from msresnet.files import PART, check_output, disk_errors, make_folder, write_atomic
+from msresnet.infer.answers import KINDS, Answers, Row, csv_cells, unreadable
+from msresnet.infer.config import PredictConfig
+from msresnet.report.annotate import Gallery
+from msresnet.results import DIGITS, Results
+
+
+class Writer:
+    """Rows, and pictures beside them.
+
+    Args:
+        rows: where rows go.
+        gallery: where pictures go, if they are wanted.
+    """
+
+    def __init__(self, rows: Rows, gallery: Gallery | None) -> None:
+        self.rows, self.gallery = rows, gallery
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put out some answers."""
+        self.rows.add(rows)
+
+    def unreadable(self, errors: Sequence[DataError]) -> None:
+        """Note what could not be read, where it belongs among the answers."""
+        self.rows.unreadable(errors)
+
+    def show(self, results: Results, previews: Sequence[Image | None]) -> None:
+        """Save the pictures of some answers."""
+        if self.gallery is not None:
+            self.gallery.add(results, previews)
+
+
+class Rows(ABC):
+    """Answers that are put out as they come."""
+
+    @abstractmethod
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put out some."""
+
+    def unreadable(self, errors: Sequence[DataError]) -> None:  # noqa: B027 - on a screen they stand among the errors
+        """Note what could not be read."""
+
+    def close(self) -> None:  # noqa: B027 - most have nothing left
+        """Put out what is left."""
+
+
+class Table(Rows):
+    """A line for a person."""
+
+    def __init__(self, top: int) -> None:
+        self.top = top
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put out some."""
+        for row in rows:
+            print(self._masked(row) if "shares" in row else self._line(row))
+
+    def _line(self, row: Row) -> str:
+        others = ", ".join(f"{t['label']} {t['probability']:.{DIGITS}f}" for t in row["top"][1 : min(3, self.top)])
+        answer = f"{printable(row['id'])}: {row['label']} {row['probability']:.{DIGITS}f}"
+        left = f"  at exit {row['exit']}" if "exit" in row else ""
+        return answer + (f"  ({others})" if others else "") + left
+
+    def _masked(self, row: Row) -> str:
+        shares = ", ".join(f"{item['label']} {100 * item['share']:.1f} %" for item in row["shares"])
+        return f"{printable(row['id'])}: {row['height']}x{row['width']}, {shares}"
+
+
+class JsonLines(Rows):
+    """An object a line."""
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put out some."""
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=True))
+
+
+class Json(Rows):
+    """One array, which is begun at once and closed in the end, whatever happens."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put out some."""
+        for row in rows:
+            print("," if self.begun else "[", end="\n")
+            print(textwrap.indent(json.dumps(row, indent=2, ensure_ascii=True), "  "), end="")
+            self.begun = True
+
+    def close(self) -> None:
+        """Close the array."""
+        print("\n]" if self.begun else "[]")
+
+
+class Csv(Rows):
+    """A header, then a row for each."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names, self.writer = names, csv.writer(sys.stdout, lineterminator="\n")
+        self.writer.writerow(["id", *names])
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put out some."""
+        self.writer.writerows(csv_cells(row, self.names) for row in rows)
+
+
+class File(Rows):
+    """A file, with the errors among the answers."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put out some."""
+        self.answers.add(rows)
+
+    def unreadable(self, errors: Sequence[DataError]) -> None:
+        """A row for each."""
+        self.answers.add([unreadable(error.where, error) for error in errors])
+
+
+@contextmanager
+def open_writer(config: PredictConfig, names: Sequence[str]) -> Iterator[Writer]:
+    """Where answers with these columns are to go. A file appears when it is whole. Raises UsageError, ResourceError."""
+    gallery = None if config.save_images is None else Gallery(Path(config.save_images))
+    if config.place == "file":
+        with _file(Path(config.output or ""), config, names) as rows:
+            yield Writer(rows, gallery)
+        return
+    kinds = {"json": Json, "jsonl": JsonLines}
+    form = config.format or "table"
+    rows = kinds[form]() if form in kinds else Csv(names) if form == "csv" else Table(config.top)
+    with closing(rows):
+        yield Writer(rows, gallery)
+
+
+@contextmanager
+def _file(path: Path, config: PredictConfig, names: Sequence[str]) -> Iterator[Rows]:
+    check_output(path, folder=False)
+    make_folder(path.parent)
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    try:
+        with disk_errors(path), closing(KINDS[config.form](part, names)) as answers:
+            yield File(answers)
+        write_atomic(path, lambda empty: _move(part, empty))
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _move(part: Path, place: Path) -> None:
+    part.replace(place)

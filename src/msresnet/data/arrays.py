@@ -1,0 +1,63 @@
+"""Arrays of any numbers as images: (N, H, W), (N, H, W, C), (N, C, H, W) or flat rows (N, pixels), to uint8.
+
+How numbers become pixels is settled by what a model was trained on: after arrays that are not uint8, the range found in
+them is black to white; after bytes or files, uint8 is 0 to 255 and any other kind of number is a share of 1.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from msresnet.data.preprocess import to_uint8
+from msresnet.data.sample import Image
+from msresnet.errors import DataError
+
+FLAT = 2
+Array = npt.NDArray[Any]
+Range = tuple[float, float] | None
+
+
+def value_range_of(dense: Array) -> Range:
+    """(lowest, highest) value that is black and white: 0 to 1 for shares, 0 to 255, else as found; None for bytes."""
+    if dense.dtype == np.uint8:
+        return None
+    low, high = float(dense.min()), float(dense.max())
+    if low >= 0 and high <= 1:
+        return 0.0, 1.0
+    bytes_too = low >= 0 and 100 < high <= 255 and bool((dense == np.rint(dense)).all())
+    return (0.0, 255.0) if bytes_too else (low, high)
+
+
+def pixels_of(dense: Array, value_range: Range) -> Image:
+    """Arrays as uint8 (N, C, H, W). Raises DataError for numbers that cannot be meant after training on bytes."""
+    if value_range is None and dense.dtype != np.uint8:
+        low, high = dense.min(), dense.max()
+        if low < 0 or high > 1:
+            raise DataError(
+                f"the {'smallest' if low < 0 else 'largest'} value is {low if low < 0 else high:g}",
+                why=f"after training on bytes, uint8 is 0 to 255, and {dense.dtype} is 0 to 1",
+                hint="X.astype('uint8'), or X / 255",
+            )
+    return to_uint8(as_images(dense), value_range or (0.0, 1.0))
+
+
+def as_images(dense: Array) -> Array:
+    """(N, pixels), (N, H, W), (N, H, W, C) or (N, C, H, W) -> (N, C, H, W). Raises DataError for other shapes."""
+    if dense.ndim == FLAT:
+        side = isqrt(dense.shape[1])
+        # Rows that make no square are lines of pixels.
+        shape = (1, side, side) if side * side == dense.shape[1] else (1, 1, dense.shape[1])
+        return dense.reshape(len(dense), *shape)
+    if dense.ndim == 3:
+        return dense[:, None]
+    if dense.ndim == 4 and dense.shape[1] in (1, 3) and dense.shape[3] not in (1, 3):
+        return dense
+    if dense.ndim == 4 and dense.shape[3] in (1, 3):
+        return np.ascontiguousarray(dense.transpose(0, 3, 1, 2))
+    raise DataError(
+        f"arrays of shape {dense.shape} are no images", why="(N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3"
+    )

@@ -1,0 +1,235 @@
+"""What the estimators of the Python door share: their arguments, what these mean to training, saving and asking."""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from copy import copy
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Self, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from msresnet.bundle import Bundle
+from msresnet.data.arrays import Range
+from msresnet.data.sample import Image
+from msresnet.data.splits import Splits, open_data, read_any
+from msresnet.errors import DataError, UsageError, nearest
+from msresnet.infer.config import TTA
+from msresnet.infer.config import budget as read_budget
+from msresnet.infer.evaluate import evaluate as measure
+from msresnet.infer.evaluate import prepare
+from msresnet.infer.inputs import expand
+from msresnet.infer.predictor import Predictor
+from msresnet.infer.stream import decode_all
+from msresnet.results import Evaluation, Results
+from msresnet.train.config import TrainConfig
+from msresnet.train.fit import fit as train
+
+ARGUMENTS = {
+    **{name: name for name in ("model", "epochs", "batch_size", "lr", "time_limit")},
+    "val_fraction": "validation_fraction",
+    "seed": "random_state",
+}
+"""Settings of `msresnet train` that are arguments of the constructor, by their name there."""
+ELSEWHERE = {
+    **dict.fromkeys(("data", "val_data"), "fit(X, y, validation_data=...) takes the data"),
+    "test_data": "evaluate(X, y) measures on other data",
+    **dict.fromkeys(("output", "exist_ok"), "save(folder) writes the model"),
+    "resume": "msresnet train --resume continues a run",
+}
+"""Settings of `msresnet train` that an estimator has no use for, and what does their work."""
+
+
+class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
+    """A model that is fitted to images.
+
+    Args:
+        model: a name from `list_models()`; 'auto' chooses by the images.
+        epochs: passes over the data; None is 20, or as many as `time_limit` allows.
+        batch_size: images in a step.
+        lr: highest learning rate; None chooses by optimiser and batch size.
+        time_limit: longest training time, such as '2m'.
+        validation_fraction: share of the data that chooses the model; 0 holds none out; None is 0.1, of large
+            sets about 5,000 images.
+        random_state: a seed, or a numpy RandomState to draw it from.
+        options: any other setting of `msresnet train`, such as {'optimizer': 'sgd', 'mixup': 0.2}.
+
+    Attributes:
+        bundle_: the trained model, as `save` writes it.
+        history_: one row for each epoch.
+    """
+
+    task: str
+    """What it is for, by the task's name."""
+    classes_: npt.NDArray[Any]
+    bundle_: Bundle
+    history_: list[dict[str, Any]]
+    _predictor: Predictor
+
+    def __init__(
+        self,
+        model: str = "auto",
+        *,
+        epochs: int | None = None,
+        batch_size: int = 128,
+        lr: float | None = None,
+        time_limit: str | None = None,
+        validation_fraction: float | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.time_limit = time_limit
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.options = options
+
+    def fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any = None,
+        *,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        validation_data: Any = None,
+    ) -> Self:
+        """Train on arrays, or on what `msresnet train --data` takes.
+
+        Args:
+            X: images as arrays, or a path or name as text.
+            y: what is to be learnt of each image; None with a path.
+            epochs, batch_size: for this call, in place of the constructor's.
+            validation_data: (X, y) beside arrays, a path beside a path; it chooses the model. None holds some of X out.
+
+        Raises UsageError and DataError (both ValueErrors); the model is then what it was before.
+        """
+        fresh = copy(self)
+        fresh._fit(X, y, epochs, batch_size, validation_data)
+        self.__dict__ = fresh.__dict__
+        return self
+
+    def _fit(self, X: Any, y: Any, epochs: int | None, batch_size: int | None, validation: Any) -> None:  # noqa: N803
+        config = self._config()
+        config = replace(
+            config,
+            epochs=config.epochs if epochs is None else epochs,
+            batch_size=config.batch_size if batch_size is None else batch_size,
+        )
+        if validation is not None and is_path(validation) != is_path(X):
+            raise UsageError("data and validation_data are a path and arrays", hint="give both in the same form")
+        value_range: Range = None
+        if is_path(X):
+            splits = open_data(str(X), replace(config, val_data=None if validation is None else str(validation)))
+            if splits.train.task != self.task:
+                what = f"the data is for {splits.train.task}, {type(self).__name__} for {self.task}"
+                raise UsageError(what, where=str(X), hint="Classifier for classes of images, Segmenter for masks")
+            labels, self.classes_ = None, np.array(splits.classes)
+        else:
+            splits, value_range = self._splits(X, y, validation, config)
+            labels = plain(self.classes_)
+        fitted = train(config, splits)
+        preprocess = replace(fitted.bundle.preprocess, value_range=value_range)
+        self.bundle_, self.history_ = replace(fitted.bundle, preprocess=preprocess, labels=labels), fitted.history
+        self._predictor = Predictor(self.bundle_, config.device)
+
+    @abstractmethod
+    def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
+        """The sets in arrays, and the range of values that all later images are measured by; sets `classes_`."""
+
+    def loaded_classes(self, bundle: Bundle) -> npt.NDArray[Any]:
+        """The labels of a model that was not fitted here: those that it was fitted with, else the classes' names."""
+        return np.array(bundle.task.class_names if bundle.labels is None else bundle.labels)
+
+    @abstractmethod
+    def _images(self, X: Any) -> list[Image]:  # noqa: N803
+        """Arrays to predict on, as uint8 (C, H, W)."""
+
+    def _measured(self, path: str, tta: TTA) -> Evaluation:
+        """What an evaluation on data at a path gives: of its test set, else the validation set, else all there is."""
+        config, predictor = self._config(), self._asked(None, tta)
+        found, _ = read_any(path, config)
+        name = next(split for split in ("test", "val", "train") if split in found)
+        return measure(predictor, prepare(self.bundle_, found[name], config), name)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the trained model as a bundle that every verb of `msresnet` takes."""
+        check_is_fitted(self, "bundle_")
+        return self.bundle_.save(Path(folder))
+
+    def _config(self) -> TrainConfig:
+        options = dict(self.options or {})
+        known = {f.name for f in fields(TrainConfig)} - ARGUMENTS.keys() - ELSEWHERE.keys()
+        for key, value in options.items():
+            if key in ARGUMENTS:
+                what = f"{key!r} is an argument of its own, no option"
+                raise UsageError(what, hint=f"{type(self).__name__}({ARGUMENTS[key]}={value!r})")
+            if key in ELSEWHERE:
+                raise UsageError(f"the option {key!r} has no meaning here", hint=ELSEWHERE[key])
+            if key not in known:
+                raise UsageError(f"unknown option {key!r}", hint=nearest(key, known) or ", ".join(sorted(known)))
+        options = {"workers": 0, "test_fraction": 0.0, **options}
+        return TrainConfig(
+            model=self.model,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            time_limit=self.time_limit,
+            val_fraction=self.validation_fraction,
+            seed=seed_of(self.random_state),
+            **options,
+        )
+
+    def _asked(self, budget: str | None, tta: TTA) -> Predictor:
+        """The model at work as a call wants it."""
+        if budget is None and tta == "none":
+            return self._predictor
+        limit = None if budget is None else read_budget(budget)
+        return Predictor(self.bundle_, self._config().device, budget=limit, tta=tta)
+
+    def _results(self, X: Any, predictor: Predictor) -> Results:  # noqa: N803
+        if not is_path(X):
+            images = self._images(X)
+            return predictor.predict(images, [f"array[{i}]" for i in range(len(images))])
+        pairs = list(decode_all(expand([str(X)], io.BytesIO()), self.bundle_.preprocess, 0))
+        for _, image in pairs:
+            if isinstance(image, DataError):
+                raise image
+        return predictor.predict([cast(Image, image) for _, image in pairs], [name for name, _ in pairs])
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from what scikit-learn takes as random_state."""
+    if isinstance(random_state, (int, np.integer)):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
+
+
+def is_path(X: Any) -> bool:  # noqa: N803
+    """Whether data is a path or a name, and no array."""
+    return isinstance(X, (str, Path))
+
+
+def plain(classes: npt.NDArray[Any]) -> list[Any] | None:
+    """Labels as JSON can hold them, or None for labels of another kind, which are known by their names."""
+    labels = [label.item() if isinstance(label, np.generic) else label for label in classes.tolist()]
+    return labels if all(isinstance(label, (str, int, float)) for label in labels) else None
+
+
+E = TypeVar("E", bound=ImageEstimator)
+
+
+def opened(model: E, bundle: Bundle) -> E:
+    """An estimator that has the model of a bundle, as if it had been fitted."""
+    model.bundle_, model.history_ = bundle, []
+    model.classes_ = model.loaded_classes(bundle)
+    model._predictor = Predictor(bundle)
+    return model

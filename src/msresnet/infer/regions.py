@@ -1,0 +1,127 @@
+"""Connected areas of a map of classes, as polygons in pixels.
+
+Coordinates are (x, y) from the upper left corner, y downwards. Outlines follow the cells' edges; cells that touch at a
+corner only are not connected. Rings are closed; the outer ring comes first and has a positive area by the shoelace
+formula ("counterclockwise" as RFC 7946 computes it), holes a negative one. Rings may touch in a point, and never cross.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from msresnet.infer.tiling import Tiled
+from msresnet.results import DIGITS
+
+Point = tuple[int, int]
+Ring = list[Point]
+Mask = npt.NDArray[np.bool_]
+_RIGHT, _DOWN, _LEFT, _UP = (1, 0), (0, 1), (-1, 0), (0, -1)
+_TURNS = {_RIGHT: (_UP, _DOWN), _DOWN: (_RIGHT, _LEFT), _LEFT: (_DOWN, _UP), _UP: (_LEFT, _RIGHT)}
+"""By the direction of an edge: where to look for the next one at a corner where two ways are open, first and second."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected area of one class.
+
+    Args:
+        label: index of the class.
+        rings: the outer ring, then holes, in pixels.
+        probability: mean over the area.
+        area: in pixels.
+    """
+
+    label: int
+    rings: list[Ring]
+    probability: float
+    area: int
+
+
+def regions(tiled: Tiled) -> list[Region]:
+    """All areas of an image's map, class by class, the largest of a class first."""
+    labels, areas, grid = tiled.labels, tiled.grid.areas, tiled.grid
+    best = tiled.probabilities.max(2)
+    xs = [min(grid.step[1] * i, grid.size[1]) for i in range(grid.cells[1] + 1)]
+    ys = [min(grid.step[0] * i, grid.size[0]) for i in range(grid.cells[0] + 1)]
+    found = []
+    for label in np.unique(labels):
+        parts, count = ndimage.label(labels == label)
+        for number, box in enumerate(ndimage.find_objects(parts, count), 1):
+            mask = parts[box] == number
+            corner = box[1].start, box[0].start
+            rings = [[(xs[x + corner[0]], ys[y + corner[1]]) for x, y in ring] for ring in outlines(mask)]
+            area = areas[box][mask]
+            mean = float(np.average(best[box][mask], weights=area))
+            found.append(Region(int(label), rings, mean, int(area.sum())))
+    return sorted(found, key=lambda region: (region.label, -region.area))
+
+
+def outlines(mask: Mask) -> list[Ring]:
+    """The closed rings around the cells of one connected area (rows, columns), in corners of cells; outer first."""
+    edges = _edges(mask)
+    rings = []
+    for start in sorted(edges):  # the leftmost corner of a ring belongs to no other that is still to come
+        while start in edges:
+            rings.append(_ring(edges, start))
+    return sorted(rings, key=lambda ring: -signed_area(ring))
+
+
+def _edges(mask: Mask) -> dict[Point, list[Point]]:
+    """The directions of the edges that begin at each corner; the area lies to the right of one who looks along them."""
+    padded = np.pad(mask, 1)
+    edges: dict[Point, list[Point]] = {}
+    inner = padded[1:-1, 1:-1]
+    for (rows, columns), (x, y), direction in (
+        ((slice(None, -2), slice(1, -1)), (0, 0), _RIGHT),
+        ((slice(1, -1), slice(2, None)), (1, 0), _DOWN),
+        ((slice(2, None), slice(1, -1)), (1, 1), _LEFT),
+        ((slice(1, -1), slice(None, -2)), (0, 1), _UP),
+    ):
+        for row, column in np.argwhere(inner & ~padded[rows, columns]).tolist():
+            edges.setdefault((column + x, row + y), []).append(direction)
+    return edges
+
+
+def _ring(edges: dict[Point, list[Point]], start: Point) -> Ring:
+    """Follow edges, which are taken away, from a corner back to it; corners on a straight line are left out."""
+    at, before, ring = start, edges[start][0], [start]
+    while True:
+        ways = edges[at]
+        # Where two corners of the area meet, the edge around the same gap, so that no ring meets itself.
+        direction = ways[0] if len(ways) == 1 else next(way for way in _TURNS[before] if way in ways)
+        if direction != before:
+            ring.append(at)
+        ways.remove(direction)
+        if not ways:
+            del edges[at]
+        at, before = (at[0] + direction[0], at[1] + direction[1]), direction
+        if at == start:
+            return [*ring, start]
+
+
+def signed_area(ring: Ring) -> float:
+    """The area of a ring by the shoelace formula."""
+    return sum(x * next_y - next_x * y for (x, y), (next_x, next_y) in pairwise(ring)) / 2
+
+
+def geojson(found: list[Region], class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Regions as a feature collection; its coordinates are pixels, not degrees."""
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": region.rings},
+            "properties": {
+                "class": class_names[region.label],
+                "probability": round(region.probability, DIGITS),
+                "area": region.area,
+            },
+        }
+        for region in found
+    ]
+    return {"type": "FeatureCollection", "features": features}

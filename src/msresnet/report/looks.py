@@ -1,0 +1,84 @@
+"""What a model looks at: heat maps of some images, and the scales that carry its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from msresnet.errors import ModelError
+from msresnet.explain.attribution import DEFAULT, MOST_STEPS, attribute, device_of, heat_maps
+from msresnet.models.cost import count_macs
+from msresnet.report.answered import Answered
+from msresnet.report.page import Card, Cards, Part, Picture, Section, Words
+from msresnet.report.plots import overlay
+from msresnet.report.story import Story, picture
+
+Heat = npt.NDArray[np.float32]
+MOST_EXAMPLES = 10
+MOST_MACS, PASSES, AT_ONCE = 5e11, 3, 8
+"""Multiply-adds that explaining may take, some ten seconds of two cores, so that the same model gets the same report on
+every machine; a gradient costs as much as three answers; images at once."""
+CHEAPEST = "grad-cam"
+
+
+def examples(answered: Answered) -> list[int]:
+    """An image of each of some classes, answered rightly if any is."""
+    found = []
+    for target in np.unique(answered.targets)[:MOST_EXAMPLES]:
+        members = np.flatnonzero(answered.targets == target)
+        right = members[answered.correct[members]]
+        found.append(int((right if len(right) else members)[0]))
+    return found
+
+
+def explained(story: Story, wanted: Sequence[tuple[int, int]]) -> tuple[dict[int, Heat], str]:
+    """Heat maps (H, W), 0 to 1, of images and the class each is asked about, and the method.
+
+    The default method asks a network for up to hundreds of gradients an image. Where that is too much, the cheapest
+    one, which asks for one, takes its place; where even that is, the first images alone are explained.
+    """
+    each = PASSES * count_macs(story.bundle.model)
+    method = DEFAULT if each * MOST_STEPS * len(wanted) <= MOST_MACS else CHEAPEST
+    few = wanted[: max(1, int(MOST_MACS / each))]
+    found: dict[int, Heat] = {}
+    try:
+        for place in range(0, len(few), AT_ONCE):
+            _add(found, story, few[place : place + AT_ONCE], method)
+    except ModelError:  # a gradient that is no number explains nothing; all else that is told holds
+        return {}, method
+    return found, method
+
+
+def _add(found: dict[int, Heat], story: Story, wanted: Sequence[tuple[int, int]], method: str) -> None:
+    bundle, (indices, targets) = story.bundle, zip(*wanted, strict=True)
+    device, pixels = device_of(bundle), torch.from_numpy(np.stack([story.image(i) for i in indices]))
+    images = bundle.preprocess.tensor(pixels.to(device))
+    attribution = attribute(bundle, images, torch.tensor(targets, device=device), method)
+    maps = heat_maps(attribution, (images.shape[-2], images.shape[-1]))
+    found |= dict(zip(indices, maps.cpu().numpy(), strict=True))
+
+
+def overlaid(story: Story, index: int, heat: Heat, name: str) -> Picture:
+    """An image with its heat map on it."""
+    return picture(overlay(story.image(index), heat), f"the same image, bright where it speaks for {name}")
+
+
+def looks(answered: Answered, chosen: Sequence[int], heats: Mapping[int, Heat], method: str) -> Section | None:
+    """Images with their heat maps, and the scales."""
+    cards = []
+    for index in chosen:
+        if index in heats:
+            name = answered.results.class_names[answered.answers[index]]
+            card = answered.story.card(index, answered.lines(index))
+            heat = overlaid(answered.story, index, heats[index], name)
+            cards.append(Card([*card.pictures, heat], card.lines, card.id))
+    if not cards:
+        return None
+    text = f"Beside each image, where its answer was found ({method}): the brighter, the more it speaks for it."
+    if len(cards) < len(chosen):
+        text += f" {len(chosen) - len(cards)} more would have taken too long; msresnet explain shows any."
+    parts: list[Part] = [Words(text), Cards(cards)]
+    return Section("looks", "What it looks at", parts)

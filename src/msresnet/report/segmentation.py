@@ -1,0 +1,35 @@
+"""What masks look like: the images with most wrong pixels, their truths, and where the answers differ."""
+
+from __future__ import annotations
+
+from msresnet.report.page import Card, Cards, Line, Section, Words
+from msresnet.report.plots import as_rgb
+from msresnet.report.story import Story, picture
+
+MOST_SHOWN = 12
+
+
+def looked_at(story: Story) -> Section:
+    """The worst images first, each with its truth, the answer, and the mistakes."""
+    task, evaluation = story.bundle.task, story.evaluation
+    shown = task.examples(evaluation, MOST_SHOWN)
+    rows = task.rows(evaluation)
+    words = f"The {len(shown)} images with the largest share of wrong pixels, of {len(rows):,}."
+    return Section(
+        "masks", "Where it fails", [Words(words), Cards([_card(story, index, rows[index]) for index in shown])]
+    )
+
+
+def _card(story: Story, index: int, row: dict[str, float | None]) -> Card:
+    """An image and its masks, with the figures of the one image."""
+    pictures = [
+        picture(as_rgb(pixels), f"{caption} of {story.id(index)}")
+        for caption, pixels in story.bundle.task.pictures(story.image(index), story.evaluation, index)
+    ]
+    names = {"pixel_accuracy": "pixel accuracy", "miou": "mean IoU", "confidence": "confidence"}
+    lines = [Line(name, _percent(row[key])) for key, name in names.items()]
+    return Card(pictures, lines, story.id(index))
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"

@@ -1,0 +1,163 @@
+"""The Python door for masks: `Segmenter`, which learns the class of each pixel.
+
+    from msresnet import Segmenter
+
+    model = Segmenter(epochs=20).fit(images, masks)
+    model.predict(images)
+
+Images come as one array (H, W), as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a list of images of any sizes, or
+as anything with masks that `msresnet train --data` takes. Masks hold a number for each pixel, whichever numbers stand
+for the classes (0 and 255, 0 and 1, 0 to 20), and -1 where nobody knows. Predictions hold the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils.validation import check_is_fitted
+
+from msresnet.bundle import Bundle
+from msresnet.data.arrays import Array, Range, as_images, pixels_of, value_range_of
+from msresnet.data.sample import IGNORED, Image, MaskedArrays, Source, Subset
+from msresnet.data.splits import Splits, arrange
+from msresnet.errors import DataError, UsageError
+from msresnet.estimator_base import ImageEstimator, is_path
+from msresnet.infer.evaluate import evaluate as measure
+from msresnet.infer.evaluate import prepare
+from msresnet.results import Evaluation, Segmentation
+from msresnet.train.config import TrainConfig
+
+UNKNOWN = -1
+COPIES = 128
+"""One image is learnt from as often as this in an epoch, changed at random each time."""
+
+
+class Segmenter(ImageEstimator):
+    """A multi-scale ResNet with a feature pyramid that gives each pixel a class.
+
+    Arguments and attributes are those of `Classifier`; `classes_` are the numbers in the masks, sorted.
+    """
+
+    task = "segmentation"
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        """The class of each pixel: masks in the form of the images, of the numbers that `fit` was given.
+
+        For a file, folder or pattern a `Segmentation`, which holds indices of classes.
+        """
+        check_is_fitted(self, "bundle_")
+        results = self._results(X, self._predictor)
+        assert isinstance(results, Segmentation)
+        if is_path(X):
+            return results
+        masks = [self.classes_[mask] for mask in results.masks]
+        if isinstance(X, Sequence):
+            return masks
+        return masks[0] if np.ndim(X) == 2 else np.stack(masks)
+
+    def evaluate(self, X: Any, y: Any = None) -> Evaluation:  # noqa: N803
+        """Mean IoU, pixel accuracy with its interval, boundary F and figures of each class, on arrays or a path."""
+        check_is_fitted(self, "bundle_")
+        if is_path(X):
+            return self._measured(str(X), "none")
+        if y is None:
+            raise UsageError("evaluate needs masks", hint="evaluate(X, y), or a folder")
+        images, names = self._images(X), self.bundle_.task.class_names
+        source = MaskedArrays(images, self._indices(_arrays(y, "y"), images), names)
+        return measure(self._predictor, prepare(self.bundle_, source, self._config()), "given")
+
+    def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
+        """The mean IoU."""
+        return float(self.evaluate(X, y).metrics[self.bundle_.task.metric])
+
+    def loaded_classes(self, bundle: Bundle) -> npt.NDArray[Any]:
+        """The numbers in the masks: those of `fit`, else the classes' indices."""
+        return np.arange(len(bundle.task.class_names)) if bundle.labels is None else np.array(bundle.labels)
+
+    def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
+        if y is None:
+            raise UsageError("masks are learnt from masks", hint="fit(images, masks)")
+        dense, masks = _arrays(X, "X"), _arrays(y, "y")
+        value_range = _range(dense)
+        images = [pixels_of(_one(image), value_range)[0] for image in dense]
+        self.classes_ = _classes(masks)
+        names = [str(value) for value in self.classes_.tolist()]
+        train: Source = MaskedArrays(images, self._indices(masks, images), names)
+        if len(images) == 1:
+            train = Subset(train, np.zeros(COPIES, np.int64))
+        found = {"train": train}
+        if validation is not None:
+            others = [pixels_of(_one(image), value_range)[0] for image in _arrays(validation[0], "validation_data")]
+            known = self._indices(_arrays(validation[1], "validation_data"), others)
+            found["val"] = MaskedArrays(others, known, names, "validation")
+        if len(images) == 1 and validation is None:
+            return Splits(train, notes=["one image: nothing is held out"]), value_range
+        return arrange(found, config), value_range
+
+    def _indices(self, masks: list[Array], images: list[Image]) -> list[Image]:
+        """Masks of any numbers -> class indices, IGNORED for -1. Raises DataError for unknown ones and other sizes."""
+        if len(masks) != len(images):
+            raise DataError(f"{len(masks)} masks for {len(images)} images")
+        found = []
+        for number, (mask, image) in enumerate(zip(masks, images, strict=True)):
+            if mask.shape != image.shape[1:]:
+                why = f"mask {' x '.join(map(str, mask.shape))}, image {image.shape[1]} x {image.shape[2]}"
+                raise DataError("a mask has another size than its image", where=f"mask {number}", why=why)
+            place = np.searchsorted(self.classes_, mask).clip(max=len(self.classes_) - 1)
+            wrong = (self.classes_[place] != mask) & (mask != UNKNOWN)
+            if wrong.any():
+                why = f"the classes are {', '.join(map(str, self.classes_.tolist()[:12]))}; -1 where nobody knows"
+                raise DataError(f"the mask holds {mask[wrong][0]}, which is no class", where=f"mask {number}", why=why)
+            found.append(np.where(mask == UNKNOWN, IGNORED, place).astype(np.uint8))
+        return found
+
+    def _images(self, X: Any) -> list[Image]:  # noqa: N803
+        value_range = self.bundle_.preprocess.value_range
+        return [pixels_of(_one(image), value_range)[0] for image in _arrays(X, "X")]
+
+
+def _arrays(given: Any, name: str) -> list[Array]:
+    """One array (H, W), arrays behind each other, or a list of them -> a list. Raises DataError for no numbers."""
+    if isinstance(given, Sequence):
+        arrays = [np.asarray(item) for item in given]
+    else:
+        whole = np.asarray(given)
+        arrays = [whole] if whole.ndim == 2 else list(whole)
+    if not arrays:
+        raise DataError(f"{name} is empty")
+    for number, array in enumerate(arrays):
+        if array.dtype.kind not in "biuf" or array.ndim < 2 or not array.size:
+            what = f"{name}[{number}] is {array.dtype} of shape {array.shape}"
+            raise DataError(what, why="images and masks are numbers (H, W), images also (H, W, C) or (C, H, W)")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"{name}[{number}] holds NaN or infinity")
+    return arrays
+
+
+def _one(image: Array) -> Array:
+    """One image (H, W), (H, W, C) or (C, H, W) as a batch of one (1, C, H, W)."""
+    return as_images(image[None])
+
+
+def _range(images: list[Array]) -> Range:
+    """The range of values over all images."""
+    if all(image.dtype == np.uint8 for image in images):
+        return None
+    return value_range_of(np.concatenate([image.ravel() for image in images]).astype(np.float64))
+
+
+def _classes(masks: list[Array]) -> npt.NDArray[np.int64]:
+    """The numbers in masks, sorted, without -1. Raises DataError for fractions, too many, or one alone."""
+    values = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
+    values = values[values != UNKNOWN]
+    if (values != np.floor(values)).any():
+        hint = "masks > 0.5, or another threshold"
+        raise DataError("masks hold fractions", why=f"{values[values != np.floor(values)][0]:g} is no class", hint=hint)
+    if not 2 <= len(values) <= IGNORED:
+        what = "the masks show one class" if len(values) == 1 else f"the masks show {len(values)} classes"
+        raise DataError(what, why=f"from 2 to {IGNORED} can be learnt")
+    whole: npt.NDArray[np.int64] = values.astype(np.int64)
+    return whole

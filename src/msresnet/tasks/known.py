@@ -1,0 +1,9 @@
+"""The tasks by name: what a bundle says of its network, and what data is for."""
+
+from __future__ import annotations
+
+from msresnet.tasks.base import Task
+from msresnet.tasks.classification import ClassificationTask
+from msresnet.tasks.segmentation import SegmentationTask
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (ClassificationTask, SegmentationTask)}

@@ -1,0 +1,280 @@
+"""`msresnet evaluate`: calibration that is kept, two models, scales, abstaining, sets that are hard to measure on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pyarrow import parquet
+from sklearn.metrics import log_loss
+
+import msresnet
+from msresnet.cli.main import main
+from msresnet.results import DIGITS, classified
+from msresnet.tensors import load_tensors, save_tensors
+from tiny import contents, train_words
+
+
+@pytest.fixture(scope="module")
+def run(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(train_words(bars, folder / "run", "-q", epochs=3, batch=8)) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(run: Path, here: Path) -> Path:
+    """The same model, to be changed."""
+    return Path(shutil.copytree(run, here / "copy"))
+
+
+@pytest.fixture
+def mixed(run: Path, bars: Path, here: Path) -> Path:
+    """The pictures under the names that the model gives them, a third of them under the other name."""
+    model, names = msresnet.load(run), ("lying", "standing")
+    for number, picture in enumerate(sorted(bars.rglob("*.png"))):
+        answer = model.predict(picture).indices[0]
+        folder = here / "mixed" / names[1 - answer if number % 3 == 0 else answer]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, folder / f"{number:02d}.png")
+    return here / "mixed"
+
+
+def measured(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["evaluate", *words, "--format", "json", "-q"]) == code
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_temperature_is_kept_and_every_door_uses_it(
+    copy: Path, mixed: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, files = measured(capsys, "--model", str(copy), "--data", str(mixed)), contents(copy)
+    fitted = measured(capsys, "--model", str(copy), "--data", str(mixed), "--calibrate")
+    after = measured(capsys, "--model", str(copy), "--data", str(mixed), "--output", "out")
+    calibration = fitted["calibration"]
+
+    assert (before["temperature"], after["temperature"]) == (1.0, calibration["temperature"][1])
+    assert calibration["loss"] == pytest.approx([before["loss"], after["loss"]])
+    assert calibration["ece"] == pytest.approx([before["ece"], after["ece"]])
+    assert after["loss"] < before["loss"]
+    assert (after["top1"], after["confusion"]) == (before["top1"], before["confusion"])
+    assert {name for name, data in contents(copy).items() if files.get(name) != data} == {"config.json"}
+
+    with Path("out/predictions.csv").open(encoding="utf-8") as file:
+        rows = {row["id"]: (row["label"], row["probability"]) for row in csv.DictReader(file)}
+    names = [str(mixed / name) for name in rows]
+    assert main(["predict", "--model", str(copy), "--format", "json", *names]) == 0
+    predicted = json.loads(capsys.readouterr().out)
+    door = msresnet.load(copy)
+    assert [(p["label"], f"{p['probability']:.{DIGITS}f}") for p in predicted] == list(rows.values())
+    assert [f"{door.predict(n).confidences[0]:.{DIGITS}f}" for n in names] == [p for _, p in rows.values()]
+
+
+def test_the_loss_after_calibration_is_scikit_learns(
+    copy: Path, mixed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = measured(capsys, "--model", str(copy), "--data", str(mixed), "--calibrate")
+    results = msresnet.load(copy).evaluate(mixed)
+    probabilities = classified(results.predictions).probabilities
+    assert fitted["loss"] == pytest.approx(log_loss(results.targets, probabilities), rel=1e-6)
+
+
+def test_scores_of_another_temperature_leave_the_bundle(
+    copy: Path, mixed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = msresnet.load(copy).bundle_.scores["test"]
+    measured(capsys, "--model", str(copy), "--data", str(mixed), "--calibrate")
+    after = msresnet.load(copy).bundle_.scores["test"]
+    assert {"loss", "ece"} <= set(before)
+    assert after == {name: value for name, value in before.items() if name not in ("loss", "ece")}
+
+
+def test_no_test_set_is_fitted_on_unasked(
+    run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("test", "train"):
+        shutil.copytree(bars, here / "sets" / split)
+    copy = shutil.copytree(run, here / "copy")
+    before = contents(copy)
+    assert main(["evaluate", "--model", str(copy), "--data", "sets", "--calibrate"]) == 2
+    answer = capsys.readouterr().err
+    assert "no validation set" in answer
+    assert "--split train or test" in answer
+    assert contents(copy) == before
+
+
+def test_answers_that_are_all_right_have_no_temperature(
+    copy: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for row in _rows(copy, bars, here):
+        (here / "right" / row["label"]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(bars / row["id"], here / "right" / row["label"] / row["id"].replace("/", "-"))
+    before = contents(copy)
+    assert main(["evaluate", "--model", str(copy), "--data", "right", "--calibrate", "--split", "train"]) == 3
+    assert "every image is answered rightly" in capsys.readouterr().err
+    assert contents(copy) == before
+
+
+def _rows(model: Path, data: Path, here: Path) -> list[dict[str, str]]:
+    assert main(["evaluate", "--model", str(model), "--data", str(data), "--output", "seen", "-q"]) == 0
+    with (here / "seen" / "predictions.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("value", [0, -1.0, True, "1", None, [1.0]])
+def test_a_config_with_no_temperature_at_all(value: object, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    config["task"]["temperature"] = value
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert main(["evaluate", "--model", str(copy)]) == 4
+    assert "temperature" in capsys.readouterr().err
+
+
+def test_bundles_of_before_have_none(copy: Path, bars: Path, here: Path) -> None:
+    now = _rows(copy, bars, here)
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    del config["task"]["temperature"]
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert _rows(copy, bars, here) == now
+
+
+def test_C08_answers_that_are_no_numbers(copy: Path, bars: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors, meta = load_tensors(copy / "model.safetensors")
+    tensors["fc.weight"] = torch.full_like(tensors["fc.weight"], 3e38)  # finite, but what it gives is not
+    save_tensors(copy / "model.safetensors", tensors, meta)
+    for verb in (["evaluate", "--data", str(bars)], ["predict", str(bars / "lying" / "00.png")]):
+        assert main([*verb, "--model", str(copy)]) == 4
+        answer = capsys.readouterr().err
+        assert "no numbers" in answer
+        assert "00.png" in answer
+
+
+def test_two_models_on_the_same_images(
+    run: Path, bars: Path, mixed: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train_words(mixed, here / "other", "-q", epochs=1, batch=8)) == 0
+    words = ["--model", str(run), "--data", str(bars), "--baseline", "other"]
+    found = measured(capsys, *words, "--object-scale", "0.5,1", "--image-sizes", "12,16")
+    alone = measured(capsys, "--model", "other", "--data", str(bars))
+    beside, d = found["baseline"], found["baseline"]["difference"]
+
+    assert {name: beside[name] for name in ("top1", "loss", "macro_f1")} == {
+        name: alone[name] for name in ("top1", "loss", "macro_f1")
+    }
+    assert d["only_this"] - d["only_baseline"] == round(24 * (found["top1"] - beside["top1"]))
+    assert 0 <= d["p"] <= 1
+    assert found["robustness"]["object_scale"]["rows"][1]["top1"] == found["top1"]
+    assert found["robustness"]["object_scale"]["baseline"]["rows"][1]["top1"] == alone["top1"]
+    assert [row["size"] for row in found["robustness"]["image_size"]["rows"]] == [12, 16]
+    assert main(["evaluate", *words, "--object-scale", "0.5,1"]) == 0
+    shown = capsys.readouterr().out
+    assert "McNemar's exact test" in shown
+    assert "more area" in shown
+
+
+def test_a_baseline_of_other_classes_is_refused(
+    run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for old, new in (("lying", "a"), ("standing", "b")):
+        shutil.copytree(bars / old, here / "named" / new)
+    assert main(train_words(here / "named", here / "other", "-q", epochs=1, batch=8)) == 0
+    assert main(["evaluate", "--model", str(run), "--data", str(bars), "--baseline", "other"]) == 3
+    assert "does not know the class lying" in capsys.readouterr().err
+
+
+def test_abstaining_leaves_the_sure_answers(run: Path, mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = msresnet.load(run).evaluate(mixed)
+    predictions = classified(results.predictions)
+    bound = float(np.median(predictions.confidences))
+    found = measured(capsys, "--model", str(run), "--data", str(mixed), "--abstain-below", repr(bound))["abstain"]
+    kept = predictions.confidences >= bound
+    right = predictions.indices == results.targets
+    assert (found["answered"], found["n"]) == (pytest.approx(kept.mean()), kept.sum())
+    assert found["accuracy"] == pytest.approx(right[kept].mean())
+
+
+def test_nobody_is_sure_enough(run: Path, mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", str(run), "--data", str(mixed), "--abstain-below", "1"]
+    assert measured(capsys, *words)["abstain"]["accuracy"] is None
+    assert main(["evaluate", *words, "--fail-under", "answered_accuracy=0.5"]) == 8
+    assert "answered_accuracy is none" in capsys.readouterr().err
+
+
+def test_predictions_as_parquet(run: Path, bars: Path, here: Path) -> None:
+    words = ["evaluate", "--model", str(run), "--data", str(bars), "--output", "out", "-q"]
+    assert main([*words, "--predictions", "parquet"]) == 0
+    table = parquet.read_table(here / "out" / "predictions.parquet").to_pylist()
+    rows = _rows(run, bars, here)
+    assert [(row["id"], row["label"]) for row in table] == [(row["id"], row["label"]) for row in rows]
+    assert {type(row["probability"]) for row in table} == {float}
+    assert main(words) == 0  # the folder is known as one of this verb's
+
+
+def test_a_class_without_images_is_told_and_left_out(
+    run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bars / "lying", here / "half" / "lying")
+    found = measured(capsys, "--model", str(run), "--data", "half")
+    assert found["balanced_accuracy"] == found["top1"] == found["per_class"][0]["recall"]
+    assert main(["evaluate", "--model", str(run), "--data", "half"]) == 0
+    assert "none of standing" in capsys.readouterr().out
+
+
+def test_one_image_has_figures_but_few_intervals(
+    run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "one" / "lying").mkdir(parents=True)
+    shutil.copy(bars / "lying" / "00.png", here / "one" / "lying" / "00.png")
+    words = ["--model", str(run), "--data", "one", "--object-scale", "0.5,1", "--abstain-below", "0.5"]
+    found = measured(capsys, *words, "--baseline", str(run), "--output", "out")
+    assert (found["n"], found["loss_ci95"], found["ece_ci95"]) == (1, None, None)
+    assert found["top1_ci95"][1] - found["top1_ci95"][0] > 0.7
+    assert main(["evaluate", *words]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--abstain-below", "0"], "a probability"),
+        (["--abstain-below", "nan"], "a probability"),
+        (["--object-scale", "0.5,-1"], "above 0"),
+        (["--image-sizes", "20.5"], "whole pixels"),
+        (["--predictions", "parquet"], "--output"),
+        (["--calibrate", "--tta", "flip"], "contradict"),
+        (["--calibrate", "--model", "hf:user/repo"], "elsewhere"),
+        (["--fail-under", "object_scale=0.5"], "--object-scale"),
+        (["--fail-under", "accuracy=0.5"], "balanced_accuracy"),
+        (["--baseline", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_is_refused_before_anything_is_measured(
+    words: list[str], answer: str, run: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(run)
+    assert main(["evaluate", "--model", str(run), *words]) in (2, 4)
+    answered = capsys.readouterr()
+    assert answer in answered.err
+    assert answered.out == ""
+    assert contents(run) == before
+
+
+def test_generated_digits_are_counted_by_their_scale(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = train_words(Path("digits"), here / "run", "-q", "--image-size", "16", epochs=1, batch=256)
+    assert main(words) == 0
+    found = measured(capsys, "--model", "run", "--data", "scaled-digits", "--batch-size", "500")
+    rows = found["scale_bands"]
+    assert (found["n"], sum(row["n"] for row in rows)) == (2000, 2000)
+    assert [rows[0]["low"], rows[-1]["high"]] == [0.25, 1.0]
+    total = sum(row["n"] * row["top1"] for row in rows)
+    assert total / 2000 == pytest.approx(found["top1"])

@@ -1,0 +1,66 @@
+"""Stories of given answers for reports, and what tests of pages measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msresnet.bundle import Bundle
+from msresnet.data.loaders import Decoded
+from msresnet.data.preprocess import Preprocess
+from msresnet.models.factory import create_classifier
+from msresnet.report.story import Story
+from msresnet.results import Evaluation
+from msresnet.tasks.classification import ClassificationTask
+from randomise import randomised
+
+NASTY = "<script>window.pwned = 1</script>"
+HISTORY = [
+    {"epoch": e, "train_loss": 1 / e, "val_loss": 1.2 / e, "val_top1": 1 - 0.5 / e, "lr": 0.1} for e in (1, 2, 3)
+]
+
+
+def story_of(
+    names: Sequence[str],
+    targets: Tensor,
+    outputs: Tensor,
+    *,
+    images: Tensor | None = None,
+    ids: Sequence[str] = (),
+    history: Sequence[dict[str, Any]] = (),
+    figures: dict[str, Any] | None = None,
+) -> Story:
+    """A story of given answers (N, K) about images (N, C, H, W), random ones unless given, and an untrained network."""
+    torch.manual_seed(0)
+    if images is None:
+        images = torch.randint(0, 256, (len(targets), 1, 16, 16), dtype=torch.uint8)
+    channels, *size = images.shape[1:]
+    arguments = {"num_classes": len(names), "in_chans": channels, "img_size": size}
+    model = create_classifier("msresnet_micro", num_classes=len(names), in_chans=channels, img_size=(size[0], size[1]))
+    randomised(model)
+    task = ClassificationTask(names)
+    made = Bundle(model, "msresnet_micro", arguments, task, Preprocess((size[0], size[1]), channels))
+    named = list(ids) or [f"image {i}" for i in range(len(targets))]
+    predictions = task.decode(outputs, named)
+    measured = task.evaluate(predictions, targets.numpy())
+    metrics = {"split": "test", **measured.metrics, **task.details(measured), "macs": 1_000_000, **(figures or {})}
+    told = Evaluation(predictions, measured.targets, metrics, measured.headline)
+    data = Decoded(images, targets, named)
+    command = f"msresnet evaluate --data {NASTY}"
+    return Story(made, told, data, history, [f"a note & {NASTY}"], {"python": "3", "gpus": []}, command)
+
+
+def contrast(a: str, b: str) -> float:
+    """WCAG's contrast ratio of two CSS colours of the form rgb(r, g, b)."""
+
+    def luminance(colour: str) -> float:
+        channels = np.array([float(c) for c in colour[4:-1].split(",")]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
