@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--mnist", default="mnist", help="MNIST as msresnet takes it")
     parser.add_argument("--photos", type=Path, default=None, help="a folder of photographs")
     parser.add_argument("--images", type=int, default=100, help="of each")
-    parser.add_argument("--epochs", type=int, default=40, help="of the photographs")
+    parser.add_argument("--epochs", type=int, default=30, help="of the photographs")
     parser.add_argument("--threads", type=int, default=None, help="of torch")
     parser.add_argument("--output", type=Path, default=None, help="a file for the tables")
     args = parser.parse_args()

@@ -11,6 +11,7 @@ from benchmarks.tables import Run
 from msresnet.data.splits import Splits, open_data
 from msresnet.infer.evaluate import evaluate
 from msresnet.infer.predictor import Predictor
+from msresnet.results import classified
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import fit
 from msresnet.train.recipes import find_recipe
@@ -34,7 +35,7 @@ def measure(config: TrainConfig, splits: Splits | None = None) -> Run:
     fitted = fit(config, splits)
     whole = time.perf_counter() - start
     measured = evaluate(Predictor(fitted.bundle), fitted.sets["test"], "test")
-    right = measured.predictions.indices == measured.targets
+    right = classified(measured.predictions).indices == measured.targets
     cost = fitted.cost
     seen = round(cost["images_per_second"] * cost["train_seconds"])
     return Run(float(right.mean()), cost["params"], seen, cost["train_seconds"], whole, right)

@@ -14,6 +14,7 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +59,8 @@ def shaded(images: Images, seed: int) -> Images:
 
 
 def _bytes(shares: npt.NDArray[np.float64]) -> Images:
-    return np.rint(255 * shares.clip(0, 1)).astype(np.uint8)
+    whole: Images = np.rint(255 * shares.clip(0, 1)).astype(np.uint8)
+    return whole
 
 
 CONDITIONS: dict[str, Callable[[Images, int], Images]] = {
@@ -77,7 +79,8 @@ def by_otsu(images: Images) -> Masks:
 def by_neighbourhood(images: Images, radius: int, offset: int) -> Masks:
     """Brighter than the mean of the square around it by more than an offset."""
     mean = ndimage.uniform_filter(images.astype(np.float64), (0, 2 * radius + 1, 2 * radius + 1))
-    return (images > mean + offset).astype(np.uint8)
+    masks: Masks = (images > mean + offset).astype(np.uint8)
+    return masks
 
 
 def best_neighbourhood(images: Images, masks: Masks) -> tuple[int, int]:
@@ -92,10 +95,10 @@ def arrays(source: Source) -> tuple[Images, Masks]:
     return np.asarray(source.images)[:, 0], np.asarray(source.masks)
 
 
-def learned(seed: int, **settings: object) -> tuple[Method, float, int]:
+def learned(seed: int, **settings: Any) -> tuple[Method, float, int]:
     """A trained network as a method, the seconds that its training took, and its parameters."""
     chosen = {**find_recipe("binarise").settings, **settings}
-    config = TrainConfig(data="binary-digits", device="cpu", seed=seed, **chosen)  # type: ignore[arg-type]
+    config = TrainConfig(data="binary-digits", device="cpu", seed=seed, **chosen)
     start = time.perf_counter()
     fitted = fit(config)
     spent, predictor = time.perf_counter() - start, Predictor(fitted.bundle, "cpu")

@@ -164,6 +164,7 @@ def test_the_best_settings_are_the_best_and_train_takes_them(whole: Path, bars: 
         history = list(csv.DictReader(file))
     assert max(float(row["val_top1"]) for row in history) == float(top["score"])
     assert (whole / "tuning.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{100 * float(top['score']):.2f}" in (whole / "tuning.html").read_text(encoding="utf-8")
 
 
 def test_F5_killed_in_mid_search_and_continued_as_if_it_had_not_been(whole: Path, bars: Path, tmp_path: Path) -> None:

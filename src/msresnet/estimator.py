@@ -151,8 +151,10 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         return tags
 
 
-def load(folder: str | Path) -> Classifier | Segmenter:
-    """A trained model from a bundle or a run's folder. Raises ModelError for one that cannot be used.
+def load(folder: str | Path) -> Any:
+    """A trained model from a bundle or a run's folder: a `Classifier`, or a `Segmenter` for masks.
+
+    Raises ModelError for one that cannot be used.
 
     Labels are those that `fit` was given. A model trained on files or on the command line knows the names of its
     classes alone: a classifier predicts texts ('7', not 7), and takes either as `y`; a segmenter predicts the classes'

@@ -94,7 +94,8 @@ def test_noise_is_gaussian_of_the_strength_that_was_drawn() -> None:
 def test_shade_dims_along_one_direction_and_keeps_the_range() -> None:
     images = torch.rand(50, 3, 16, 20, generator=torch.Generator().manual_seed(0))
     changed = shade(images, 1.0, Draws(0, 50))
-    assert changed.min() >= 0 and changed.max() <= 1
+    assert changed.min() >= 0
+    assert changed.max() <= 1
     flat = shade(torch.ones(50, 1, 16, 20), 1.0, Draws(0, 50))[:, 0]
     steps = flat.diff(dim=1), flat.diff(dim=2)
     assert all(bool(((s >= -1e-6).all((1, 2)) | (s <= 1e-6).all((1, 2))).all()) for s in steps)  # monotone each way

@@ -120,8 +120,9 @@ def test_I13_grey_and_grey_with_alpha() -> None:
 def test_I14_every_orientation_gives_the_upright_pixels(orientation: int) -> None:
     exif = Pillow.Exif()
     exif[0x0112] = orientation
-    png = hostile.encode(hostile.laid_down(PIXELS, orientation), "PNG", exif=exif)
-    assert np.array_equal(decode_bytes(png, "x"), PIXELS.transpose(2, 0, 1))
+    for form in ("PNG", "TIFF"):
+        data = hostile.encode(hostile.laid_down(PIXELS, orientation), form, exif=exif)
+        assert np.array_equal(decode_bytes(data, "x"), PIXELS.transpose(2, 0, 1))
     smooth = hostile.smooth_pixels(16, 32)
     jpeg = hostile.encode(hostile.laid_down(smooth, orientation), "JPEG", exif=exif, quality=98, subsampling=0)
     assert np.abs(decode_bytes(jpeg, "x").astype(int) - smooth.transpose(2, 0, 1)).max() <= 6

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image as Pillow
+from sklearn.datasets import load_digits
 
 from hostile import encode, random_pixels
 from msresnet.data.cache import store_key
@@ -72,7 +74,8 @@ def test_several_sets_mean_the_same_by_the_same_values(tmp_path: Path, inside: b
     blank = tmp_path / ("test/masks" if inside else "masks/test") / "00.png"
     blank.write_bytes(encode(np.zeros((9, 11), np.uint8), "PNG"))
     splits = open_data(str(tmp_path), OPTIONS)
-    assert splits.val is not None and splits.test is not None
+    assert splits.val is not None
+    assert splits.test is not None
     assert [len(s) for s in splits.named().values()] == [4, 4, 4]
     assert splits.test.classes == ("background", "foreground")
     assert splits.test.truth(0).max() == 0
@@ -81,10 +84,13 @@ def test_several_sets_mean_the_same_by_the_same_values(tmp_path: Path, inside: b
 
 def test_palettes_one_bit_and_sixteen_bits_are_numbers(tmp_path: Path) -> None:
     mask = truth(1, 4)
-    palette = Pillow.fromarray(mask).convert("P")
-    palette = Pillow.frombytes("P", palette.size, mask.tobytes())
+    palette = Pillow.frombytes("P", (mask.shape[1], mask.shape[0]), mask.tobytes())
     palette.putpalette([10, 20, 30] * 256)
-    forms = {"palette.png": palette, "deep.png": Pillow.fromarray(mask.astype(np.uint16)), "grey.bmp": mask}
+    forms: dict[str, Any] = {
+        "palette.png": palette,
+        "deep.png": Pillow.fromarray(mask.astype(np.uint16)),
+        "grey.bmp": mask,
+    }
     for name, picture in forms.items():
         (tmp_path / name).write_bytes(encode(picture, name[-3:].upper()))
         assert decode_values(tmp_path / name).tolist() == mask.tolist(), name
@@ -96,7 +102,7 @@ def test_palettes_one_bit_and_sixteen_bits_are_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, picture, message",
+    ("name", "picture", "message"),
     [
         ("colours.png", random_pixels(5, 5, 3), "no numbers"),
         ("mask.jpg", random_pixels(5, 5), "no file for masks"),
@@ -113,7 +119,7 @@ def test_files_that_are_no_masks(tmp_path: Path, name: str, picture: npt.NDArray
 
 
 @pytest.mark.parametrize(
-    "values, names, classes, ignored",
+    ("values", "names", "classes", "ignored"),
     [
         ({0, 255}, [], ("background", "foreground"), False),
         ({0, 1}, [], ("background", "foreground"), True),
@@ -135,7 +141,7 @@ def test_what_values_mean(values: set[int], names: list[str], classes: tuple[str
 
 
 @pytest.mark.parametrize(
-    "values, names, message",
+    ("values", "names", "message"),
     [
         ({0, 7, 255}, [], "not clear which values"),
         ({1, 2, 3}, [], "not clear which values"),
@@ -185,7 +191,9 @@ def test_images_without_a_mask_and_masks_without_an_image(tmp_path: Path) -> Non
         read_any(str(tmp_path), OPTIONS)
 
 
-@pytest.mark.parametrize("text, message", [("a\n", "1 names"), ("a\nb\na\n", "'a' stands there twice"), ("", "0 names")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("a\n", "1 names"), ("a\nb\na\n", "'a' stands there twice"), ("", "0 names")]
+)
 def test_names_of_classes_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
     folder(tmp_path)
     (tmp_path / "classes.txt").write_text(text, encoding="utf-8")
@@ -205,9 +213,9 @@ def test_a_table_of_images_and_masks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "row, message",
+    ("row", "message"),
     [
-        ("images/00.jpg", "row 3[\\s\\S]*|1 columns"),
+        ("images/00.jpg", "the row has 1 columns"),
         ("images/00.jpg,../../etc/passwd.png", "leads out"),
         ("/abs/a.png,masks/00.png", "leads out"),
         (",masks/00.png", "path is empty"),
@@ -248,7 +256,7 @@ def test_tables_for_training_and_test_mean_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "masks, message",
+    ("masks", "message"),
     [
         (np.zeros((5, 25)), r"do not fit the images[\s\S]*5 rows of 25"),
         (np.zeros((6, 24)), "do not fit"),
@@ -267,7 +275,7 @@ def test_twins_that_do_not_fit(tmp_path: Path, masks: npt.NDArray[np.float64], m
 
 
 def test_binary_digits_are_what_otsu_makes_of_clean_digits() -> None:
-    skimage_free = pytest.importorskip("sklearn.datasets").load_digits()
+    embedded = load_digits()
     found, _ = read_any("binary-digits", OPTIONS)
     assert {name: len(source) for name, source in found.items()} == {"train": 1347, "test": 450}
     for split, start in (("train", 0), ("test", 1347)):
@@ -278,7 +286,7 @@ def test_binary_digits_are_what_otsu_makes_of_clean_digits() -> None:
             inner = [within(image, level) for level in levels[:-1]]
             best = levels[int(np.argmin(inner))]
             assert abs(int((image > best).sum()) - int(mask.sum())) <= 8  # levels between two peaks are equally good
-            small = skimage_free.images[start + index]
+            small = embedded.images[start + index]
             assert np.corrcoef(image.reshape(8, 4, 8, 4).mean((1, 3)).ravel(), small.ravel())[0, 1] > 0.95
     keys = [{source.split_key(i) for i in range(len(source))} for source in found.values()]
     assert not keys[0] & keys[1]
@@ -298,7 +306,8 @@ def test_masks_are_resized_with_their_images(tmp_path: Path) -> None:
     place = frame((10, 6), (20, 20), "pad")
     assert (place.top, place.left, place.inner) == (0, 4, (20, 12))
     assert padded[place.rows, place.columns].tolist() == doubled.tolist()
-    assert (padded[:, :4] == IGNORED).all() and (padded[:, 16:] == IGNORED).all()
+    assert (padded[:, :4] == IGNORED).all()
+    assert (padded[:, 16:] == IGNORED).all()
 
 
 @pytest.fixture
@@ -306,7 +315,8 @@ def opened(tmp_path: Path) -> tuple[Source, Preprocess]:
     """A source of files, and how training would take it."""
     source = only(read_any(str(folder(tmp_path / "data")), OPTIONS))
     preprocess, _ = choose(PreprocessOptions(image_size=(12,)), source)
-    assert preprocess.whole and preprocess.at_least is None
+    assert preprocess.whole
+    assert preprocess.at_least is None
     return source, preprocess
 
 
@@ -321,7 +331,8 @@ def test_memory_threads_and_the_disk_give_the_same_images_and_masks(opened: tupl
     for _ in range(2):  # the second time, the disk answers
         ways["disk"] = open_sets({"": source}, preprocess, replace(OPTIONS, cache="disk"))[0][""]
         images, masks = batch(ways["ram"])
-        assert images.shape == (3, 1, 12, 12) and masks.shape == (3, 12, 12) and masks.dtype == torch.uint8
+        assert images.shape == (3, 1, 12, 12)
+        assert (masks.shape, masks.dtype) == ((3, 12, 12), torch.uint8)
         for name, data in ways.items():
             assert all(torch.equal(a, b) for a, b in zip(batch(data), (images, masks), strict=True)), name
         assert len({data.fingerprint() for data in ways.values()}) == 1
@@ -361,5 +372,6 @@ def test_sets_of_another_kind_do_not_go_together(tmp_path: Path) -> None:
 
 def test_a_split_needs_no_classes_of_images(tmp_path: Path) -> None:
     splits: Splits = open_data(str(folder(tmp_path, 30)), OPTIONS)
-    assert splits.test is not None and splits.val is not None
+    assert splits.test is not None
+    assert splits.val is not None
     assert sum(map(len, splits.named().values())) == 30

@@ -70,7 +70,8 @@ def test_evaluation_and_score(trained: Segmenter) -> None:
     right = float((trained.predict(images) == masks * 255).mean())
     assert measured.metrics["pixel_accuracy"] == pytest.approx(right)
     assert trained.score(images, masks * 255) == measured.metrics["miou"]
-    assert "pixel accuracy" in str(measured) and "<b>" in measured._repr_html_()
+    assert "pixel accuracy" in str(measured)
+    assert "<b>" in measured._repr_html_()
     unknown = masks * 255
     unknown[:, :8] = -1
     half = trained.evaluate(images, unknown)
@@ -108,7 +109,7 @@ def test_it_is_an_estimator() -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil, message",
+    ("spoil", "message"),
     [
         (lambda x, y: (x, y[:3]), "3 masks for 8 images"),
         (lambda x, y: (x, y[:, 1:]), "another size"),

@@ -124,7 +124,7 @@ def test_integrated_gradients_add_up_to_the_logits_difference(model: str, side: 
     with torch.no_grad():
         logits = [made.model(images).gather(1, targets[:, None])[:, 0] for images in (x, torch.zeros_like(x))]
     difference = logits[0] - logits[1]
-    assert torch.allclose(total, difference, rtol=2 * CLOSE, atol=0.02 * float(difference.abs().max()))
+    assert bool(((total - difference).abs() <= CLOSE * difference.abs().clamp_min(1) + 1e-4).all())
 
 
 @pytest.mark.parametrize(("model", "side"), DESIGNS.items())
@@ -159,7 +159,8 @@ def test_integrated_gradients_of_a_linear_model_are_its_products() -> None:
     found = integrated_gradients(asked)
     assert torch.allclose(found, (weights * x).sum(1), atol=1e-5)
     assert float(gap(asked, found).max()) < 1e-4
-    assert float(gap(asked, 2 * found).min()) == pytest.approx(1, abs=1e-3)
+    off = (weights * x).sum((1, 2, 3)).abs()  # of one logit, where there is less than that to explain
+    assert torch.allclose(gap(asked, 2 * found), off / off.clamp_min(1), atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(14, 14), (9, 23)])

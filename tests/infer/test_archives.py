@@ -75,6 +75,13 @@ def test_members_are_answered_as_files_are(name: str, model: Path, here: Path, c
     assert [row["top"] for row in found] == [row["top"] for row in truth]
 
 
+def test_an_archive_that_two_arguments_name_comes_once(here: Path) -> None:
+    zipped(here / "a.zip", FILES)
+    words = ["a.zip", "*.zip", str(here / "a.zip")]
+    assert [item.id for item in expand(words, io.BytesIO(b"./a.zip\n"))] == [f"a.zip/{member}" for member in IMAGES]
+    assert len([*expand([*words, "-"], io.BytesIO(b"./a.zip\n"))]) == 3
+
+
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tgz"])
 def test_damaged_members_are_told_one_by_one(name: str, model: Path, here: Path, capsys: Any) -> None:
     files = {"0.png": hostile.truncated_jpeg(), **FILES, "9.png": b"", "bomb.png": hostile.png_claiming(50_000, 50_000)}

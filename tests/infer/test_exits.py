@@ -28,7 +28,7 @@ from msresnet.models.base import ImageModel
 from msresnet.models.cost import count_macs, exit_macs
 from msresnet.models.factory import create_classifier
 from msresnet.nn.folding import fold
-from msresnet.results import Evaluation
+from msresnet.results import Evaluation, classified
 from msresnet.runtime import StopRequest
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.train.loop import Trainer
@@ -99,10 +99,10 @@ def test_company_does_not_change_an_answer(run: Path, bars: Path, batch_size: in
     bundle = load_bundle(run)
     pairs = list(decode_all(expand([str(bars)], io.BytesIO()), bundle.preprocess, 0))
     images, ids = [i for _, i in pairs if not isinstance(i, DataError)], [name for name, _ in pairs]
-    at_first = Predictor(bundle, "cpu", 64, Budget(confidence=1e-6)).predict(images, ids)
+    at_first = classified(Predictor(bundle, "cpu", 64, Budget(confidence=1e-6)).predict(images, ids))
     limit = Budget(confidence=float(np.median(at_first.confidences)))
-    first = Predictor(bundle, "cpu", 64, limit).predict(images, ids)
-    again = Predictor(bundle, "cpu", batch_size, limit).predict(images, ids)
+    first = classified(Predictor(bundle, "cpu", 64, limit).predict(images, ids))
+    again = classified(Predictor(bundle, "cpu", batch_size, limit).predict(images, ids))
     assert first.exits is not None
     assert again.exits is not None
     assert len(set(first.exits.tolist())) > 1
@@ -223,6 +223,6 @@ def test_the_python_door_keeps_a_budget_too(run: Path, bars: Path) -> None:
     limited = Predictor(load_bundle(run), "cpu", 64, Budget(confidence=1e-6))
     pairs = list(decode_all(expand([str(bars / "lying")], io.BytesIO()), limited.bundle.preprocess, 0))
     expected = limited.predict([i for _, i in pairs if not isinstance(i, DataError)], early.ids)
-    assert np.array_equal(early.probabilities, expected.probabilities)
+    assert np.array_equal(early.probabilities, classified(expected).probabilities)
     with pytest.raises(UsageError, match=r"--budget 0\.9"):
         model.predict(str(bars / "lying"), budget="soon")

@@ -12,15 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image as Pillow
 
 import hostile
 from hostile import encode, random_pixels
+from msresnet.bundle import Bundle
 from msresnet.cli.main import main
+from msresnet.data.preprocess import Preprocess
 from msresnet.errors import UsageError
 from msresnet.infer import inputs
 from msresnet.infer.inputs import Allowed, Input, Named, expand
+from msresnet.models.factory import create_network
+from msresnet.tasks.segmentation import SegmentationTask
+from randomise import randomised
 from sharding import SIDE, packed, png, rows
 
 
@@ -355,3 +361,31 @@ def test_frames_are_no_files(here: Path) -> None:
     with pytest.raises(Exception, match="a frame of a video"):
         Input("clip#t=1s", pixels=random_pixels(3, 8, 8)).open()
     assert Allowed().urls is False
+
+
+def test_masks_are_told_alike_by_every_door(here: Path, capsys: Any) -> None:
+    network = create_network("pyramid", "msresnet_micro", num_classes=2, in_chans=1, img_size=(16, 16))
+    randomised(network)
+    preprocess = Preprocess((16, 16), 1, mean=(0.5,), std=(0.2,), whole=True)
+    arguments = {"num_classes": 2, "in_chans": 1, "img_size": [16, 16]}
+    bundle = Bundle(network, "msresnet_micro", arguments, SegmentationTask(["=a", "b"]), preprocess)
+    bundle.save(here / "masks")
+    (here / "data").mkdir()
+    for number, size in enumerate([(30, 20), (16, 16), (8, 50)]):
+        (here / "data" / f"{number}.png").write_bytes(encode(random_pixels(*size), "PNG"))
+    words = ["predict", "data", "--model", "masks", "--device", "cpu"]
+    assert main([*words, "--format", "csv", "--save-images", "shown"]) == 0
+    printed = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["height"], row["width"]) for row in printed] == [("30", "20"), ("16", "16"), ("8", "50")]
+    for output, file in (("one.csv", "one.csv"), ("sharded", "sharded/data.csv")):
+        assert main([*words, "--output", output, "-q"]) == 0
+        assert [{k: v for k, v in row.items() if k != "error"} for row in rows(here / file)] == printed
+    assert main([*words, "--output", "one.parquet"]) == 0
+    for row, path in zip(printed, sorted((here / "shown").iterdir()), strict=True):
+        with Pillow.open(path) as mask:
+            share = float(np.mean(np.asarray(mask) == 1))
+        shares = row["shares"].removeprefix("'").split("; ")
+        told = {text.rpartition(" ")[0]: float(text.rpartition(" ")[2]) for text in shares}
+        assert told.get("b", 0.0) == pytest.approx(share, abs=1e-4)
+    assert main([*words, "--tile"]) == 2
+    assert "--tile needs a classifier" in capsys.readouterr().err

@@ -95,6 +95,11 @@ def test_what_is_symmetric_by_construction_is_not_changed(kind: type[nn.Module],
         torch.testing.assert_close(averaged(network, x, tta), network(x))
 
 
+def chances(predictor: Predictor, pixels: Tensor, names: list[str]) -> npt.NDArray[np.float64]:
+    """Probabilities (N, K) for ready images."""
+    return classified(predictor.predict_ready(pixels, names)).probabilities
+
+
 def by_hand(predictor: Predictor, pixels: Tensor, tta: TTA) -> npt.NDArray[np.float64]:
     """Probabilities (N, K) from the plain predictor's on views that numpy makes of the bytes."""
     plain = pixels.numpy()
@@ -105,7 +110,7 @@ def by_hand(predictor: Predictor, pixels: Tensor, tta: TTA) -> npt.NDArray[np.fl
     if "flip" in tta:
         found += [view[..., ::-1] for view in found]
     names = [str(i) for i in range(len(plain))]
-    answers = [predictor.predict_ready(torch.from_numpy(view.copy()), names).probabilities for view in found]
+    answers = [chances(predictor, torch.from_numpy(view.copy()), names) for view in found]
     # The logarithm of a probability is its logit up to a constant, which softmax takes away again.
     return softmax(np.mean(np.log(answers), 0), 1)  # type: ignore[no-any-return]
 
@@ -114,11 +119,11 @@ def by_hand(predictor: Predictor, pixels: Tensor, tta: TTA) -> npt.NDArray[np.fl
 def test_a_predictor_gives_the_mean_computed_by_hand(tta: TTA, model: Path) -> None:
     pixels, names = images(7), [str(i) for i in range(7)]
     plain = Predictor(load_bundle(model), "cpu")
-    found = Predictor(load_bundle(model), "cpu", batch_size=3, tta=tta).predict_ready(pixels, names).probabilities
+    found = chances(Predictor(load_bundle(model), "cpu", batch_size=3, tta=tta), pixels, names)
     assert np.allclose(found, by_hand(plain, pixels, tta), atol=1e-5)
-    assert not np.allclose(found, plain.predict_ready(pixels, names).probabilities, atol=1e-3)
-    alone = [Predictor(load_bundle(model), "cpu", tta=tta).predict_ready(p[None], ["0"]) for p in pixels]
-    assert np.array_equal(found, np.concatenate([answer.probabilities for answer in alone]))
+    assert not np.allclose(found, chances(plain, pixels, names), atol=1e-3)
+    alone = [chances(Predictor(load_bundle(model), "cpu", tta=tta), p[None], ["0"]) for p in pixels]
+    assert np.array_equal(found, np.concatenate(alone))
 
 
 @pytest.mark.parametrize(("tta", "count"), [("scales", 3), ("flip+scales", 6)])

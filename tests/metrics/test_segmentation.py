@@ -1,4 +1,4 @@
-"""Figures of masks against scikit-learn and against formulas written out, absent classes and unknown pixels included."""
+"""Figures of masks against scikit-learn and formulas written out, absent classes and unknown pixels included."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from msresnet.metrics import segmentation as figures
+from msresnet.metrics.classification import Counts
 from msresnet.results import Segmentation
 from msresnet.tasks.segmentation import SegmentationTask
 
@@ -35,7 +36,8 @@ def test_iou_and_accuracy_are_scikit_learns(case: tuple[Mask, Mask, int]) -> Non
     known = truth != UNKNOWN
     counts = figures.counted(figures.confusion(answer, truth, classes))
     if not known.any():
-        assert np.isnan(figures.pixel_accuracy(counts)) and np.isnan(figures.mean_iou(counts))
+        assert np.isnan(figures.pixel_accuracy(counts))
+        assert np.isnan(figures.mean_iou(counts))
         return
     mine, theirs = answer[known], truth[known]
     there = sorted(set(mine.tolist()) | set(theirs.tolist()))
@@ -132,7 +134,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng, hits = np.random.default_rng(1), 0
     for _ in range(200):
         right = rng.binomial(50, rng.beta(8, 2, 40))  # images differ: 0.8 of their pixels are right on average
-        counts = figures.Counts(*(np.stack([c, 0 * c], 1) for c in (right, 0 * right + 50, right)))
+        counts = Counts(*(np.stack([c, 0 * c], 1) for c in (right, 0 * right + 50, right)))
         ends = figures.interval(figures.pixel_accuracy, counts)
         assert ends is not None
         hits += ends[0] <= 0.8 <= ends[1]
@@ -153,7 +155,8 @@ def test_results_are_checked_slice_and_print() -> None:
             "shares": [{"label": "<b>", "share": 0.75}, {"label": "sky", "share": 0.25}],
         }
     ]
-    assert "<a>" not in answers._repr_html_() and "&lt;b&gt;" in answers._repr_html_()
+    assert "<a>" not in answers._repr_html_()
+    assert "&lt;b&gt;" in answers._repr_html_()
     assert str(answers).splitlines()[1] == "b.png: 1x3, sky 100.0 %"
     joined = Segmentation.joined([answers[:1], answers[1:]])
     assert (joined.ids, str(joined)) == (answers.ids, str(answers))

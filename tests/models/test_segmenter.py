@@ -34,7 +34,8 @@ def fresh(name: str) -> ImageModel:
 
 @pytest.mark.parametrize("name", FIRST)
 def test_any_backbone_gives_every_pixel_a_class_and_learns_with_all_its_parameters(name: str) -> None:
-    model = randomised(fresh(name)).train()
+    model = fresh(name)
+    randomised(model).train()
     height, width = model.config.img_size
     x = torch.randn(3, 2, height, width + (0 if model.min_size > 1 else 5), generator=torch.Generator().manual_seed(1))
     logits = model(x)
@@ -46,7 +47,8 @@ def test_any_backbone_gives_every_pixel_a_class_and_learns_with_all_its_paramete
 
 @pytest.mark.parametrize("name", ["msresnet_micro", "resnet18", "hrnet_w18_small"])
 def test_what_is_folded_answers_alike_and_what_is_declared_is_true(name: str) -> None:
-    model = randomised(fresh(name)).eval()
+    model = fresh(name)
+    randomised(model).eval()
     x = contract.images(model)
     with torch.no_grad():
         assert relative_error(fold(model)(x), model(x)) < 1e-5
@@ -72,14 +74,15 @@ def test_small_networks_stay_small() -> None:
 
 
 def test_the_pyramid_begins_at_a_quarter_or_for_small_images_at_their_finest_map() -> None:
-    large, small = (create_model(n, features_only=True).feature_info for n in ("resnet50", "msresnet_micro"))
-    assert [large.stages[i].reduction for i in levels(large)] == [4, 8, 16, 32]
-    assert [small.stages[i].module for i in levels(small)] == ["act1", "layer1", "layer3"]
+    large, small = (create_network("classifier", n).feature_info for n in ("resnet50", "msresnet_micro"))
+    assert [large[i].reduction for i in levels(large)] == [4, 8, 16, 32]
+    assert [small[i].module for i in levels(small)] == ["act1", "layer1", "layer3"]
 
 
 def test_the_pyramid_is_the_papers_sum_from_the_top() -> None:
     torch.manual_seed(0)
-    neck = randomised(FeaturePyramid((3, 4), 6)).eval()
+    neck = FeaturePyramid((3, 4), 6)
+    randomised(neck).eval()
     fine, coarse = torch.randn(1, 3, 9, 7), torch.randn(1, 4, 5, 4)
     with torch.no_grad():
         sides = [neck.lateral[0](fine), neck.lateral[1](coarse)]
@@ -110,7 +113,8 @@ def test_layers_are_sorted_frozen_and_finished_as_the_backbones_are() -> None:
     assert depths["body.conv1.weight"] == 0
     assert depths["head.classifier.weight"] == depths["neck.lateral.0.0.weight"] == max(depths.values())
     still = freeze(model, 2)
-    assert still and not model.get_parameter("body.conv1.weight").requires_grad
+    assert still
+    assert not model.get_parameter("body.conv1.weight").requires_grad
     assert model.get_parameter("neck.lateral.0.0.weight").requires_grad
     assert "head.classifier.weight" in last_layers(model)
 
@@ -122,7 +126,8 @@ def test_weights_of_a_classifier_fill_the_backbone(tmp_path: Path) -> None:
     save_file({k: v.contiguous() for k, v in donor.state_dict().items()}, path)
     model = create_segmenter("resnetv2_18", pretrained=path, num_classes=2, img_size=64)
     mine = model.body.state_dict()
-    assert mine and all(torch.equal(tensor, donor.state_dict()[name]) for name, tensor in mine.items())
+    assert mine
+    assert all(torch.equal(tensor, donor.state_dict()[name]) for name, tensor in mine.items())
     assert not any(name.startswith(("norm.", "fc.", "head.")) for name in mine)
 
 
@@ -137,6 +142,6 @@ def test_what_makes_no_sense_is_refused() -> None:
         create_network("pyramid", "msresnet_micro", depth=3)
     with pytest.raises(UsageError, match="needs the whole map"):
         fresh("msresnet_micro").reset_classifier(3, "avg")
-    with pytest.raises(UsageError, match="pooled vector|leaves a map"):
+    with pytest.raises(UsageError, match=r"pooled vector|leaves a map"):
         create_network("classifier", "msresnet_micro", num_classes=3, global_pool="")
     assert "pyramid_width" not in MODELS["msresnet_micro"].arguments

@@ -16,7 +16,7 @@ from msresnet.cli.main import main
 from msresnet.data.loaders import Decoded
 from msresnet.explain.attribution import DEFAULT
 from msresnet.models.cost import count_macs
-from msresnet.report import looks
+from msresnet.report import html, looks
 from msresnet.report.answered import Answered
 from msresnet.report.confusions import MOST_BYTES, confusions
 from msresnet.report.html import render
@@ -92,6 +92,14 @@ def test_the_worst_are_wrong_and_sure_and_the_doubtful_undecided(story: Story) -
     assert (np.diff(answered.confidences[wrong]) <= 0).all()
     margins = probabilities[:, -1] - probabilities[:, -2]
     assert margins[doubtful(answered)].tolist() == sorted(margins)[:12]
+
+
+def test_a_task_without_sections_of_its_own_shows_its_tables(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html, "TELLERS", {})
+    text = html.render(story)
+    assert "More figures" in text
+    assert "What it confuses" not in text
+    assert "How this came about" in text
 
 
 def test_no_mistake_and_no_history_are_told(story: Story) -> None:

@@ -21,7 +21,7 @@ from msresnet.data.augment import Augment
 from msresnet.data.loaders import decode
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.resize import frame
-from msresnet.data.sample import IGNORED, MaskedArrays
+from msresnet.data.sample import IGNORED, Image, MaskedArrays
 from msresnet.errors import UsageError
 from msresnet.infer.masks import save_masks
 from msresnet.infer.predictor import Predictor
@@ -30,6 +30,7 @@ from msresnet.tasks.base import Learning
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.tasks.palette import coloured, mistakes
 from msresnet.tasks.segmentation import SegmentationTask, dice_loss
+from msresnet.train.checkpoint import newest_checkpoint
 from tiny import plan_for, same, train_words, trainer
 
 NAMES = ("sky", "sea", "land")
@@ -50,7 +51,8 @@ def test_the_loss_is_torchs_over_known_pixels(smoothing: float, factors: list[fl
     task = SegmentationTask(NAMES, smoothing, factors)
     known = masks != IGNORED
     flat, truth = outputs.movedim(1, -1)[known], masks[known].long()
-    expected = F.cross_entropy(flat, truth, factors and torch.tensor(factors), label_smoothing=smoothing)
+    weights = None if factors is None else torch.tensor(factors)
+    expected = F.cross_entropy(flat, truth, weights, label_smoothing=smoothing)
     assert task.loss(outputs, task.encode(masks)).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -72,7 +74,8 @@ def test_a_batch_of_which_nothing_is_known_teaches_nothing() -> None:
     loss = SegmentationTask(NAMES, dice=0.5).loss(outputs, torch.full((2, 4, 4), IGNORED))
     loss.backward()
     assert loss.item() == 0
-    assert outputs.grad is not None and not outputs.grad.abs().sum()
+    assert outputs.grad is not None
+    assert not outputs.grad.abs().sum()
 
 
 def test_what_validation_keeps_gives_scikit_learns_figure() -> None:
@@ -109,7 +112,7 @@ def test_masks_follow_images_to_other_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    "preprocess, augment, how, message",
+    ("preprocess", "augment", "how", "message"),
     [
         (Preprocess((8, 8), 1, resize="crop"), Augment(), Learning(), "every pixel is to get a class"),
         (Preprocess((8, 8), 1), Augment(mixup=0.2), Learning(), "has two classes"),
@@ -133,7 +136,7 @@ def test_weights_go_by_pixels() -> None:
     assert task.class_weights.tolist() == pytest.approx([45 / (2 * 42), 45 / (2 * 3)], rel=1e-5)
 
 
-def drawn(number: int, side: int = 16) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def drawn(number: int, side: int = 16) -> tuple[Image, Image]:
     """A bright box on a dark, noisy ground, and where it is."""
     rng = np.random.default_rng(number)
     top, left = rng.integers(1, side - 7, 2)
@@ -170,14 +173,18 @@ def test_the_command_learns_measures_and_writes_a_run(run: Path, capsys: pytest.
     assert (figures["task"], figures["split"], figures["n"]) == ("segmentation", "test", 8)
     assert figures["miou"] > 0.8
     bundle = load_bundle(run)
-    assert bundle.task.name == "segmentation" and bundle.preprocess.whole
+    assert bundle.task.name == "segmentation"
+    assert bundle.preprocess.whole
     assert bundle.scores["test"]["miou"] == figures["miou"]
     card = (run / "README.md").read_text(encoding="utf-8")
-    assert "mean IoU" in card and "segmentation of 2 classes" in card
+    assert "mean IoU" in card
+    assert "segmentation of 2 classes" in card
     lines = (run / "predictions.csv").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 9 and lines[0].startswith("id,height,width,confidence,pixel_accuracy,miou")
+    assert len(lines) == 9
+    assert lines[0].startswith("id,height,width,confidence,pixel_accuracy,miou")
     report = (run / "report.html").read_text(encoding="utf-8")
-    assert "mistakes in red" in report and "top-1" not in report
+    assert "mistakes in red" in report
+    assert "top-1" not in report
     history = (run / "history.csv").read_text(encoding="utf-8").splitlines()
     assert "val_miou" in history[0]
 
@@ -194,7 +201,8 @@ def test_evaluate_predict_and_python_give_the_same_masks(
     images = sorted((data / "test" / "images").iterdir())
     assert main(["predict", "--model", str(run), str(data / "test" / "images"), "--save-images", "seen"]) == 0
     results = load(run).predict(str(data / "test" / "images"))
-    assert isinstance(results, Segmentation) and len(results) == len(images)
+    assert isinstance(results, Segmentation)
+    assert len(results) == len(images)
     saved = sorted(Path("seen").glob("*.png"))
     assert len(saved) == len(images)
     values = [np.asarray(Pillow.open(path)) for path in save_masks(results, Path("mine"))]
@@ -217,8 +225,6 @@ def test_a_mask_is_an_images_own_whatever_stands_beside_it(run: Path) -> None:
 
 
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(data: Path, tmp_path: Path) -> None:
-    from msresnet.train.checkpoint import newest_checkpoint
-
     whole = trainer(plan_for(data, flip=0.5, noise=0.1, cutmix=1.0))
     whole.run()
     first = trainer(plan_for(data, flip=0.5, noise=0.1, cutmix=1.0), tmp_path / "c")
@@ -232,7 +238,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(data: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "words, message",
+    ("words", "message"),
     [
         (["explain", "IMAGE"], "needs a classifier"),
         (["predict", "IMAGE", "--tta", "flip"], "the task is segmentation"),
@@ -247,7 +253,8 @@ def test_what_a_model_of_masks_cannot_do_is_said(
     code = main([*(image if w == "IMAGE" else w for w in words), "--model", str(run)])
     assert code in (2, 3)
     told = capsys.readouterr().err
-    assert message in told and "Traceback" not in told
+    assert message in told
+    assert "Traceback" not in told
 
 
 def test_settings_that_cannot_be_are_refused_before_training(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

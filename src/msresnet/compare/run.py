@@ -20,6 +20,7 @@ from msresnet.files import write_json, write_text
 from msresnet.infer.evaluate import evaluate
 from msresnet.infer.predictor import Predictor
 from msresnet.runtime import StopRequest, stop_on_signals
+from msresnet.tasks.classification import ClassificationTask
 from msresnet.train.fit import CONFIG, Fitted, fit, to_yaml
 from msresnet.train.observer import Observer, Silent
 
@@ -57,6 +58,9 @@ def compare(
     """
     chosen = contestants(config)
     splits = splits or open_data(config.data, config)
+    if splits.train.task != ClassificationTask.name:
+        what = f"the data is for {splits.train.task}, which is not compared"
+        raise UsageError(what, why="answers are compared that are right or wrong", hint="msresnet train, evaluate")
     split = _split(config.split, splits)
     records = Records(folder)
     records.load(chosen, config.all_seeds, split)

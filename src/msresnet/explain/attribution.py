@@ -28,7 +28,7 @@ from msresnet.models.base import ImageModel
 MOST_PIXELS, MOST_ROWS = 2**19, 256
 """Pixels and images that go through a network at once, so that memory is bounded: 10 images of 224 a side."""
 STEPS, MOST_STEPS, CLOSE = 32, 256, 0.05
-"""Integrated gradients: steps at first and at most, and how near their sum must come to the logit's difference."""
+"""Integrated gradients: steps at first and at most, and how near (`gap`) their sum must come to what it explains."""
 WINDOWS = 7
 """An occluding window has this part of the image's sides, and moves by half of its own."""
 
@@ -80,12 +80,15 @@ def integrated_gradients(question: Question) -> Tensor:
 
 
 def gap(question: Question, attribution: Tensor) -> Tensor:
-    """How far attributions (B, H, W) are from adding up to logit(image) - logit(nothing), as a share of it (B,)."""
+    """How far attributions (B, H, W) are from adding up to logit(image) - logit(nothing), as a share of it (B,).
+
+    Of a difference under one logit, it is a share of one.
+    """
     both = torch.cat([question.images, torch.zeros_like(question.images)])
     with torch.no_grad():
         logits = question.forward(both).gather(1, question.targets.repeat(2)[:, None])[:, 0]
     image, nothing = logits.chunk(2)
-    return (attribution.sum((1, 2)) - (image - nothing)).abs() / (image - nothing).abs().clamp_min(1e-6)
+    return (attribution.sum((1, 2)) - (image - nothing)).abs() / (image - nothing).abs().clamp_min(1)
 
 
 def occlusion(question: Question) -> Tensor:
@@ -111,7 +114,7 @@ METHODS: dict[str, Method] = {
     "occlusion": occlusion,
 }
 DEFAULT = "integrated-gradients"
-"""The most faithful of them, and much faster than occlusion: benchmarks/results/explanations.md."""
+"""The most faithful of them on digits and on photographs: benchmarks/results/explanations.md."""
 
 
 def rows_at_once(size: Sequence[int]) -> int:

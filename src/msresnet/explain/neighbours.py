@@ -48,13 +48,13 @@ class Neighbour:
 
 @torch.no_grad()
 def embed(bundle: Bundle, images: Tensor) -> Tensor:
-    """Preprocessed images (B, C, H, W) uint8 -> the pooled features before the classifier, of length 1 (B, F)."""
+    """Preprocessed images (B, C, H, W) uint8 -> features before the classifier, of length 1, on the CPU (B, F)."""
     model = bundle.model
     x = bundle.preprocess.tensor(images).contiguous(memory_format=torch.channels_last)
     pooled = model.forward_head(model.forward_features(x), pre_logits=True)
     if not bool(pooled.isfinite().all()):
         raise ModelError("the network's features are not finite", hint="train again, at a lower --lr")
-    return F.normalize(pooled.flatten(1).double(), dim=1)
+    return F.normalize(pooled.flatten(1).cpu().double(), dim=1)
 
 
 def nearest_images(bundle: Bundle, images: Tensor, data: Samples, k: int) -> list[list[Neighbour]]:
@@ -77,7 +77,7 @@ def nearest_images(bundle: Bundle, images: Tensor, data: Samples, k: int) -> lis
         distances = torch.cat([distances, found], 1)
         places = torch.cat([places, batch.indices.expand(len(asked), -1)], 1)
         order = distances.argsort(dim=1, stable=True)[:, :k]
-        distances, places = distances.gather(1, order), places.gather(1, order.cpu())
+        distances, places = distances.gather(1, order), places.gather(1, order)
     names = bundle.task.class_names
     return [
         [

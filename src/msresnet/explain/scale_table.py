@@ -107,7 +107,7 @@ def scale_table(bundle: Bundle, batches: Iterable[Tensor], target: int | None = 
         response = responses(bundle, bundle.preprocess.tensor(images), wanted)
         classes = response.targets.cpu()
         counts += torch.bincount(classes, minlength=len(names))
-        values = torch.stack([response.shares, response.contributions]).double().cpu()  # (2, B, R)
+        values = torch.stack([response.shares, response.contributions]).cpu().double()  # (2, B, R)
         sums.index_add_(1, classes, values)
     if not int(counts.sum()):
         raise DataError("the set holds no image", hint="--split train")

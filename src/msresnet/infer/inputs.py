@@ -45,6 +45,7 @@ class Input:
         pixels: uint8 (C, H, W), of a video.
         error: why there is no image.
         path: of its file, where it is one.
+        within: the file that it is a part of, such as an archive.
     """
 
     id: str
@@ -52,6 +53,12 @@ class Input:
     pixels: Image | None = None
     error: DataError | None = None
     path: str | None = None
+    within: str | None = None
+
+    @property
+    def file(self) -> str | None:
+        """The file that an argument names to mean this image."""
+        return self.path or self.within
 
     def decode(self, at_least: tuple[int, int] | None = None) -> Image | DataError:
         """The image (C, H, W) uint8, or why there is none; `at_least` as `Preprocess` says it."""
@@ -107,7 +114,7 @@ def expand(inputs: Sequence[str], stdin: BinaryIO, allowed: Allowed = Allowed())
     for number, text in enumerate(words):
         before = Named(words[:number] if text != STDIN else [w for w in words if w != STDIN])
         found = _standard_input(stdin, allowed) if text == STDIN else _named(text, allowed)
-        yield from (item for item in found if item.path is None or not before.covers(item.path))
+        yield from (item for item in found if item.file is None or not before.covers(item.file))
 
 
 class Named:
@@ -183,17 +190,17 @@ def _file(path: str) -> Input:
 def _members(path: str) -> Iterator[Input]:
     try:
         for name, read in images_in(path):
-            yield Input(name, read)
+            yield Input(name, read, within=path)
     except DataError as error:
-        yield Input(path, error=error)
+        yield Input(path, error=error, within=path)
 
 
 def _frames(text: str, allowed: Allowed) -> Iterator[Input]:
     try:
         for name, pixels in frames(text, allowed.every):
-            yield Input(name, pixels=pixels)
+            yield Input(name, pixels=pixels, within=text)
     except DataError as error:
-        yield Input(text, error=error)
+        yield Input(text, error=error, within=text)
 
 
 def _or_nothing(text: str, found: Iterator[Input]) -> Iterator[Input]:

@@ -13,6 +13,7 @@ from PIL import ImageDraw, ImageFont
 
 from msresnet.data.sample import Image
 from msresnet.files import check_output, disk_errors
+from msresnet.infer.masks import save_mask
 from msresnet.results import DIGITS, Classification, Results, Segmentation
 
 SMALLEST = 160
@@ -32,11 +33,12 @@ class Gallery:
         self.folder = folder
 
     def add(self, results: Results, previews: Sequence[Image | None]) -> None:
-        """Save some: label and probability below each image, or the class of each pixel. Raises ResourceError."""
+        """Save some: label and probability below each image, or its mask. Raises ResourceError."""
         if isinstance(results, Segmentation):
-            from msresnet.infer.masks import save_masks
-
-            save_masks(results, self.folder)
+            for name, mask in zip(results.ids, results.masks, strict=True):
+                with disk_errors(self.folder):
+                    path = free_file(self.folder, safe_name(name), ".png")
+                save_mask(mask, len(results.class_names), path)
             return
         assert isinstance(results, Classification)
         pairs = zip(results.ids, previews, results.labels, results.confidences, strict=True)

@@ -23,7 +23,7 @@ from msresnet.report.charts import literal
 from msresnet.report.plots import GREY, as_rgb, overlay
 
 Floats = npt.NDArray[np.float64]
-PANEL, ROW, BAND = 2.6, 3.1, 1.7
+PANEL, ROW, BAND = 2.6, 3.3, 1.7
 """Inches: the width of a picture, the height of an image's row, the height of a band of neighbours under it."""
 MOST_CLASSES = 24
 """Of more classes, those are drawn that differ most from the mean."""
@@ -53,7 +53,7 @@ def _image_row(figure: Figure, place: SubplotSpec, item: Explanation, methods: i
     bands = place.subgridspec(2, 1, height_ratios=(ROW, BAND)) if item.neighbours else place.subgridspec(1, 1)
     views = bands[0, 0].subgridspec(1, methods + 2, width_ratios=(*[1] * (methods + 1), 1.6))
     label, probability = item.result.top(1)[0][0]
-    _show(figure.add_subplot(views[0, 0]), as_rgb(item.picture), f"{_short(label)} {probability:.4f}")
+    _show(figure.add_subplot(views[0, 0]), as_rgb(item.picture), f"{_short(label)}\n{probability:.4f}")
     for column, look in enumerate(item.looks, 1):
         _show(figure.add_subplot(views[0, column]), overlay(item.picture, look.heat), _title(look, item))
     _stacked(figure.add_subplot(views[0, methods + 1]), item.scales)
@@ -64,7 +64,7 @@ def _image_row(figure: Figure, place: SubplotSpec, item: Explanation, methods: i
 
 
 def _title(look: Look, item: Explanation) -> str:
-    title = f"{look.method}: {_short(item.target)}"
+    title = f"{look.method}\n{_short(item.target)}"
     if look.scores is None:
         return title
     return f"{title}\ndeletion {look.scores.deletion:.2f}, insertion {look.scores.insertion:.2f}"

@@ -18,8 +18,8 @@ from msresnet.report.story import Story, picture
 
 Heat = npt.NDArray[np.float32]
 MOST_EXAMPLES = 10
-MOST_MACS, PASSES, AT_ONCE = 5e11, 3, 8
-"""Multiply-adds that explaining may take, some ten seconds of two cores, so that the same model gets the same report on
+MOST_MACS, PASSES, AT_ONCE = 2e11, 3, 8
+"""Multiply-adds that explaining may take, some seconds of two cores, so that the same model gets the same report on
 every machine; a gradient costs as much as three answers; images at once."""
 CHEAPEST = "grad-cam"
 

@@ -41,10 +41,11 @@ def scales(story: Story) -> Section | None:
     seen = np.argsort(-table.counts, kind="stable")[:MOST_CLASSES]
     seen = np.sort(seen[table.counts[seen] > 0])
     names, by_class = [table.class_names[k] for k in seen], table.by_class()[seen]
-    tables = [
-        _shaded("By block, from the image's side to the answer's", ("block", *table.branches), table.operators, blocks),
-        _shaded("By the class that was answered, over all blocks", ("class", *table.branches), names, by_class),
-    ]
+    by_block = "By block, from the image's side to the answer's"
+    tables = [_shaded(by_block, ("block", *table.branches), table.operators, blocks)]
+    if len(names) > 1:
+        by_answer = "By the class that was answered, over all blocks"
+        tables.append(_shaded(by_answer, ("class", *table.branches), names, by_class))
     return Section("scales", "At which scale it sees", [Words(text), Row(tables)])
 
 

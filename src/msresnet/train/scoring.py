@@ -24,7 +24,8 @@ def score(
     number. `check` is called before each batch.
     """
     model.eval()
-    parts = torch.arange(processes.rank, len(data), processes.world).split(EVALUATION_BATCH)
+    together = plan.batch if plan.task.whole else EVALUATION_BATCH  # answers for every pixel fill the memory
+    parts = torch.arange(processes.rank, len(data), processes.world).split(together)
     rows, read = [torch.empty(0, plan.task.condensed, device=processes.device)], [torch.empty(0)]
     with processes.accelerator.autocast():
         for part, batch in zip(parts, data.batches(parts, processes.device), strict=True):
