@@ -42,12 +42,15 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.infer.predictor import Predictor
     from msresnet.report.story import Story
     from msresnet.runtime import environment
+    from msresnet.tasks.known import TASKS
 
-    screen = Screen(common)
+    screen, flags = Screen(common), [name.replace("_", "-") for name in parsed.origin]
+    # What no task knows is refused before a model is loaded, what this one does not know after.
+    check_gates(gates, {name: side for task in TASKS.values() for name, side in task.gates.items()}, flags)
     _check_output(config)
     bundle = load_bundle(config.model)
     rival = None if config.baseline is None else load_bundle(config.baseline)
-    check_gates(gates, bundle.task.gates, [name.replace("_", "-") for name in parsed.origin])
+    check_gates(gates, bundle.task.gates, flags)
     _check_possible(config, bundle, rival)
     sets, notes = _sets(config)
     screen.notes([*which_run(config.model), *notes])
