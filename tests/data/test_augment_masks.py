@@ -91,6 +91,18 @@ def test_noise_is_gaussian_of_the_strength_that_was_drawn() -> None:
     assert changed.mean((1, 2, 3)).abs().max() < 0.02
 
 
+def test_shade_is_finite_towards_every_corner() -> None:
+    class Corners(Draws):
+        """Full strength, and directions of an eighth, three eighths, ... of a turn, a little more and less."""
+
+        def uniform(self, rows: int, images: Tensor) -> Tensor:
+            turns = (torch.arange(len(images)) % 4 * 2 + 1) / 8 + (torch.arange(len(images)) // 4 - 8) * 2**-24
+            return torch.stack([torch.ones(len(images)), torch.rand(len(images)), turns, torch.rand(len(images))])
+
+    changed = shade(torch.rand(64, 1, 32, 32), 0.9, Corners(0, 64))
+    assert torch.isfinite(changed).all()
+
+
 def test_shade_dims_along_one_direction_and_keeps_the_range() -> None:
     images = torch.rand(50, 3, 16, 20, generator=torch.Generator().manual_seed(0))
     changed = shade(images, 1.0, Draws(0, 50))

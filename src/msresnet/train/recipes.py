@@ -67,7 +67,9 @@ def mnist_fast() -> Settings:
 def mnist_best() -> Settings:
     """MNIST with at most 110,474 parameters, in minutes: `msresnet train --recipe mnist-best --data mnist`.
 
-    One run (seed 0) on the same machine: 99.65 % after 459 s. All training images are learnt from.
+    Sixteen epochs of all images reached 99.65 % after 459 s on the same machine (one run, seed 0). Leaving out what is
+    known buys about twice as many epochs for the same price, and lowered the loss of held-out images by a sixth
+    (docs/decisions.md). All training images are learnt from.
     """
     return {
         "model": "msresnet_micro",
@@ -86,10 +88,13 @@ def mnist_best() -> Settings:
 def binarise() -> Settings:
     """Foreground from background in bad light: `msresnet train --recipe binarise --data binary-digits`.
 
-    MEASURED
+    One run (seed 0) in 125 s on one busy core of an AMD EPYC: of the pixels of digits that training never saw, 99.1 %
+    as Otsu's threshold makes them of the clean image; 98.1 % under noise, 98.6 % in uneven light, 96.2 % in both, where
+    Otsu's threshold has 93.9, 90.2 and 79.8 %. Learned from clean images (--noise 0 --shade 0): 99.8 % of clean ones
+    (python -m benchmarks.segmentation).
     """
     return {
-        "epochs": 12,
+        "epochs": 24,
         "batch_size": 32,
         "optimizer": "muon",
         "lr": 0.02,
