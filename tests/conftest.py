@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
+# A shell starts what goes on in the background with SIGINT ignored, and every process that a test starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no failure, and a failure must come back.
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
