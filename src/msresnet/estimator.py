@@ -70,7 +70,7 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         Args:
             budget: for networks with several exits, leave at an answer this sure ('0.9'), or go as deep as a time for
                 each image allows ('5ms').
-            tta: average over views of each image: 'flip', 'shifts' or 'flip+shifts'.
+            tta: average over views of each image: 'flip', 'shifts', 'scales' and sums such as 'flip+shifts'.
         """
         check_is_fitted(self, "bundle_")
         results = classified(self._results(X, self._asked(budget, tta)))

@@ -47,23 +47,7 @@ ELSEWHERE = {
 
 
 class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
-    """A model that is fitted to images.
-
-    Args:
-        model: a name from `list_models()`; 'auto' chooses by the images.
-        epochs: passes over the data; None is 20, or as many as `time_limit` allows.
-        batch_size: images in a step.
-        lr: highest learning rate; None chooses by optimiser and batch size.
-        time_limit: longest training time, such as '2m'.
-        validation_fraction: share of the data that chooses the model; 0 holds none out; None is 0.1, of large
-            sets about 5,000 images.
-        random_state: a seed, or a numpy RandomState to draw it from.
-        options: any other setting of `msresnet train`, such as {'optimizer': 'sgd', 'mixup': 0.2}.
-
-    Attributes:
-        bundle_: the trained model, as `save` writes it.
-        history_: one row for each epoch.
-    """
+    """A model that is fitted to images; its arguments are described where users meet them, at `Classifier`."""
 
     task: str
     """What it is for, by the task's name."""

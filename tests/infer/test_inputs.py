@@ -389,3 +389,13 @@ def test_masks_are_told_alike_by_every_door(here: Path, capsys: Any) -> None:
         assert told.get("b", 0.0) == pytest.approx(share, abs=1e-4)
     assert main([*words, "--tile"]) == 2
     assert "--tile needs a classifier" in capsys.readouterr().err
+
+
+def test_what_is_refused_prints_no_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--format", "json"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_every_is_refused_where_nothing_can_move(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "photo.jpg", "--every", "1s"]) == 2
+    assert "--every has no effect here" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import newest_checkpoint
 from msresnet.train.observer import Silent
 from msresnet.train.selection import Selection
-from tiny import config, plan_for, same, trainer
+from tiny import config, pictures, plan_for, same, trainer
 
 COUNT = 10_000
 
@@ -82,3 +82,12 @@ def test_F5_a_run_that_stops_in_an_epoch_goes_on_with_what_the_epoch_began_with(
 def test_it_does_not_go_with_balanced_drawing() -> None:
     with pytest.raises(UsageError, match="--skip-easy"):
         config(Path(), skip_easy=0.5, balance="sample")
+
+
+def test_the_image_with_the_wrong_label_is_the_one_that_is_never_known(tmp_path: Path) -> None:
+    data = pictures(tmp_path / "bars", per_class=24)
+    (data / "lying" / "23.png").rename(data / "standing" / "wrong.png")
+    plan = plan_for(data, epochs=8, batch_size=8, skip_easy=0.5, val_fraction=0.0, test_fraction=0.0, augment="none")
+    done = trainer(plan)
+    done.run()
+    assert plan.train.ids[int(done.selection.losses.argmax())].endswith("wrong.png")

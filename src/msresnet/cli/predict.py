@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
-from msresnet.errors import DataError
+from msresnet.errors import DataError, UsageError
 from msresnet.infer.config import PredictConfig, budget, seconds, which_run
 
 if TYPE_CHECKING:
@@ -52,8 +52,10 @@ def _with_side(words: list[str]) -> list[str]:
 
 def inputs_of(config: PredictConfig) -> Iterator[Input]:
     """The images that are meant."""
-    from msresnet.infer.inputs import Allowed, expand
+    from msresnet.infer.inputs import Allowed, expand, may_move
 
+    if config.every is not None and not any(map(may_move, config.inputs)):
+        raise UsageError("--every has no effect here", why="it is for videos and cameras", hint="leave it out")
     every = Allowed.every if config.every is None else seconds(config.every)
     return expand(config.inputs, sys.stdin.buffer, Allowed(config.allow_urls, every))
 
@@ -72,7 +74,7 @@ def _answer(config: PredictConfig, common: Common) -> int:
     predictor = Predictor(load_bundle(config.model), config.device, size, limit, config.tta)
     failures, left = 0, Counter[int]()
     with ExitStack() as stack:
-        names = columns(predictor.bundle.task.name, exits=limit is not None)
+        names = columns(predictor.bundle.task, exits=limit is not None)
         write = stack.enter_context(open_writer(config, names))
         for part in answer_all(predictor, inputs, workers, previews=config.save_images is not None):
             if part.results is not None:

@@ -46,7 +46,7 @@ def answer_tiles(config: PredictConfig, common: Common, inputs: Iterator[Input])
         raise UsageError("--tile needs a classifier", why=f"the model's task is {predictor.bundle.task.name}")
     failures, taken = 0, set[str]()
     progress = _Progress(screen)
-    with open_writer(config, columns(predictor.bundle.task.name, exits=False)) as write:
+    with open_writer(config, columns(predictor.bundle.task, exits=False)) as write:
         for item in inputs:
             try:
                 with item.open() as file:

@@ -17,17 +17,15 @@ from msresnet.errors import DataError, ResourceError
 from msresnet.infer.config import Form
 from msresnet.infer.evaluate import safe_cell
 from msresnet.results import DIGITS
-from msresnet.tasks.segmentation import SegmentationTask
+from msresnet.tasks.base import Task
 
 Row = dict[str, Any]
 """`id`, and either what `columns` says (and `top`), or `error`."""
 
 
-def columns(task: str, exits: bool) -> tuple[str, ...]:
-    """What stands between an image's id and its error in a table: of masks another thing than of classes."""
-    if task == SegmentationTask.name:
-        return "height", "width", "confidence", "shares"
-    return "label", "probability", *(["exit"] if exits else [])
+def columns(task: Task, exits: bool) -> tuple[str, ...]:
+    """What stands between an image's id and its error in a table."""
+    return *task.columns, *(["exit"] if exits else [])
 
 
 class Answers(ABC):
@@ -145,10 +143,11 @@ def need_pyarrow() -> None:
 
 def csv_cells(row: Row, names: Sequence[str]) -> list[str]:
     """An image's id and its other columns, as every door writes them."""
-    return [safe_cell(printable(row["id"])), *(_cell(row[name]) for name in names)]
+    return [safe_cell(printable(row["id"])), *(cell(row[name]) for name in names)]
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as text in a table; what a spreadsheet would run is quoted."""
     if isinstance(value, float):
         return f"{value:.{DIGITS}f}"
     if isinstance(value, list):  # the classes in a mask

@@ -103,14 +103,23 @@ class Allowed:
 def expand(inputs: Sequence[str], stdin: BinaryIO, allowed: Allowed = Allowed()) -> Iterator[Input]:
     """The images that are meant, one by one; an empty folder or pattern is one that cannot be read.
 
-    What two arguments name comes once. Raises UsageError when nothing was named, or an address without permission.
+    What two arguments name comes once. Raises UsageError at once when nothing was named, or an address without
+    permission.
     """
     if not inputs:
         raise UsageError("no image was named", hint="msresnet predict photo.jpg, a folder, 'photos/*.jpg', or -")
     for text in inputs:
         if is_url(text) and not allowed.urls:
             raise UsageError("addresses are not fetched", where=shown(text), hint="--allow-urls")
-    words = list(dict.fromkeys(inputs))
+    return _each(list(dict.fromkeys(inputs)), stdin, allowed)
+
+
+def may_move(text: str) -> bool:
+    """Whether an argument may stand for a video or a camera."""
+    return text == STDIN or is_video(text) or glob.has_magic(text)
+
+
+def _each(words: list[str], stdin: BinaryIO, allowed: Allowed) -> Iterator[Input]:
     for number, text in enumerate(words):
         before = Named(words[:number] if text != STDIN else [w for w in words if w != STDIN])
         found = _standard_input(stdin, allowed) if text == STDIN else _named(text, allowed)

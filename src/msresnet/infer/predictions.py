@@ -11,10 +11,8 @@ from typing import Any
 
 from msresnet.data.decode import printable
 from msresnet.files import write_atomic, write_text
-from msresnet.infer.answers import need_pyarrow
+from msresnet.infer.answers import cell, need_pyarrow
 from msresnet.infer.config import Form
-from msresnet.infer.evaluate import safe_cell
-from msresnet.results import DIGITS
 
 Rows = Sequence[dict[str, Any]]
 
@@ -42,7 +40,7 @@ def as_csv(rows: Rows) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows[0] if rows else ())
-    writer.writerows([_cell(value) for value in row.values()] for row in rows)
+    writer.writerows([cell(value) for value in _plain(row).values()] for row in rows)
     return text.getvalue()
 
 
@@ -61,9 +59,3 @@ def _parquet(path: Path, rows: Rows) -> None:
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """A row whose texts every format can hold."""
     return {name: printable(value) if isinstance(value, str) else value for name, value in row.items()}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return safe_cell(printable(value))
-    return f"{value:.{DIGITS}f}" if isinstance(value, float) else str(value)

@@ -127,7 +127,7 @@ class Worker:
 
     def _answer(self, shard: Shard, stamp: str, part: Path) -> tuple[int, int]:
         """Write a shard's answers; how many images there are, and how many cannot be read."""
-        answers = self.kind(part, columns(self.predictor.bundle.task.name, self.predictor.early is not None))
+        answers = self.kind(part, columns(self.predictor.bundle.task, self.predictor.early is not None))
         images = bad = 0
         with closing(answers):
             for rows in self._rows(shard):

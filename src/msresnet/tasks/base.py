@@ -65,6 +65,8 @@ class Task(ABC):
     """Figures that a bundle keeps."""
     gates: ClassVar[dict[str, Better]]
     """Figures that --fail-under may name, and which side of a bound is good."""
+    columns: ClassVar[tuple[str, ...]]
+    """What `Results.to_dict` says of an image beside its id that fits into a table."""
     judged: ClassVar[bool] = False
     """Whether an answer is simply right or wrong, and sure to some degree: `right`, `calibrated`, `abstaining`."""
     whole: ClassVar[bool] = False

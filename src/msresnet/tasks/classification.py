@@ -66,6 +66,7 @@ class ClassificationTask(Task):
     name: ClassVar[str] = "classification"
     head: ClassVar[str] = "classifier"
     metric: ClassVar[str] = "top1"
+    columns: ClassVar[tuple[str, ...]] = ("label", "probability")
     judged: ClassVar[bool] = True
     kept: ClassVar[tuple[str, ...]] = ("n", "top1", "top1_ci95", "loss", "ece")
     gates: ClassVar[dict[str, Better]] = {

@@ -46,6 +46,7 @@ class SegmentationTask(Task):
     metric: ClassVar[str] = "miou"
     kept: ClassVar[tuple[str, ...]] = ("n", "miou", "miou_ci95", "pixel_accuracy", "pixel_accuracy_ci95", "boundary_f")
     gates: ClassVar[dict[str, Better]] = {"miou": "higher", "pixel_accuracy": "higher", "boundary_f": "higher"}
+    columns: ClassVar[tuple[str, ...]] = ("height", "width", "confidence", "shares")
     whole: ClassVar[bool] = True
     averages: ClassVar[bool] = False
 
