@@ -19,8 +19,8 @@ from typing import Any
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import ArraySource
 from msresnet.data.splits import read_any
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.evaluate import evaluate
-from msresnet.infer.predictor import Predictor
 from msresnet.runtime import environment
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import fit
@@ -43,7 +43,7 @@ def ours(name: str, config: TrainConfig) -> Row:
     start = time.perf_counter()
     fitted = fit(config)
     seconds = time.perf_counter() - start
-    measured = evaluate(Predictor(fitted.bundle), fitted.sets["test"], "test")
+    measured = evaluate(predictor_of(fitted.bundle), fitted.sets["test"], "test")
     return Row(name, fitted.cost["params"], seconds, measured.metrics["top1"])
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from benchmarks.tables import Run
 
 from msresnet.data.splits import Splits, open_data
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.evaluate import evaluate
-from msresnet.infer.predictor import Predictor
 from msresnet.results import classified
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import fit
@@ -34,7 +34,7 @@ def measure(config: TrainConfig, splits: Splits | None = None) -> Run:
     splits = splits or open_data(config.data, config)
     fitted = fit(config, splits)
     whole = time.perf_counter() - start
-    measured = evaluate(Predictor(fitted.bundle), fitted.sets["test"], "test")
+    measured = evaluate(predictor_of(fitted.bundle), fitted.sets["test"], "test")
     right = classified(measured.predictions).indices == measured.targets
     cost = fitted.cost
     seen = round(cost["images_per_second"] * cost["train_seconds"])

@@ -25,8 +25,8 @@ from benchmarks.tables import publish, use_threads
 from scipy import stats
 
 from msresnet.data.splits import Splits, open_data
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.config import numbers
-from msresnet.infer.predictor import Predictor
 from msresnet.infer.robustness import Curve, bands, object_scales
 from msresnet.metrics.significance import spread, t_test
 from msresnet.train.config import TrainConfig
@@ -51,7 +51,7 @@ def measure(config: TrainConfig, splits: Splits, scales: Sequence[float]) -> Tra
     """Train, and measure the test images at every scale, once, at the end."""
     fitted = fit(config, splits)
     test = splits.named()["test"]
-    curve = object_scales(Predictor(fitted.bundle), test, config, scales)
+    curve = object_scales(predictor_of(fitted.bundle), test, config, scales)
     shares = [row["top1"] for row in bands(test.ids, curve.right[curve.points.index(1.0)])]
     seen = fitted.cost["images_per_second"] * fitted.cost["train_seconds"]
     return Trained(fitted.cost["params"], seen, curve, shares)

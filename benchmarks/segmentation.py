@@ -24,7 +24,7 @@ from scipy import ndimage
 from msresnet.data.preprocess import otsu
 from msresnet.data.sample import MaskedArrays, Source
 from msresnet.data.sources.binary_digits import binary_digits
-from msresnet.infer.predictor import Predictor
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.metrics import segmentation as figures
 from msresnet.results import Segmentation
 from msresnet.train.config import TrainConfig
@@ -101,7 +101,7 @@ def learned(seed: int, **settings: Any) -> tuple[Method, float, int]:
     config = TrainConfig(data="binary-digits", device="cpu", seed=seed, **chosen)
     start = time.perf_counter()
     fitted = fit(config)
-    spent, predictor = time.perf_counter() - start, Predictor(fitted.bundle, "cpu")
+    spent, predictor = time.perf_counter() - start, predictor_of(fitted.bundle, "cpu")
 
     def answer(images: Images) -> Masks:
         results = predictor.predict(list(images[:, None]), [str(i) for i in range(len(images))])

@@ -45,7 +45,7 @@ def story_of(
     task = ClassificationTask(names)
     made = Bundle(model, "msresnet_micro", arguments, task, Preprocess((size[0], size[1]), channels))
     named = list(ids) or [f"image {i}" for i in range(len(targets))]
-    predictions = task.decode(outputs, named)
+    predictions = task.postprocess(outputs.numpy(), named)
     measured = task.evaluate(predictions, targets.numpy())
     metrics = {"split": "test", **measured.metrics, **task.details(measured), "macs": 1_000_000, **(figures or {})}
     told = Evaluation(predictions, measured.targets, metrics, measured.headline)

@@ -7,7 +7,6 @@ task and class names, preprocess, scores and how they were measured, licence.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,22 @@ from torch import Tensor
 
 from msresnet import hub
 from msresnet.data.preprocess import Preprocess
-from msresnet.errors import ModelError, MsresnetError, nearest
+from msresnet.errors import ModelError, MsresnetError, UsageError, nearest
 from msresnet.files import write_json, write_text
 from msresnet.models.base import Config, ImageModel
+from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_network, network_arguments
 from msresnet.tasks.base import Task
 from msresnet.tasks.known import TASKS
+from msresnet.tasks.postprocess.base import Postprocess
 from msresnet.tensors import check_finite, check_matches, load_tensors, save_tensors
+from msresnet.trained import FORMAT_VERSION, Trained, read_labels, read_preprocess
 
-FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(Trained):
     """A network, what its outputs mean, and how its inputs are made.
 
     Args:
@@ -48,6 +49,21 @@ class Bundle:
     scores: dict[str, Any] = field(default_factory=dict)
     licence: str = "not stated"
     labels: list[Any] | None = None
+
+    @property
+    def postprocess(self) -> Postprocess:
+        """From the network's outputs to results."""
+        return self.task.postprocess
+
+    @property
+    def params(self) -> int:
+        """Parameters of the network."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for an image."""
+        return count_macs(self.model)
 
     def with_scores(self, scores: dict[str, Any]) -> Bundle:
         """The same bundle with other scores."""
@@ -77,6 +93,14 @@ class Bundle:
         } | ({} if self.labels is None else {"labels": self.labels})
 
 
+def bundle_of(trained: Trained, wanted: str) -> Bundle:
+    """The same model, known to be a bundle. Raises UsageError, naming what is wanted, for an exported file."""
+    if isinstance(trained, Bundle):
+        return trained
+    why = "an exported network answers, and cannot be changed or looked into"
+    raise UsageError(f"{wanted} with an exported model", why=why, hint="the run it came from")
+
+
 def load_bundle(path: str | Path) -> Bundle:
     """The bundle in a folder (or named by its config.json or weights), or in 'hf:user/repo'; on the CPU, in evaluation.
 
@@ -86,9 +110,9 @@ def load_bundle(path: str | Path) -> Bundle:
     tensors, _ = load_tensors(weights_file)
     where = str(config_file)
     try:
-        task = _task(config["task"])
-        labels = _labels(config.get("labels"), task)
-        preprocess = _preprocess(config["preprocess"])
+        task = TASKS[config["task"]["name"]].from_dict(config["task"])
+        labels = read_labels(config.get("labels"), task.num_outputs)
+        preprocess = read_preprocess(config["preprocess"])
         arguments = dict(config["arguments"])
         name = config["architecture"]
         # A config describes a network and nothing else: it fetches no weights and reads no files.
@@ -112,34 +136,6 @@ def load_bundle(path: str | Path) -> Bundle:
     load_weights(model, tensors, str(weights_file), name)
     scores, licence = config.get("scores", {}), config.get("licence", "not stated")
     return Bundle(model.eval(), name, arguments, task, preprocess, scores, licence, labels)
-
-
-def _task(values: dict[str, Any]) -> Task:
-    names = values["class_names"]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError("class_names is no list of texts")
-    return TASKS[values["name"]].from_dict(values)
-
-
-def _labels(values: Any, task: Task) -> list[Any] | None:
-    if values is None:
-        return None
-    if not isinstance(values, list) or not all(isinstance(value, (str, int, float)) for value in values):
-        raise TypeError("labels is no list of numbers, flags or texts")
-    if len(values) != task.num_outputs:
-        raise ValueError(f"{len(values)} labels, {task.num_outputs} class names")
-    return values
-
-
-def _preprocess(values: dict[str, Any]) -> Preprocess:
-    preprocess = Preprocess.from_dict(values)
-    for name in ("mean", "std"):
-        figures = getattr(preprocess, name)
-        if len(figures) != preprocess.channels or not all(math.isfinite(f) for f in figures):
-            raise ValueError(f"{name} {figures} is not one number for each of {preprocess.channels} channels")
-    if min(preprocess.std) <= 0:
-        raise ValueError(f"std {preprocess.std} is not positive")
-    return preprocess
 
 
 @torch.no_grad()
@@ -215,7 +211,6 @@ def card(bundle: Bundle) -> str:
     """The model card, in Markdown."""
     names = bundle.task.class_names
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    params = sum(p.numel() for p in bundle.model.parameters())
     rows = [{"split": split} | bundle.task.summary(figures) for split, figures in bundle.scores.items()]
     head = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"] if rows else []
     table = "\n".join([*head, *("| " + " | ".join(row.values()) + " |" for row in rows)]) or "Not measured."
@@ -223,7 +218,7 @@ def card(bundle: Bundle) -> str:
 
 Classes: {shown}
 
-Input: {bundle.preprocess.describe()}. {params:,} parameters. Licence of the weights: {bundle.licence}.
+Input: {bundle.preprocess.describe()}. {bundle.params:,} parameters. Licence of the weights: {bundle.licence}.
 
 {table}
 

@@ -20,6 +20,7 @@ from msresnet.data.arrays import Range
 from msresnet.data.sample import Image
 from msresnet.data.splits import Splits, open_data, read_any
 from msresnet.errors import DataError, UsageError, nearest
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.config import TTA
 from msresnet.infer.config import budget as read_budget
 from msresnet.infer.evaluate import evaluate as measure
@@ -123,7 +124,7 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         fitted = train(config, splits)
         preprocess = replace(fitted.bundle.preprocess, value_range=value_range)
         self.bundle_, self.history_ = replace(fitted.bundle, preprocess=preprocess, labels=labels), fitted.history
-        self._predictor = Predictor(self.bundle_, config.device)
+        self._predictor = predictor_of(self.bundle_, config.device)
 
     @abstractmethod
     def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
@@ -177,7 +178,7 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         if budget is None and tta == "none":
             return self._predictor
         limit = None if budget is None else read_budget(budget)
-        return Predictor(self.bundle_, self._config().device, budget=limit, tta=tta)
+        return predictor_of(self.bundle_, self._config().device, budget=limit, tta=tta)
 
     def _results(self, X: Any, predictor: Predictor) -> Results:  # noqa: N803
         if not is_path(X):
@@ -215,5 +216,5 @@ def opened(model: E, bundle: Bundle) -> E:
     """An estimator that has the model of a bundle, as if it had been fitted."""
     model.bundle_, model.history_ = bundle, []
     model.classes_ = model.loaded_classes(bundle)
-    model._predictor = Predictor(bundle)
+    model._predictor = predictor_of(bundle)
     return model

@@ -69,7 +69,7 @@ def changed(kind: str, place: int, **values: Any) -> Json:
 def refused(path: Path) -> DataError:
     """The error for a file."""
     with pytest.raises(DataError) as caught:
-        read_any(str(path), DataOptions())
+        read_any(f"crops:{path}", DataOptions())
     assert caught.value.where.startswith(str(path))
     return caught.value
 
@@ -129,7 +129,7 @@ LAYOUTS = [
 
 @pytest.mark.parametrize(("name", "images"), LAYOUTS)
 def test_the_images_are_found(name: str, images: str, tmp_path: Path) -> None:
-    found, _ = read_any(str(write(tmp_path, instances(), name, images)), DataOptions())
+    found, _ = read_any(f"crops:{write(tmp_path, instances(), name, images)}", DataOptions())
     assert np.array_equal(found["train"].image(2), decode_file(tmp_path / images / "b.png"))
 
 
@@ -148,7 +148,7 @@ def test_layouts_of_folders(layout: dict[str, tuple[str, str]], tmp_path: Path) 
         write(tmp_path, instances(), name, images)
     if (tmp_path / "annotations").is_dir():
         (tmp_path / "annotations" / "captions_train2017.json").write_text("{}")
-    found, notes = read_any(str(tmp_path), DataOptions())
+    found, notes = read_any(f"crops:{tmp_path}", DataOptions())
     assert list(found) == list(layout)
     for split, (name, images) in layout.items():
         source = found[split]
@@ -157,11 +157,18 @@ def test_layouts_of_folders(layout: dict[str, tuple[str, str]], tmp_path: Path) 
         assert f"{split}: {name}" in notes
 
 
+def test_crops_of_what_holds_no_instances(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no COCO instances to cut"):
+        read_any(f"crops:{tmp_path}", DataOptions())
+    with pytest.raises(DataError, match="no data at 'nowhere'"):
+        read_any("crops:nowhere", DataOptions())
+
+
 def test_two_files_for_one_set(tmp_path: Path) -> None:
     for year in (2014, 2017):
         write(tmp_path, instances(), f"annotations/instances_train{year}.json", f"train{year}")
     with pytest.raises(DataError, match="several files hold the train set") as caught:
-        read_any(str(tmp_path), DataOptions())
+        read_any(f"crops:{tmp_path}", DataOptions())
     assert "instances_train2014.json" in caught.value.why
 
 
@@ -174,7 +181,7 @@ def test_all_crops_of_an_image_stay_on_one_side(tmp_path: Path) -> None:
     path = write(tmp_path, content)
     for i in range(60):
         (tmp_path / f"{i}.png").write_bytes((tmp_path / "a.png").read_bytes())
-    sides = open_data(str(path), DataOptions()).named().values()
+    sides = open_data(f"crops:{path}", DataOptions()).named().values()
     owners = [{name.split("#")[0] for name in side.ids} for side in sides]
     assert len(owners) == 3
     assert sum(map(len, owners)) == len(set.union(*owners)) == 60

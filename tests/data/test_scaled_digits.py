@@ -58,7 +58,7 @@ def test_scales_are_even_on_a_logarithmic_axis_and_places_reach_every_border(set
     assert columns.all()
 
 
-def test_digits_are_enlarged_as_torch_does_it(sets: dict[str, ScaledDigits]) -> None:
+def test_digits_areenlarged_as_torch_does_it(sets: dict[str, ScaledDigits]) -> None:
     source, embedded = sets["test"], digits()
     whole = [i for i, name in enumerate(source.ids) if scale_of(name) == 1.0][:5]
     for i in whole:

@@ -19,10 +19,10 @@ from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
 from msresnet.data.splits import open_data
 from msresnet.errors import DataError, UsageError
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.config import Budget, PredictConfig, budget
 from msresnet.infer.exits import CONFIDENCES, EarlyExit, cost_curve
 from msresnet.infer.inputs import expand
-from msresnet.infer.predictor import Predictor
 from msresnet.infer.stream import decode_all
 from msresnet.models.base import ImageModel
 from msresnet.models.cost import count_macs, exit_macs
@@ -99,10 +99,10 @@ def test_company_does_not_change_an_answer(run: Path, bars: Path, batch_size: in
     bundle = load_bundle(run)
     pairs = list(decode_all(expand([str(bars)], io.BytesIO()), bundle.preprocess, 0))
     images, ids = [i for _, i in pairs if not isinstance(i, DataError)], [name for name, _ in pairs]
-    at_first = classified(Predictor(bundle, "cpu", 64, Budget(confidence=1e-6)).predict(images, ids))
+    at_first = classified(predictor_of(bundle, "cpu", 64, Budget(confidence=1e-6)).predict(images, ids))
     limit = Budget(confidence=float(np.median(at_first.confidences)))
-    first = classified(Predictor(bundle, "cpu", 64, limit).predict(images, ids))
-    again = classified(Predictor(bundle, "cpu", batch_size, limit).predict(images, ids))
+    first = classified(predictor_of(bundle, "cpu", 64, limit).predict(images, ids))
+    again = classified(predictor_of(bundle, "cpu", batch_size, limit).predict(images, ids))
     assert first.exits is not None
     assert again.exits is not None
     assert len(set(first.exits.tolist())) > 1
@@ -220,8 +220,8 @@ def test_the_python_door_keeps_a_budget_too(run: Path, bars: Path) -> None:
     model = msresnet.load(run)
     early = model.predict(str(bars / "lying"), budget="0.000001")
     assert early.exits.tolist() == [0] * len(early)
-    limited = Predictor(load_bundle(run), "cpu", 64, Budget(confidence=1e-6))
-    pairs = list(decode_all(expand([str(bars / "lying")], io.BytesIO()), limited.bundle.preprocess, 0))
+    limited = predictor_of(load_bundle(run), "cpu", 64, Budget(confidence=1e-6))
+    pairs = list(decode_all(expand([str(bars / "lying")], io.BytesIO()), limited.trained.preprocess, 0))
     expected = limited.predict([i for _, i in pairs if not isinstance(i, DataError)], early.ids)
     assert np.array_equal(early.probabilities, classified(expected).probabilities)
     with pytest.raises(UsageError, match=r"--budget 0\.9"):

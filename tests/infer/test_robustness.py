@@ -16,9 +16,9 @@ from msresnet.data.options import DataOptions
 from msresnet.data.sample import ArraySource
 from msresnet.data.zoom import zoom
 from msresnet.errors import DataError, UsageError
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.config import EvaluateConfig, numbers
 from msresnet.infer.evaluate import evaluate, prepare
-from msresnet.infer.predictor import Predictor
 from msresnet.infer.robustness import (
     SCALES,
     Curve,
@@ -48,7 +48,7 @@ def source(bundle: Bundle) -> ArraySource:
     """Noise that is labelled with what the model answers, but for every third image."""
     channels, (height, width) = bundle.preprocess.channels, bundle.preprocess.size
     images, names = random_pixels(30, channels, height, width), bundle.task.class_names
-    answers = classified(Predictor(bundle).predict(list(images), [""] * 30)).indices
+    answers = classified(predictor_of(bundle).predict(list(images), [""] * 30)).indices
     answers[::3] = (answers[::3] + 1) % len(names)
     return ArraySource(images, answers, names)
 
@@ -76,7 +76,7 @@ def test_the_area_of_a_worked_example() -> None:
 def test_scale_one_is_the_plain_answer_and_others_are_those_of_zoomed_images(
     bundle: Bundle, source: ArraySource
 ) -> None:
-    predictor = Predictor(bundle)
+    predictor = predictor_of(bundle)
     curve = object_scales(predictor, source, OPTIONS, (0.5, 1.0))
     plain = evaluate(predictor, prepare(bundle, source, OPTIONS), "given")
     assert curve.right[1].mean() == plain.metrics["top1"] == pytest.approx(20 / 30)
@@ -87,7 +87,7 @@ def test_scale_one_is_the_plain_answer_and_others_are_those_of_zoomed_images(
 
 def test_sizes_are_those_of_the_longer_edge(bundle: Bundle, source: ArraySource) -> None:
     side = max(bundle.preprocess.size)
-    curve = image_sizes(Predictor(bundle), source, OPTIONS, (side, side + 8))
+    curve = image_sizes(predictor_of(bundle), source, OPTIONS, (side, side + 8))
     assert curve.right[0].mean() == pytest.approx(20 / 30)
     assert curve.macs == (count_macs(bundle.model), count_macs(bundle.model, (side + 8, side + 8)))
 
@@ -101,7 +101,7 @@ def test_sizes_that_a_network_does_not_take(bundle: Bundle) -> None:
 
 
 def test_a_baseline_stands_beside_and_differences_are_paired(bundle: Bundle, source: ArraySource) -> None:
-    predictor, config = Predictor(bundle), EvaluateConfig(object_scale="1,0.5", workers=0)
+    predictor, config = predictor_of(bundle), EvaluateConfig(object_scale="1,0.5", workers=0)
     found = robustness(predictor, predictor, source, config)
     curve = found["object_scale"]
     assert [row["scale"] for row in curve["rows"]] == [0.5, 1.0]

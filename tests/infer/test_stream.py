@@ -13,6 +13,7 @@ import pytest
 from hostile import encode, random_pixels
 from msresnet.bundle import load_bundle
 from msresnet.infer import stream
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.inputs import Input, expand
 from msresnet.infer.predictor import Predictor
 from msresnet.infer.stream import ahead, answer_all
@@ -59,7 +60,7 @@ def answered(predictor: Predictor, inputs: list[Input]) -> list[Results]:
 
 
 def test_batches_are_full_unless_images_are_large(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predictor = Predictor(load_bundle(model), "cpu", batch_size=8)
+    predictor = predictor_of(load_bundle(model), "cpu", batch_size=8)
     usual = answered(predictor, images(20))
     monkeypatch.setattr(stream, "MOST_BYTES", 3 * 900)
     small = answered(predictor, images(20))
@@ -72,7 +73,7 @@ def test_batches_are_full_unless_images_are_large(model: Path, monkeypatch: pyte
 def test_a_batch_of_which_nothing_can_be_read(model: Path, here: Path) -> None:
     (here / "bad.png").write_bytes(b"no image")
     (here / "good.png").write_bytes(encode(random_pixels(12, 12), "PNG"))
-    predictor = Predictor(load_bundle(model), "cpu", batch_size=1)
+    predictor = predictor_of(load_bundle(model), "cpu", batch_size=1)
     parts = [*answer_all(predictor, expand(["bad.png", "good.png", "gone.png"], io.BytesIO()), 2)]
     assert [part.results is None for part in parts] == [True, False, True]
     assert [error.where for part in parts for error in part.bad] == ["bad.png", "gone.png"]

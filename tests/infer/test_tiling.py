@@ -22,6 +22,7 @@ from msresnet.cli.main import main
 from msresnet.data.bands import base
 from msresnet.data.decode import decode_bytes
 from msresnet.errors import DataError, UsageError
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.config import Tiling
 from msresnet.infer.predictor import Predictor
 from msresnet.infer.regions import signed_area
@@ -34,7 +35,7 @@ HEIGHT, WIDTH = 61, 47
 
 @pytest.fixture
 def predictor(model: Path) -> Predictor:
-    return Predictor(load_bundle(model), "cpu", batch_size=7)
+    return predictor_of(load_bundle(model), "cpu", batch_size=7)
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +137,7 @@ def test_the_highest_of_all_tiles(predictor: Predictor) -> None:
 def test_an_image_within_a_tile_is_answered_as_without_tiles(size: tuple[int, int], predictor: Predictor) -> None:
     data = encode(random_pixels(*size, 3), "JPEG")
     found = predict_tiles(predictor, io.BytesIO(data), "x", Tiling(30))
-    at_least = predictor.bundle.preprocess.at_least
+    at_least = predictor.trained.preprocess.at_least
     plain = classified(predictor.predict([decode_bytes(data, "x", at_least)], ["x"]))
     assert np.array_equal(found.answer.probabilities, plain.probabilities)
     assert found.probabilities.shape[:2] == (1, 1)

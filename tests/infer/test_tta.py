@@ -19,9 +19,11 @@ from hostile import random_pixels
 from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
 from msresnet.errors import UsageError
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.config import TTA, Budget
 from msresnet.infer.predictor import Predictor
 from msresnet.infer.tta import averaged, moved, views
+from msresnet.nn.folding import fold
 from msresnet.results import classified
 from sharding import NAMES, SIDE, png, rows
 
@@ -118,11 +120,11 @@ def by_hand(predictor: Predictor, pixels: Tensor, tta: TTA) -> npt.NDArray[np.fl
 @pytest.mark.parametrize("tta", ALL)
 def test_a_predictor_gives_the_mean_computed_by_hand(tta: TTA, model: Path) -> None:
     pixels, names = images(7), [str(i) for i in range(7)]
-    plain = Predictor(load_bundle(model), "cpu")
-    found = chances(Predictor(load_bundle(model), "cpu", batch_size=3, tta=tta), pixels, names)
+    plain = predictor_of(load_bundle(model), "cpu")
+    found = chances(predictor_of(load_bundle(model), "cpu", batch_size=3, tta=tta), pixels, names)
     assert np.allclose(found, by_hand(plain, pixels, tta), atol=1e-5)
     assert not np.allclose(found, chances(plain, pixels, names), atol=1e-3)
-    alone = [chances(Predictor(load_bundle(model), "cpu", tta=tta), p[None], ["0"]) for p in pixels]
+    alone = [chances(predictor_of(load_bundle(model), "cpu", tta=tta), p[None], ["0"]) for p in pixels]
     assert np.array_equal(found, np.concatenate(alone))
 
 
@@ -150,13 +152,14 @@ def test_scales_change_nothing_for_what_looks_the_same_at_any_size() -> None:
 @pytest.mark.parametrize("tta", ["scales", "flip+scales"])
 def test_a_predictor_averages_over_scales(tta: TTA, model: Path) -> None:
     pixels, names = images(5), [str(i) for i in range(5)]
-    predictor = Predictor(load_bundle(model), "cpu", batch_size=2, tta=tta)
+    bundle = load_bundle(model)
+    predictor = predictor_of(bundle, "cpu", batch_size=2, tta=tta)
     found = classified(predictor.predict_ready(pixels, names)).probabilities
     with torch.inference_mode():
-        ready = predictor.bundle.preprocess.tensor(pixels)
-        outputs = torch.stack([predictor.model(view) for view in views(ready, tta)]).mean(0)
+        ready = predictor.trained.preprocess.tensor(pixels)
+        outputs = torch.stack([fold(bundle.model)(view) for view in views(ready, tta)]).mean(0)
     assert np.allclose(found, softmax(outputs.double().numpy(), 1), atol=1e-5)
-    plain = classified(Predictor(load_bundle(model), "cpu").predict_ready(pixels, names)).probabilities
+    plain = classified(predictor_of(load_bundle(model), "cpu").predict_ready(pixels, names)).probabilities
     assert not np.allclose(found, plain, atol=1e-4)
 
 
@@ -191,6 +194,6 @@ def test_views_and_a_budget_are_refused(model: Path, capsys: Any) -> None:
     assert main(["predict", "a.png", "--model", str(model), "--tta", "flip", "--budget", "0.9"]) == 2
     assert "--tta flip and a budget contradict each other" in capsys.readouterr().err
     with pytest.raises(UsageError, match="contradict each other"):
-        Predictor(load_bundle(model), "cpu", budget=Budget(confidence=0.9), tta="flip")
+        predictor_of(load_bundle(model), "cpu", budget=Budget(confidence=0.9), tta="flip")
     with pytest.raises(UsageError, match="unknown views 'flips'"):
-        Predictor(load_bundle(model), "cpu", tta="flips")  # type: ignore[arg-type]
+        predictor_of(load_bundle(model), "cpu", tta="flips")  # type: ignore[arg-type]

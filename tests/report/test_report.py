@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from msresnet.bundle import bundle_of
 from msresnet.cli.main import main
 from msresnet.data.loaders import Decoded
 from msresnet.explain.attribution import DEFAULT
-from msresnet.models.cost import count_macs
 from msresnet.report import html, looks
 from msresnet.report.answered import Answered
 from msresnet.report.confusions import MOST_BYTES, confusions
@@ -164,7 +164,7 @@ def test_explaining_costs_no_more_than_it_may(story: Story, monkeypatch: pytest.
     wanted = [(index, 0) for index in range(20)]
     found, method = looks.explained(story, wanted)
     assert (list(found), method) == (list(range(20)), DEFAULT)
-    each = looks.PASSES * count_macs(story.bundle.model)
+    each = looks.PASSES * story.trained.macs
     monkeypatch.setattr(looks, "MOST_MACS", 7.5 * each)
     found, method = looks.explained(story, wanted)
     assert (list(found), method) == (list(range(7)), looks.CHEAPEST)
@@ -205,12 +205,12 @@ def test_a_set_that_lost_images_shows_the_right_ones(story: Story) -> None:
         torch.cat([data.targets[:1], data.targets]),
         ["lost", *data.ids],
     )
-    other = Story(story.bundle, story.evaluation, more, [], [], {}, "")
+    other = Story(story.trained, story.evaluation, more, [], [], {}, "")
     assert all((other.image(i) == story.image(i)).all() for i in range(len(data)))
 
 
 def test_explain_writes_a_picture_and_figures(story: Story, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    story.bundle.save(tmp_path / "model")
+    bundle_of(story.trained, "this").save(tmp_path / "model")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30)).astype(np.uint8)).save(tmp_path / "x.png")
     assert main(["explain", str(tmp_path / "x.png"), "--model", str(tmp_path / "model"), "--format", "json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)

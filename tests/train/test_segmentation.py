@@ -23,8 +23,8 @@ from msresnet.data.preprocess import Preprocess
 from msresnet.data.resize import frame
 from msresnet.data.sample import IGNORED, Image, MaskedArrays
 from msresnet.errors import UsageError
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.masks import save_masks
-from msresnet.infer.predictor import Predictor
 from msresnet.results import Segmentation
 from msresnet.tasks.base import Learning
 from msresnet.tasks.classification import ClassificationTask
@@ -89,7 +89,7 @@ def test_what_validation_keeps_gives_scikit_learns_figure() -> None:
     answer, truth = outputs.argmax(1)[known].numpy(), masks[known].numpy()
     assert metric == pytest.approx(jaccard_score(truth, answer, average="macro"))
     assert loss == pytest.approx(F.cross_entropy(outputs.movedim(1, -1)[known], masks[known].long()).item(), rel=1e-5)
-    results = task.decode(outputs, list("abcd"))
+    results = task.postprocess(outputs.numpy(), list("abcd"))
     assert task.evaluate(results, list(masks.numpy())).metrics["miou"] == pytest.approx(metric)
 
 
@@ -99,7 +99,7 @@ def test_answers_are_enlarged_to_the_image_and_borders_are_cut_off() -> None:
     logits[:, 0] = 0
     logits[:, 1, :, :2] = logits[:, 1, :, 6:] = -5  # the border, and nothing else, is dark
     place = frame((30, 15), (8, 8), "pad")
-    found = task.decode(logits, ["a"], [place])
+    found = task.postprocess(logits.numpy(), ["a"], [place])
     assert found.masks[0].shape == (30, 15)
     assert (found.masks[0] == 1).all()
     assert found.confidences[0] == pytest.approx(torch.sigmoid(torch.tensor(5.0)).item(), rel=1e-5)
@@ -213,7 +213,7 @@ def test_evaluate_predict_and_python_give_the_same_masks(
 
 
 def test_a_mask_is_an_images_own_whatever_stands_beside_it(run: Path) -> None:
-    predictor = Predictor(load_bundle(run), "cpu")
+    predictor = predictor_of(load_bundle(run), "cpu")
     images = [drawn(n, side)[0][None] for n, side in ((1, 16), (2, 24), (3, 17))]
     together = predictor.predict(images, list("abc"))
     assert isinstance(together, Segmentation)

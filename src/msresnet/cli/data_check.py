@@ -122,7 +122,7 @@ def _print(report: Report, config: CheckConfig, screen: Screen) -> None:
         print(json.dumps({"data": config.data, **report.to_dict()}, indent=2))
         return
     if config.format == "csv":
-        from msresnet.infer.evaluate import safe_cell
+        from msresnet.infer.answers import safe_cell
 
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(COLUMNS)

@@ -30,7 +30,7 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.cli.pipeline import headline, train_run
     from msresnet.cli.screen import Screen
     from msresnet.files import check_free
-    from msresnet.infer.predictor import Predictor
+    from msresnet.infer.backends.eager import predictor_of
     from msresnet.results import classified
     from msresnet.train.config import TrainConfig
     from msresnet.train.fit import CONFIG
@@ -43,7 +43,7 @@ def main(words: list[str], common: Common) -> int:
     assert finished is not None  # a demo has one process
     print(headline(finished.evaluation))
     bundle = load_bundle(finished.folder)
-    answer = Predictor(bundle, "cpu").predict_ready(finished.data.image(0)[None], [finished.data.ids[0]])
+    answer = predictor_of(bundle, "cpu").predict_ready(finished.data.image(0)[None], [finished.data.ids[0]])
     truth = bundle.task.class_names[int(finished.data.targets[0])]
     label, probability = classified(answer).top(1)[0][0]
     print(f"prediction: {answer.ids[0]} is a {label} with probability {probability:.4f} (it is labelled {truth})")

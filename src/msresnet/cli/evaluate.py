@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from msresnet.report.story import Story
     from msresnet.results import Evaluation
     from msresnet.tasks.base import Table, Task
+    from msresnet.trained import Trained
 
 SPLITTING = ("val_data", "test_data", "val_fraction", "test_fraction")
 READING = ("image_shape", "label_column")
@@ -37,9 +38,8 @@ def main(words: list[str], common: Common) -> int:
         return 0
     gates = read_gates(config.fail_under)
     _check_used(parsed.origin, config)
-    from msresnet.bundle import load_bundle
+    from msresnet.bundle import bundle_of
     from msresnet.cli.screen import Screen
-    from msresnet.infer.predictor import Predictor
     from msresnet.report.story import Story
     from msresnet.runtime import environment
     from msresnet.tasks.known import TASKS
@@ -48,27 +48,35 @@ def main(words: list[str], common: Common) -> int:
     # What no task knows is refused before a model is loaded, what this one does not know after.
     check_gates(gates, {name: side for task in TASKS.values() for name, side in task.gates.items()}, flags)
     _check_output(config)
-    bundle = load_bundle(config.model)
-    rival = None if config.baseline is None else load_bundle(config.baseline)
-    check_gates(gates, bundle.task.gates, flags)
-    _check_possible(config, bundle, rival)
+    predictor, fitted = _opened(config.model, config), dict[str, Any]()
+    rival = None if config.baseline is None else _opened(config.baseline, config)
+    task = predictor.trained.task
+    check_gates(gates, task.gates, flags)
+    _check_possible(config, predictor.trained, None if rival is None else rival.trained)
     sets, notes = _sets(config)
     screen.notes([*which_run(config.model), *notes])
-    predictor, fitted = Predictor(bundle, config.device, config.batch_size, tta=config.tta), dict[str, Any]()
+    if predictor.backend.name != "torch":
+        screen.notes([predictor.backend.reason])
     if config.calibrate:
         predictor, fitted = _calibrate(predictor, sets, config, screen)
     split, source = _pick(sets, config, fitted)
     measured, data = _measure(predictor, rival, (split, source), config, screen)
     if fitted:
         measured.metrics["calibration"] = fitted
-        _keep(predictor.bundle, split, measured.metrics, config, screen)
+        _keep(bundle_of(predictor.trained, "--calibrate"), split, measured.metrics, config, screen)
     if config.output is not None:
         command = shlex.join(["msresnet", "evaluate", *common.given, *words])
-        _write(config, Story(predictor.bundle, measured, data, [], notes, environment(), command))
+        _write(config, Story(predictor.trained, measured, data, [], notes, environment(), command))
         screen.note(f"report: {Path(config.output) / 'report.html'}")
-    _print(bundle.task, measured.metrics, config, screen)
-    judge(gates, bundle.task.gates, measured.metrics)
+    _print(task, measured.metrics, config, screen)
+    judge(gates, task.gates, measured.metrics)
     return 0
+
+
+def _opened(model: str, config: EvaluateConfig) -> Predictor:
+    from msresnet.infer.backends.opened import open_predictor
+
+    return open_predictor(model, config.running)
 
 
 def _check_used(given: Collection[str], config: EvaluateConfig) -> None:
@@ -98,18 +106,22 @@ def _check_output(config: EvaluateConfig) -> None:
         check_form(config.predictions)
 
 
-def _check_possible(config: EvaluateConfig, *bundles: Bundle | None) -> None:
+def _check_possible(config: EvaluateConfig, *models: Trained | None) -> None:
     """Raise UsageError for what models cannot be asked, before anything is measured."""
+    from msresnet.bundle import bundle_of
     from msresnet.infer.robustness import check_sizes
 
     flags = ("baseline", "calibrate", "abstain_below", "object_scale", "image_sizes")
     asked = [name.replace("_", "-") for name in flags if getattr(config, name)]
-    for bundle in bundles:
-        if bundle is not None:
-            if asked and not bundle.task.judged:
-                why = f"the task of {bundle.architecture} is {bundle.task.name}"
+    for model in models:
+        if model is not None:
+            if asked and not model.task.judged:
+                why = f"the task of {model.architecture} is {model.task.name}"
                 raise UsageError(f"--{asked[0]} is for answers that are right or wrong", why=why)
-            check_sizes(bundle, config.sizes)
+            if config.calibrate:
+                bundle_of(model, "--calibrate")
+            if config.sizes:
+                check_sizes(bundle_of(model, "--image-sizes"), config.sizes)
 
 
 def _sets(config: EvaluateConfig) -> tuple[dict[str, Source], list[str]]:
@@ -126,15 +138,15 @@ def _calibrate(
     predictor: Predictor, sets: dict[str, Source], config: EvaluateConfig, screen: Screen
 ) -> tuple[Predictor, dict[str, Any]]:
     """A predictor with a fitted temperature, and how that came about."""
+    from msresnet.infer.backends.eager import predictor_of
     from msresnet.infer.calibrate import calibrate, pick_for_fitting
     from msresnet.infer.evaluate import prepare
-    from msresnet.infer.predictor import Predictor
 
     split, source = pick_for_fitting(sets, config.split)
-    bundle, fitted = calibrate(predictor, prepare(predictor.bundle, source, config), split)
+    bundle, fitted = calibrate(predictor, prepare(predictor.trained, source, config), split)
     words = (f"{name} {before:.4f} before, {after:.4f} after" for name, (before, after) in _pairs(fitted))
     screen.note(f"calibrated on the {split} set, {fitted['n']:,} images: {'; '.join(words)}", "bold")
-    return Predictor(bundle, config.device, config.batch_size), fitted
+    return predictor_of(bundle, config.device, config.batch_size), fitted
 
 
 def _pairs(fitted: dict[str, Any]) -> list[tuple[str, list[float]]]:
@@ -151,31 +163,29 @@ def _pick(sets: dict[str, Source], config: EvaluateConfig, fitted: dict[str, Any
 
 
 def _measure(
-    predictor: Predictor, rival: Bundle | None, chosen: tuple[str, Source], config: EvaluateConfig, screen: Screen
+    predictor: Predictor, rival: Predictor | None, chosen: tuple[str, Source], config: EvaluateConfig, screen: Screen
 ) -> tuple[Evaluation, Samples]:
     """All that was asked for, of one set."""
     from msresnet.infer.baseline import beside
     from msresnet.infer.evaluate import evaluate, prepare
-    from msresnet.infer.predictor import Predictor
     from msresnet.infer.robustness import bands, robustness
 
-    (split, source), bundle, others = chosen, predictor.bundle, None
+    (split, source), model = chosen, predictor.trained
     views = "" if config.tta == "none" else f", outputs averaged over views ({config.tta})"
     screen.notes([f"measuring on the {split} set{views}"])
-    data = prepare(bundle, source, config)
+    data = prepare(model, source, config)
     _warn(config, split, data, screen)
     measured = evaluate(predictor, data, split)
     figures = measured.metrics
     if rival is not None:
-        others = Predictor(rival, config.device, config.batch_size, tta=config.tta)
-        theirs = evaluate(others, prepare(rival, source, config), split)
-        figures["baseline"] = beside(bundle, measured, rival, theirs, str(config.baseline))
+        theirs = evaluate(rival, prepare(rival.trained, source, config), split)
+        figures["baseline"] = beside(model, measured, rival.trained, theirs, str(config.baseline))
     if config.abstain_below is not None:
-        figures["abstain"] = bundle.task.abstaining(measured, config.abstain_below)
-    if bundle.task.judged and (rows := bands(measured.predictions.ids, bundle.task.right(measured))):
+        figures["abstain"] = model.task.abstaining(measured, config.abstain_below)
+    if model.task.judged and (rows := bands(measured.predictions.ids, model.task.right(measured))):
         figures["scale_bands"] = rows
     if config.scales or config.sizes:
-        figures["robustness"] = robustness(predictor, others, source, config)
+        figures["robustness"] = robustness(predictor, rival, source, config)
     return measured, data
 
 
@@ -224,7 +234,7 @@ def _write(config: EvaluateConfig, story: Story) -> None:
     folder = Path(str(config.output))
     write_json(folder / METRICS, story.evaluation.metrics)
     answers = (folder / PREDICTIONS).with_suffix(f".{config.predictions}")
-    write_predictions(answers, story.bundle.task.rows(story.evaluation))
+    write_predictions(answers, story.trained.task.rows(story.evaluation))
     write_report(folder / REPORT, story)
 
 

@@ -88,8 +88,8 @@ def _methods(text: str | None) -> tuple[str, ...]:
 def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], screen: Screen) -> int:
     """Explain single images."""
     from msresnet.explain.explanation import Wanted, explain
+    from msresnet.infer.backends.eager import predictor_of
     from msresnet.infer.inputs import expand
-    from msresnet.infer.predictor import Predictor
     from msresnet.report.explanation import explanation_picture
     from msresnet.results import classified
 
@@ -98,7 +98,7 @@ def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], scr
         hint = "fewer images, or --split and --data for the scales of a whole set"
         raise UsageError(f"more than {MOST} images in one picture", hint=hint)
     pool = _pool(config, bundle, screen) if config.neighbours else None
-    predictor = Predictor(bundle, config.device)
+    predictor = predictor_of(bundle, config.device)
     explained = []
     for item in inputs:
         image = item.decode(bundle.preprocess.at_least)

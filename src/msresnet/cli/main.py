@@ -18,8 +18,10 @@ VERBS = {
     "explain": "show where, and at which scale, a model finds its answer",
     "compare": "train several ways at an equal budget, and say which is better by more than chance",
     "tune": "search for the settings that train best",
+    "export": "write a model for ONNX Runtime, OpenVINO, Triton and others, and prove that it answers the same",
     "data": "look at data as the network sees it (data show)",
     "models": "list the networks, with parameters and operations",
+    "serve": "answer over HTTP: a page for people, an API for programs",
     "doctor": "check this installation and machine",
 }
 ALIASES = dict.fromkeys(("val", "validate", "eval", "test"), "evaluate") | {"fit": "train", "infer": "predict"}

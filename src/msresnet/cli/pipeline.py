@@ -16,10 +16,10 @@ from msresnet.cli.screen import Screen
 from msresnet.data.loaders import Samples
 from msresnet.errors import UsageError
 from msresnet.files import check_free, disk_errors, foreign, lock, write_json
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.config import LATEST
 from msresnet.infer.evaluate import evaluate, pick
 from msresnet.infer.predictions import write_predictions
-from msresnet.infer.predictor import Predictor
 from msresnet.models.factory import MODELS
 from msresnet.report.html import write_report
 from msresnet.report.plots import sweep_picture
@@ -102,7 +102,7 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     if split != "test":
         screen.note(f"· there is no test set: the figures are of the {split} set, which also chose the model", "yellow")
     screen.note(f"· measuring on the {split} set and writing the report", "dim")
-    measured = evaluate(Predictor(fitted.bundle, config.device), data, split)
+    measured = evaluate(predictor_of(fitted.bundle, config.device), data, split)
     digests = {name: decoded.fingerprint() for name, decoded in fitted.sets.items()}
     figures = measured.metrics | fitted.cost | {DIGEST: digests}
     measured = replace(measured, metrics=figures)

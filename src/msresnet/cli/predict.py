@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.errors import DataError, UsageError
-from msresnet.infer.config import PredictConfig, budget, seconds, which_run
+from msresnet.infer.config import LATEST, PredictConfig, seconds, which_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +25,7 @@ TILE = "--tile"
 def main(words: list[str], common: Common) -> int:
     """Print the answer for each image; unreadable ones are named on standard error, and the exit code is then 3."""
     parsed = parse("predict", PredictConfig, _with_side(words), common.config)
-    config = parsed.config
+    config = _with_model(parsed.config)
     if common.print_config:
         print(parsed.table())
         return 0
@@ -39,6 +41,14 @@ def main(words: list[str], common: Common) -> int:
 
         return answer_tiles(config, common, inputs_of(config))
     return _answer(config, common)
+
+
+def _with_model(config: PredictConfig) -> PredictConfig:
+    """`predict model.onnx cat.jpg`: an exported file in the first place is the model."""
+    first = Path(config.inputs[0]) if config.inputs else Path()
+    if config.model != LATEST or first.suffix not in (".onnx", ".xml"):
+        return config
+    return replace(config, model=str(first), inputs=config.inputs[1:])
 
 
 def _with_side(words: list[str]) -> list[str]:
@@ -61,20 +71,18 @@ def inputs_of(config: PredictConfig) -> Iterator[Input]:
 
 
 def _answer(config: PredictConfig, common: Common) -> int:
-    from msresnet.bundle import load_bundle
     from msresnet.cli.printed import open_writer
     from msresnet.infer.answers import columns
-    from msresnet.infer.predictor import Predictor
+    from msresnet.infer.backends.opened import open_predictor
     from msresnet.infer.stream import answer_all
 
-    limit = None if config.budget is None else budget(config.budget)
     live = _is_live(config.inputs)
     size, workers = (1, 0) if live else (config.batch_size, config.workers)
     inputs = inputs_of(config)
-    predictor = Predictor(load_bundle(config.model), config.device, size, limit, config.tta)
+    predictor = open_predictor(config.model, replace(config.running, batch_size=size))
     failures, left = 0, Counter[int]()
     with ExitStack() as stack:
-        names = columns(predictor.bundle.task, exits=limit is not None)
+        names = columns(predictor.trained.postprocess, exits=config.budget is not None)
         write = stack.enter_context(open_writer(config, names))
         for part in answer_all(predictor, inputs, workers, previews=config.save_images is not None):
             if part.results is not None:
@@ -88,8 +96,8 @@ def _answer(config: PredictConfig, common: Common) -> int:
             failures += len(part.bad)
             if live:
                 sys.stdout.flush()
-    if predictor.early is not None and not common.quiet:
-        print(f"· {predictor.early.reason}{_shares(left)}", file=sys.stderr)
+    if predictor.backend.early is not None and not common.quiet:
+        print(f"· {predictor.backend.early}{_shares(left)}", file=sys.stderr)
     return DataError.exit_code if failures else 0
 
 

@@ -15,6 +15,7 @@ from msresnet.cli.main import Common
 from msresnet.cli.screen import Screen
 from msresnet.data.decode import printable
 from msresnet.errors import DataError
+from msresnet.infer.backends.artefact import find_file
 from msresnet.infer.config import Form, PredictConfig
 from msresnet.infer.sharded import Asked, Outcome, Tally, Worker, beginning, work
 from msresnet.infer.shards import find_shards
@@ -37,19 +38,23 @@ def answer_shards(config: PredictConfig, common: Common) -> int:
         device=_device(config.device, torch.cuda.device_count()),
         batch_size=config.batch_size,
         workers=config.workers,
+        backend=config.backend,
+        precision=config.precision,
+        threads=config.threads,
     )
 
     def note(outcome: Outcome, tally: Tally) -> None:
         screen.note(_line(outcome, tally, len(shards)))
 
-    bundle = load_bundle(config.model)
+    file = find_file(config.model)
+    given = load_bundle(config.model) if file is None else file.absolute()
     if config.engine == "ray":
         from msresnet.infer.on_ray import work_on_ray
 
-        tally = work_on_ray(bundle, asked, config.model, shards, note)
+        tally = work_on_ray(given, asked, config.model, shards, note)
     else:
         with stop_on_signals() as stop:
-            tally = work(Worker(bundle, asked, config.model, stop), shards, note)
+            tally = work(Worker(given, asked, config.model, stop), shards, note)
     screen.note(summary(tally, time.perf_counter() - start), "bold")
     failed = tally.of("failed")
     for outcome in failed[:SHOWN]:

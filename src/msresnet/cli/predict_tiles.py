@@ -11,18 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from msresnet.bundle import load_bundle
 from msresnet.cli.main import Common
 from msresnet.cli.printed import open_writer
 from msresnet.cli.screen import Screen
 from msresnet.data.decode import printable
 from msresnet.errors import DataError, UsageError
 from msresnet.files import check_output, make_folder, write_atomic, write_json, write_text
-from msresnet.infer.answers import columns
-from msresnet.infer.config import PredictConfig, budget, tiling
-from msresnet.infer.evaluate import safe_cell
+from msresnet.infer.answers import columns, safe_cell
+from msresnet.infer.backends.opened import open_predictor
+from msresnet.infer.config import PredictConfig, tiling
 from msresnet.infer.inputs import Input
-from msresnet.infer.predictor import Predictor
 from msresnet.infer.regions import geojson, regions
 from msresnet.infer.tiling import Tiled, predict_tiles
 from msresnet.report.annotate import safe_name
@@ -40,13 +38,12 @@ def answer_tiles(config: PredictConfig, common: Common, inputs: Iterator[Input])
     folder = None if config.output is None else Path(config.output)
     if folder is not None:
         check_output(folder, folder=True)
-    limit = None if config.budget is None else budget(config.budget)
-    predictor = Predictor(load_bundle(config.model), config.device, config.batch_size, limit, config.tta)
-    if predictor.bundle.task.name != "classification":
-        raise UsageError("--tile needs a classifier", why=f"the model's task is {predictor.bundle.task.name}")
+    predictor = open_predictor(config.model, config.running)
+    if predictor.trained.postprocess.task != "classification":
+        raise UsageError("--tile needs a classifier", why=f"the model's task is {predictor.trained.postprocess.task}")
     failures, taken = 0, set[str]()
     progress = _Progress(screen)
-    with open_writer(config, columns(predictor.bundle.task, exits=False)) as write:
+    with open_writer(config, columns(predictor.trained.postprocess, exits=False)) as write:
         for item in inputs:
             try:
                 with item.open() as file:

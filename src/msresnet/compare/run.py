@@ -17,8 +17,8 @@ from msresnet.compare.speed import inference_speed
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import Interrupted, MsresnetError, ResourceError, UsageError
 from msresnet.files import write_json, write_text
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.evaluate import evaluate
-from msresnet.infer.predictor import Predictor
 from msresnet.runtime import StopRequest, stop_on_signals
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.train.fit import CONFIG, Fitted, fit, to_yaml
@@ -159,7 +159,7 @@ class _Stage:
             fitted = self._fit(contestant, seed, _Watches(self.stop, self.observer))
             device = self.config.device
             held_out = {name: data for name, data in fitted.sets.items() if name != "train"}
-            measured = {n: evaluate(Predictor(fitted.bundle, device), data, n) for n, data in held_out.items()}
+            measured = {n: evaluate(predictor_of(fitted.bundle, device), data, n) for n, data in held_out.items()}
             self._keep(fitted.bundle, contestant)
         except Interrupted:
             self._stopped()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.predictor import Predictor
 
 BATCHES = (1, 64)
@@ -23,7 +24,7 @@ def inference_speed(bundles: Mapping[str, Bundle], device: str) -> dict[str, dic
 
     Decoded images in, probabilities out, as `Predictor` answers; the network is folded, in float32.
     """
-    predictors = {name: Predictor(bundle, device, max(BATCHES)) for name, bundle in bundles.items()}
+    predictors = {name: predictor_of(bundle, device, max(BATCHES)) for name, bundle in bundles.items()}
     inputs = {name: _images(bundle) for name, bundle in bundles.items()}
     measured: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in bundles}
     for number in range(-1, ROUNDS):  # the first one warms up

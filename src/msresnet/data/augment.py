@@ -33,6 +33,7 @@ class Augment:
         erase: probability that a rectangle is blanked (arXiv 1708.04896).
         mixup: Beta parameter of blending two images (arXiv 1710.09412).
         cutmix: Beta parameter of pasting a part of another image (arXiv 1905.04899).
+        mosaic: of images with boxes, probability of one put together from four parts (arXiv 2004.10934).
     """
 
     flip: float = 0.0
@@ -46,6 +47,7 @@ class Augment:
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    mosaic: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -98,6 +100,12 @@ def affine(images: Tensor, settings: Augment, draws: Draws) -> Tensor:
 
 def affine_grid(images: Tensor, settings: Augment, draws: Draws) -> Tensor:
     """Where each pixel of the changed images comes from: (B, H, W, 2), relative x and y."""
+    grid: Tensor = F.affine_grid(affine_matrix(images, settings, draws), list(images.shape), align_corners=False)
+    return grid
+
+
+def affine_matrix(images: Tensor, settings: Augment, draws: Draws) -> Tensor:
+    """(B, 2, 3) from relative x, y, 1 (-1 to 1 over the image) in the changed images to those in the given ones."""
     turn, size, right, down, slant_x, slant_y = draws.uniform(6, images) * 2 - 1
     angle = turn * math.radians(settings.rotate)
     factor = torch.exp(size * math.log1p(settings.scale))
@@ -108,8 +116,7 @@ def affine_grid(images: Tensor, settings: Augment, draws: Draws) -> Tensor:
         torch.stack([cos - sin * slant_y / ratio, cos * slant_x - sin / ratio, right * 2 * settings.shift], 1),
         torch.stack([sin * ratio + cos * slant_y, sin * ratio * slant_x + cos, down * 2 * settings.shift], 1),
     )
-    grid: Tensor = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
-    return grid
+    return torch.stack(rows, 1)
 
 
 MOST_PALE = 0.4

@@ -21,6 +21,7 @@ from msresnet.data.preprocess import Preprocess
 from msresnet.data.resize import as_tensor
 from msresnet.data.sample import Batch, Image, Source
 from msresnet.data.sets import Samples
+from msresnet.data.targets import padded, rows_of
 from msresnet.data.unreadable import Unreadable, class_lost
 from msresnet.errors import DataError
 
@@ -143,6 +144,9 @@ class Lazy(Samples):
         moved, channels = images.to(device, non_blocking=True), self.preprocess.channels
         if self.source.planes:
             return Batch(moved[:, :channels], moved[:, channels], indices)
+        if self.source.boxed:
+            boxes = padded([rows_of(self.source, index, self.preprocess) for index in indices.tolist()])
+            return Batch(moved, boxes.to(device, non_blocking=True), indices)
         return Batch(moved, self.targets[indices].to(device, non_blocking=True), indices)
 
     def _read(self, index: int) -> Image | DataError:

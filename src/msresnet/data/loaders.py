@@ -21,6 +21,7 @@ from msresnet.data.preprocess import Preprocess, with_statistics
 from msresnet.data.resize import as_tensor
 from msresnet.data.sample import ArraySource, Image, Relabelled, Source
 from msresnet.data.sets import Decoded, Samples, evenly
+from msresnet.data.targets import BoxTable, rows_of
 from msresnet.data.unreadable import MOST_BAD, Unreadable, class_lost
 from msresnet.errors import DataError, ResourceError, UsageError
 from msresnet.files import cache_folder
@@ -139,15 +140,17 @@ def _decode(name: str, source: Source, preprocess: Preprocess, workers: int, unr
 
     preprocess.is_applied(source)  # what was packed for another preprocess is no unreadable image
 
-    def one(index: int) -> Image | DataError:
+    def one(index: int) -> tuple[Image, Tensor] | DataError:
         try:
-            return preprocess.read(source, index)
+            return preprocess.read(source, index), rows_of(source, index, preprocess) if source.boxed else torch.empty(
+                0
+            )
         except DataError as error:
             return error
 
     images = _allocate((len(source), *preprocess.shape(source)))
     pixels = images.numpy()
-    kept: list[int] = []
+    kept, boxes = list[int](), list[Tensor]()
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for start in range(0, len(source), CHUNK):
             chunk = range(start, min(start + CHUNK, len(source)))
@@ -156,19 +159,21 @@ def _decode(name: str, source: Source, preprocess: Preprocess, workers: int, unr
                 if isinstance(result, DataError):
                     unreadable.add(name, index, source.ids[index], result)
                 else:
-                    pixels[len(kept)] = result
+                    pixels[len(kept)], rows = result
                     kept.append(index)
+                    boxes.append(rows)
     targets, ids = torch.from_numpy(np.asarray(source.targets)[kept].copy()), [source.ids[i] for i in kept]
     planes, channels = images[: len(kept)], preprocess.channels
     masks = planes[:, channels] if source.planes else None
-    return Decoded(planes[:, :channels], targets, ids, unreadable.of(name), masks=masks, origin=(source, kept))
+    instead = BoxTable(boxes) if source.boxed else masks
+    return Decoded(planes[:, :channels], targets, ids, unreadable.of(name), instead=instead, origin=(source, kept))
 
 
 def _ready(source: Source, preprocess: Preprocess) -> Tensor | None:
     """The images of arrays that need no work, without a copy: they may be mapped from a file."""
     while isinstance(source, Relabelled):
         source = source.source
-    if not isinstance(source, ArraySource) or source.images.shape[1:] != preprocess.shape(source):
+    if not isinstance(source, ArraySource) or source.boxed or source.images.shape[1:] != preprocess.shape(source):
         return None
     untouched = source.applied is None and preprocess.threshold is None
     usable = source.images.flags.writeable and source.images.flags.c_contiguous

@@ -80,9 +80,10 @@ def pack_cache(
 
 
 def _refuse_masks(splits: Splits) -> None:
-    """Raise DataError for images with masks: what is packed has a class for each image."""
-    if splits.train.planes:
-        raise DataError("images with masks are not packed", why=HELD_OTHERWISE, hint="msresnet train --data with them")
+    """Raise DataError for images with masks or boxes: what is packed has a class for each image."""
+    if splits.train.planes or splits.train.boxed:
+        what = f"images with {'boxes' if splits.train.boxed else 'masks'} are not packed"
+        raise DataError(what, why=HELD_OTHERWISE, hint="msresnet train --data with them")
 
 
 def _pack_set(folder: Path, split: str, data: Lazy, progress: Progress) -> str:

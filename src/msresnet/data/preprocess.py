@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image as Pillow
 from PIL import ImageFilter
-from torch import Tensor
 
 from msresnet.data.decode import file_size
 from msresnet.data.options import PreprocessOptions
 from msresnet.data.resize import Frame, Resize, frame, resize, resize_mask
 from msresnet.data.sample import Image, Source, mask_of
 from msresnet.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RESIZES = get_args(Resize)
 ADAPTIVE_OFFSET = 10
@@ -127,6 +128,8 @@ class Preprocess:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Pixels in 0 to 1 (B, C, H, W) -> zero mean, unit variance."""
+        import torch
+
         mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
         return (images - mean) / std
@@ -247,7 +250,9 @@ def plan(
 
 def with_statistics(preprocess: Preprocess, images: Tensor | Iterable[Tensor]) -> Preprocess:
     """The same preprocess with mean and std (per channel) of preprocessed images (N, C, H, W) uint8, or of parts."""
-    parts = images[:: max(1, len(images) // 10_000)].split(256) if isinstance(images, Tensor) else images
+    import torch
+
+    parts = images[:: max(1, len(images) // 10_000)].split(256) if isinstance(images, torch.Tensor) else images
     # Counts of grey levels are exact, whatever the order, and small; the images as floats would fill the memory.
     counts = torch.zeros(preprocess.channels, 256, dtype=torch.float64)
     for part in parts:
@@ -291,7 +296,7 @@ def choose(options: PreprocessOptions, source: Source) -> tuple[Preprocess, list
     if source.applied is None:
         sizes, grey = look(source)
         preprocess, reasons = plan(options, sizes, grey, len(source))
-        return replace(preprocess, whole=source.planes > 0), reasons
+        return replace(preprocess, whole=source.planes > 0 or source.boxed), reasons
     done = Preprocess.from_dict(source.applied)
     size = None if options.image_size is None else (options.image_size[0], options.image_size[-1])
     asked = {

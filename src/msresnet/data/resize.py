@@ -1,19 +1,22 @@
 """uint8 images to another shape, by an antialiased triangle filter (bilinear), as Pillow's within one grey level.
 
 torch does it three times as fast as Pillow, whose images first have to be copied, and gives the same bytes on every
-processor. C channels, H and W pixels.
+processor. A process that answers with an exported model has no torch, and loading it takes longer than many answers:
+there numpy does the same sums (`data/triangle.py`). C channels, H and W pixels.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import sys
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from msresnet.data.sample import IGNORED, Image
+from msresnet.data.triangle import triangle
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Resize = Literal["squash", "crop", "pad"]
 Size = tuple[int, int]
@@ -76,6 +79,8 @@ def resize_mask(mask: Image, size: Size, mode: Resize) -> Image:
     """Class indices (any H, any W) -> (H, W), each from the nearest pixel; borders are IGNORED. Not for 'crop'."""
     if mask.shape == size:
         return mask
+    import torch.nn.functional as F  # masks are for learning and measuring, which need torch anyway
+
     place = frame((mask.shape[0], mask.shape[1]), size, mode)
     framed = np.full(size, IGNORED, np.uint8)
     near = F.interpolate(as_tensor(mask)[None, None], size=place.inner, mode="nearest-exact")[0, 0]
@@ -89,12 +94,18 @@ def _scaled(size: Size, factor: float, most: Size) -> Size:
 
 
 def _squash(image: Image, size: Size) -> Image:
+    if "torch" not in sys.modules:
+        return triangle(image, size)
+    import torch.nn.functional as F
+
     small = F.interpolate(as_tensor(image)[None], size=size, mode="bilinear", antialias=True)[0]
     return np.ascontiguousarray(small.numpy())
 
 
 def as_tensor(image: Image) -> Tensor:
     """The same pixels as a tensor, copied only where torch cannot look at them: read-only, or laid out backwards."""
+    import torch
+
     if not image.flags.writeable or min(image.strides) < 0:
         image = image.copy()
     return torch.from_numpy(image)

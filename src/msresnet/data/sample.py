@@ -6,13 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
+from msresnet.boxes import Boxes
 from msresnet.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Image = npt.NDArray[np.uint8]
 UNLABELLED = -1
@@ -24,7 +27,7 @@ IGNORED = 255
 class Sample:
     """One image (C, H, W) uint8, what belongs to it, and where it comes from.
 
-    What belongs to it is its class index (-1: unlabelled), or a mask (H, W) uint8 of the class of each pixel.
+    What belongs to it is its class index (-1: unlabelled), a mask (H, W) uint8 of the class of each pixel, or its boxes.
     """
 
     image: Image
@@ -36,7 +39,7 @@ class Sample:
 class Batch:
     """Preprocessed images (B, C, H, W) uint8, targets, and the indices (B,) of the samples.
 
-    Targets are class indices (B,), or masks (B, H, W) uint8.
+    Targets are class indices (B,), masks (B, H, W) uint8, or boxes (B, M, 6) as `targets.py` says.
     """
 
     images: Tensor
@@ -53,6 +56,7 @@ class Source(ABC):
     Attributes:
         task: what a network is to learn from it, by the task's name.
         planes: how many planes of pixels beside the image's channels belong to a sample: 1 for a mask.
+        boxed: whether boxes belong to a sample (`msresnet.boxes.Boxes`, in the image's own pixels).
         classes: names, in the order of the class indices.
         targets: class index of each sample (N,); 0 where a sample is not of one class, -1 without a label.
         ids: where each sample comes from: a path, or a file and a record.
@@ -61,6 +65,7 @@ class Source(ABC):
 
     task: str = "classification"
     planes: int = 0
+    boxed: bool = False
     applied: dict[str, Any] | None = None
 
     def __init__(self, classes: Sequence[str], targets: npt.NDArray[np.int64], ids: Sequence[str]) -> None:
@@ -92,7 +97,7 @@ class Source(ABC):
 
     def present(self) -> npt.NDArray[np.int64] | None:
         """Indices of the classes that some sample is of; None where that is not known without reading them."""
-        return None if self.planes else np.unique(self.targets[self.targets >= 0])
+        return None if self.planes or self.boxed else np.unique(self.targets[self.targets >= 0])
 
     def split_key(self, index: int) -> bytes:
         """What decides the split of a sample: its id, unless the source knows better."""
@@ -200,7 +205,7 @@ class Subset(Source):
     def __init__(self, source: Source, indices: npt.NDArray[np.int64]) -> None:
         super().__init__(source.classes, source.targets[indices], Chosen(source.ids, indices))
         self.source, self.indices, self.applied = source, indices, source.applied
-        self.task, self.planes = source.task, source.planes
+        self.task, self.planes, self.boxed = source.task, source.planes, source.boxed
 
     def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
         """One image (C, H, W)."""
@@ -233,11 +238,12 @@ class Relabelled(Source):
     def __init__(self, source: Source, classes: Sequence[str]) -> None:
         lookup = np.array([classes.index(name) for name in source.classes] or [0], dtype=np.int64)
         targets = source.targets
-        if not source.planes:
+        if not source.planes and not source.boxed:
             targets = np.where(source.targets >= 0, lookup[source.targets], UNLABELLED)
         super().__init__(classes, targets, source.ids)
         self.source, self.applied = source, source.applied
-        self.task, self.planes = source.task, source.planes
+        self.task, self.planes, self.boxed = source.task, source.planes, source.boxed
+        self.indices = lookup
         self.lookup = np.full(256, IGNORED, np.uint8)  # of masks, which hold no more classes
         self.lookup[: min(len(lookup), IGNORED)] = lookup[:IGNORED]
 
@@ -247,6 +253,9 @@ class Relabelled(Source):
 
     def truth(self, index: int) -> Any:
         """What belongs to one image, in the new numbers."""
+        if self.boxed:
+            boxes: Boxes = self.source.truth(index)
+            return boxes.renumbered(self.indices)
         return self.lookup[self.source.truth(index)] if self.planes else super().truth(index)
 
     def size(self, index: int) -> tuple[int, int]:

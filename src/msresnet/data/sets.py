@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from msresnet.data.sample import Batch, Source
+from msresnet.data.targets import BoxTable
 
 FINGERPRINTED = 1_000
 """Images whose pixels go into a set's fingerprint, evenly spaced; of small sets, all."""
@@ -21,7 +22,7 @@ class Samples(ABC):
     """A set, ready to be asked for batches.
 
     Attributes:
-        targets: class index of each sample (N,); 0 where it has a mask instead.
+        targets: class index of each sample (N,); 0 where it has a mask or boxes instead.
         ids: where each sample comes from.
     """
 
@@ -47,7 +48,7 @@ class Samples(ABC):
 
     @abstractmethod
     def truth(self, index: int) -> Any:
-        """What belongs to one sample, as the data has it: its class index, or a mask at the image's own size."""
+        """What belongs to one sample, as the data has it: its class index, or a mask or boxes at the image's own size."""
 
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
@@ -94,7 +95,7 @@ class Decoded(Samples):
         targets: (N,).
         ids: N texts.
         bad: what could not be read; it is not in the set.
-        masks: what batches give instead of class indices, uint8 (N, H, W); None where there are no masks.
+        instead: what batches give instead of class indices: masks uint8 (N, H, W), or boxes.
         origin: the source, and the place of each sample in it; None where samples are all that is known.
     """
 
@@ -105,11 +106,11 @@ class Decoded(Samples):
         ids: Sequence[str],
         bad: Sequence[tuple[str, str]] = (),
         *,
-        masks: Tensor | None = None,
+        instead: Tensor | BoxTable | None = None,
         origin: tuple[Source, Sequence[int]] | None = None,
     ) -> None:
         super().__init__(targets, ids)
-        self.images, self._bad, self.masks, self.origin = images, list(bad), masks, origin
+        self.images, self._bad, self.instead, self.origin = images, list(bad), instead, origin
 
     @property
     def bad(self) -> list[tuple[str, str]]:
@@ -123,7 +124,8 @@ class Decoded(Samples):
     def truth(self, index: int) -> Any:
         """What belongs to one sample."""
         if self.origin is None:
-            return int(self.targets[index]) if self.masks is None else self.masks[index].numpy()
+            assert not isinstance(self.instead, BoxTable)  # they come with their source
+            return int(self.targets[index]) if self.instead is None else self.instead[index].numpy()
         source, places = self.origin
         return source.truth(places[index])
 
@@ -139,7 +141,7 @@ class Decoded(Samples):
         images = self.images[indices]
         if device.type == "cuda":  # from other memory, a copy holds up who asks for it
             images = images.pin_memory()
-        targets = self.targets if self.masks is None else self.masks
+        targets = self.targets if self.instead is None else self.instead
         moved = images.to(device, non_blocking=True), targets[indices].to(device, non_blocking=True)
         return Batch(*moved, indices)
 

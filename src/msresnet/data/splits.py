@@ -20,20 +20,26 @@ from msresnet.data.options import DataOptions
 from msresnet.data.sample import UNLABELLED, Relabelled, Source, Subset
 from msresnet.data.sources.binary_digits import binary_digits
 from msresnet.data.sources.crops import crop_sets, crops
+from msresnet.data.sources.digit_scenes import digit_scenes
+from msresnet.data.sources.digit_videos import digit_videos
 from msresnet.data.sources.digits import digits
 from msresnet.data.sources.folder import folder, split_folders
 from msresnet.data.sources.hub import hub
 from msresnet.data.sources.idx import idx_pair, idx_splits, labels_beside
+from msresnet.data.sources.instances import instance_file, instance_sets
 from msresnet.data.sources.masks import mask_folders, mask_table, names_masks
 from msresnet.data.sources.mnist import mnist
+from msresnet.data.sources.mot import mot_sets
 from msresnet.data.sources.packed import packed_splits
 from msresnet.data.sources.pixel_masks import is_twin, pixel_masks, twin
 from msresnet.data.sources.pixels import EXTENSIONS as TABLES
 from msresnet.data.sources.pixels import pixels
 from msresnet.data.sources.scaled_digits import scaled_digits
 from msresnet.data.sources.table import holds_paths, table
+from msresnet.data.sources.voc import voc_sets
 from msresnet.data.sources.wds import PREFIX as SHARDS
 from msresnet.data.sources.wds import shards
+from msresnet.data.sources.yolo import SETTINGS, yolo_file, yolo_sets
 from msresnet.errors import DataError, UsageError, nearest
 from msresnet.hub import PREFIX as HUB
 
@@ -42,6 +48,7 @@ VAL_SHARE, MOST_HELD_OUT = 0.1, 5_000
 HASH_BITS = 63
 MOST_ALONE = 50
 """More classes than this, of one image each, are no classes: the wrong column was read."""
+CROPS = "crops:"
 Role = Literal["val", "test"]
 
 
@@ -135,7 +142,7 @@ def _folder(path: Path, options: DataOptions, like: Source | None) -> tuple[dict
         return sets, [f"IDX files in {path}"]
     if tables := _tables(path):
         return _read_tables(tables, options, like)
-    for look in (mask_folders, crop_sets):
+    for look in (mask_folders, instance_sets, voc_sets, yolo_sets, mot_sets):
         sets, notes = look(path)
         if sets:
             return sets, notes
@@ -182,13 +189,12 @@ def _file(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[s
         return table(path, options) if holds_paths(path, options) else _pixels(path, options, like)
     if "ubyte" in path.name:
         return {"train": idx_pair(path, labels_beside(path))}, [f"IDX file {path.name}"]
-    if kind == ".json":
-        boxes, notes = crops(path)
-        return {"train": boxes}, notes
     if kind == ".tar":
         return shards(f"{SHARDS}{path}", options)
     if kind in (".parquet", ".arrow"):
         return hub(f"{HUB}{path}", options)
+    if kind in _BOXES:
+        return _BOXES[kind](path)
     raise DataError("this file is no known form of data", where=str(path), hint=FORMS)
 
 
@@ -224,14 +230,41 @@ def _read_tables(
 _NAMED: dict[str, Callable[[], tuple[dict[str, Source], list[str]]]] = {
     "digits": lambda: ({"train": digits()}, ["scikit-learn's digits, embedded"]),
     "binary-digits": lambda: (binary_digits(), ["scikit-learn's digits and their thresholded masks, made here"]),
+    "digit-videos": lambda: (digit_videos(), ["videos of scikit-learn's digits with their boxes, made here"]),
+    "digit-scenes": lambda: (digit_scenes(), ["scenes of scikit-learn's digits with their boxes, made here"]),
     "scaled-digits": lambda: (scaled_digits(), ["scikit-learn's digits at many scales and places, made here"]),
     "mnist": lambda: (dict(mnist()), ["MNIST from the cache"]),
 }
-_PREFIXED: dict[str, Callable[[str, DataOptions], tuple[dict[str, Source], list[str]]]] = {HUB: hub, SHARDS: shards}
+
+
+def _crops(spec: str, options: DataOptions) -> tuple[dict[str, Source], list[str]]:
+    """The boxes of COCO instances as images to classify, from `crops:` and a file or a folder."""
+    path = _existing(spec.removeprefix(CROPS))
+    if path is None:
+        raise DataError(f"there is no data at {spec.removeprefix(CROPS)!r}", where=spec)
+    if path.is_file():
+        boxes, notes = crops(path)
+        return {"train": boxes}, notes
+    sets, notes = crop_sets(path)
+    if not sets:
+        raise DataError("there are no COCO instances to cut boxes from", where=str(path))
+    return sets, notes
+
+
+_BOXES: dict[str, Callable[[Path], tuple[dict[str, Source], list[str]]]] = {
+    ".json": instance_file,
+    **dict.fromkeys(SETTINGS, yolo_file),
+}
+_PREFIXED: dict[str, Callable[[str, DataOptions], tuple[dict[str, Source], list[str]]]] = {
+    HUB: hub,
+    SHARDS: shards,
+    CROPS: _crops,
+}
 FORMS = (
-    "digits, scaled-digits, binary-digits, mnist, a folder (class folders, images/ and masks/, or COCO's annotations), "
-    "a table of paths and labels or masks, or of pixels (.csv), IDX files, COCO instances (.json), hf:user/name, "
-    "wds:shards-{000..099}.tar"
+    "digits, scaled-digits, binary-digits, digit-scenes, digit-videos, mnist, a folder (class folders, images/ and "
+    "masks/, or boxes as COCO, VOC, YOLO or MOTChallenge have them), a table of paths and labels or masks, or of "
+    "pixels (.csv), IDX files, COCO instances (.json), a data.yaml of YOLO, crops:coco/ (boxes as images to classify), "
+    "hf:user/name, wds:shards-{000..099}.tar"
 )
 
 
@@ -241,7 +274,9 @@ def _check_labels(train: Source) -> None:
     if (train.targets < 0).any():
         raise DataError("the training data has no labels", hint="--label-column first, or class folders")
     found = train.present()
-    if found is None:
+    if train.boxed and found is not None and not len(found):
+        raise DataError("there is no box in the training set", hint="images without boxes teach only beside others")
+    if found is None or train.boxed:
         return
     present = [train.classes[i] for i in found]
     if len(train) == len(present) > MOST_ALONE:

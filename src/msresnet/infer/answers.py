@@ -15,17 +15,16 @@ from typing import Any, ClassVar
 from msresnet.data.decode import printable
 from msresnet.errors import DataError, ResourceError
 from msresnet.infer.config import Form
-from msresnet.infer.evaluate import safe_cell
 from msresnet.results import DIGITS
-from msresnet.tasks.base import Task
+from msresnet.tasks.postprocess.base import Postprocess
 
 Row = dict[str, Any]
 """`id`, and either what `columns` says (and `top`), or `error`."""
 
 
-def columns(task: Task, exits: bool) -> tuple[str, ...]:
+def columns(postprocess: Postprocess, exits: bool) -> tuple[str, ...]:
     """What stands between an image's id and its error in a table."""
-    return *task.columns, *(["exit"] if exits else [])
+    return *postprocess.columns, *(["exit"] if exits else [])
 
 
 class Answers(ABC):
@@ -139,6 +138,11 @@ def need_pyarrow() -> None:
         import pyarrow.parquet  # noqa: F401 - whether it is there
     except ImportError as error:
         raise ResourceError("--format parquet needs pyarrow", why=str(error), hint="pip install pyarrow") from error
+
+
+def safe_cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def csv_cells(row: Row, names: Sequence[str]) -> list[str]:

@@ -6,36 +6,36 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from msresnet.bundle import Bundle
 from msresnet.errors import DataError
 from msresnet.metrics.significance import compare_answers
 from msresnet.results import Evaluation
 from msresnet.tasks.base import Better, Table
+from msresnet.trained import Trained
 
 SHARED = ("params", "macs", "inference_images_per_second")
 """Figures of a network, whatever its task."""
 
 
-def beside(bundle: Bundle, measured: Evaluation, other: Bundle, baseline: Evaluation, model: str) -> dict[str, Any]:
+def beside(model: Trained, measured: Evaluation, other: Trained, baseline: Evaluation, name: str) -> dict[str, Any]:
     """What metrics.json says of a baseline: its figures, and McNemar's exact test (1947) of the right answers.
 
     Args:
-        bundle, measured: the model and its answers.
+        model, measured: the model and its answers.
         other, baseline: those of the baseline on the same images.
-        model: how the baseline was named.
+        name: how the baseline was named.
 
     Raises DataError where the answers are about different images, UsageError where they are not right or wrong.
     """
     if measured.predictions.ids != baseline.predictions.ids:
         raise DataError("the two models could read different images", hint="--on-bad fail names them")
-    left, right = bundle.task.right(measured), other.task.right(baseline)
+    left, right = model.task.right(measured), other.task.right(baseline)
     found = asdict(compare_answers(left[None], right[None])) if len(left) else {}
     difference: dict[str, Any] = {name: found[name] for name in ("mean", "low", "high", "p") if name in found}
     difference |= {"only_this": int((left & ~right).sum()), "only_baseline": int((right & ~left).sum())}
     names = [name for name in other.task.gates if name in baseline.metrics]
     kept = {key: baseline.metrics[key] for name in names for key in (name, f"{name}_ci95") if key in baseline.metrics}
     shared = {name: baseline.metrics[name] for name in SHARED}
-    return {"model": model, "architecture": other.architecture, **shared, **kept, "difference": difference}
+    return {"model": name, "architecture": other.architecture, **shared, **kept, "difference": difference}
 
 
 def table(metrics: dict[str, Any], better: Mapping[str, Better]) -> Table:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from msresnet.bundle import Bundle
+from msresnet.bundle import Bundle, bundle_of
 from msresnet.data.loaders import Samples
 from msresnet.errors import UsageError
 from msresnet.files import LOCK, lock
@@ -36,7 +36,7 @@ def calibrate(predictor: Predictor, data: Samples, split: str) -> tuple[Bundle, 
 
     Raises DataError for answers that no temperature fits, UsageError for a task without one.
     """
-    bundle = predictor.bundle
+    bundle = bundle_of(predictor.trained, "--calibrate")
     results, indices = predictor.predict_set(data)
     task, figures = bundle.task.calibrated(bundle.task.evaluate(results, bundle.task.truths(data, indices)))
     return replace(bundle, task=task), {"split": split, **figures}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, cast, get_args
 
@@ -15,6 +15,9 @@ from msresnet.errors import UsageError
 
 LATEST = "runs/latest"
 TTA = Literal["none", "flip", "shifts", "flip+shifts", "scales", "flip+scales"]
+Precision = Literal["auto", "fp32", "bf16"]
+Engine = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
+"""What can run a network."""
 Form = Literal["csv", "jsonl", "parquet"]
 """How a shard's answers are written."""
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -57,17 +60,54 @@ def check_views(tta: TTA, limit: Budget | None) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Running:
+    """What runs a model, and how.
+
+    Args:
+        device: 'auto' or a device's name.
+        backend: 'auto' takes torch for a bundle, and for an exported file the fastest that is installed.
+        precision: 'auto' is float32 for a bundle, and what an exported file was made for.
+        threads: of one call; None is one for each core.
+        batch_size: images at a time.
+        budget: for a network with several exits in torch, when to stop; None always goes to the end.
+        tta: views of each image whose outputs are averaged, in torch; not beside a budget.
+
+    Raises UsageError for a budget beside views, and for no thread at all.
+    """
+
+    device: str = "auto"
+    backend: Engine = "auto"
+    precision: Precision = "auto"
+    threads: int | None = None
+    batch_size: int = 64
+    budget: Budget | None = None
+    tta: TTA = "none"
+
+    def __post_init__(self) -> None:
+        check_views(self.tta, self.budget)
+        if self.threads is not None:
+            _at_least({"threads": (self.threads, 1)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(DataOptions):
     """Measure a trained model on labelled images."""
 
     model: str = LATEST
-    """A run's folder, any other bundle, or hf:user/repo."""
+    """A run's folder, any other bundle, hf:user/repo, or an exported file or folder."""
     data: str | None = None
     """Labelled data in any form that `train` takes. Default: the run's own."""
     split: Literal["auto", "train", "val", "test"] = "auto"
     """Which set. auto: test, else val, else all there is."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
+    backend: Engine = "auto"
+    """What runs the network: torch, compiled (torch.compile), onnxruntime or openvino. Default: torch for a run, the
+    fastest that is installed for an exported file."""
+    precision: Precision = "auto"
+    """fp32, or bf16 where the processor computes in it. Default: fp32, or what an exported file was made for."""
+    threads: int | None = None
+    """Of the network. Default: one for each core."""
     batch_size: int = 64
     """Images at a time."""
     tta: TTA = "none"
@@ -107,7 +147,13 @@ class EvaluateConfig(DataOptions):
         if self.calibrate and self.model.startswith("hf:"):
             hint = "a copy on this machine"
             raise UsageError("--calibrate writes into the model, which lies elsewhere", where=self.model, hint=hint)
-        _ = self.scales, self.sizes
+        _ = self.scales, self.sizes, self.running
+
+    @property
+    def running(self) -> Running:
+        """What is to run the model."""
+        how = Running(device=self.device, backend=self.backend, precision=self.precision, threads=self.threads)
+        return replace(how, batch_size=self.batch_size, tta=self.tta)
 
     @property
     def scales(self) -> tuple[float, ...]:
@@ -142,10 +188,10 @@ class PredictConfig:
 
     inputs: Positional[tuple[str, ...]] = ()
     """Files, folders, patterns such as 'photos/*.jpg', .zip and .tar files, videos, camera:0, or - for a list of files
-    or one image on standard input. With --output FOLDER, shards: .tar files of images, folders, .txt or .csv lists of
-    paths, patterns, 'shard-{000..099}.tar'."""
+    or one image on standard input. A first one that ends in .onnx or .xml is the model. With --output FOLDER, shards:
+    .tar files of images, folders, .txt or .csv lists of paths, patterns, 'shard-{000..099}.tar'."""
     model: str = LATEST
-    """A run's folder, any other bundle, or hf:user/repo."""
+    """A run's folder, any other bundle, hf:user/repo, or an exported file or folder."""
     output: str | None = None
     """A file that ends in .csv, .jsonl or .parquet: all answers, once they are there. A folder: each shard's answers
     become a file there, which appears when it is whole. Shards that are done are skipped, so the same command
@@ -154,6 +200,13 @@ class PredictConfig:
     """How many classes to list for each image."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
+    backend: Engine = "auto"
+    """What runs the network: torch, compiled (torch.compile), onnxruntime or openvino. Default: torch for a run, the
+    fastest that is installed for an exported file."""
+    precision: Precision = "auto"
+    """fp32, or bf16 where the processor computes in it. Default: fp32, or what an exported file was made for."""
+    threads: int | None = None
+    """Of the network. Default: one for each core."""
     batch_size: int = 64
     """Images at a time."""
     workers: int = field(default_factory=cores)
@@ -185,8 +238,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         lows = {"batch-size": (self.batch_size, 1), "workers": (self.workers, 0), "top": (self.top, 1)}
         _at_least(lows)
-        limit = None if self.budget is None else budget(self.budget)
-        check_views(self.tta, limit)
+        limit = self.running.budget
         if self.every is not None:
             seconds(self.every)
         self._check_tiles()
@@ -200,6 +252,13 @@ class PredictConfig:
         elif place == "file" and self.format not in (None, self.form):
             what = f"--format {self.format}, but --output {self.output}"
             raise UsageError(what, why="the file's ending says its format", hint="one of the two")
+
+    @property
+    def running(self) -> Running:
+        """What is to run the model."""
+        how = Running(device=self.device, backend=self.backend, precision=self.precision, threads=self.threads)
+        limit = None if self.budget is None else budget(self.budget)
+        return replace(how, batch_size=self.batch_size, budget=limit, tta=self.tta)
 
     @property
     def place(self) -> Literal["screen", "file", "folder", "maps"]:
@@ -296,7 +355,7 @@ class ExplainConfig:
     inputs: Positional[tuple[str, ...]] = ()
     """Files, folders or patterns. Without any, --split or --data names a set whose scales are looked at."""
     model: str = LATEST
-    """A run's folder, any other bundle, or hf:user/repo."""
+    """A run's folder, any other bundle, hf:user/repo, or an exported file or folder."""
     target: str | None = None
     """The class to explain. Default: the model's answer."""
     method: str | None = None

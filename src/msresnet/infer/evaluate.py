@@ -6,47 +6,57 @@ import time
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from msresnet.bundle import Bundle
 from msresnet.data.loaders import Samples, open_sets
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Source
 from msresnet.errors import DataError, UsageError
+from msresnet.infer.backends.eager import Eager
 from msresnet.infer.exits import cost_curve
 from msresnet.infer.predictor import Predictor
-from msresnet.models.cost import count_macs
 from msresnet.results import Evaluation
+from msresnet.tasks.base import Task
+from msresnet.trained import Trained
 
 T = TypeVar("T")
 
 
-def prepare(bundle: Bundle, source: Source, options: DataOptions) -> Samples:
+def prepare(trained: Trained, source: Source, options: DataOptions) -> Samples:
     """A set as a model takes it, its classes matched by name.
 
     Raises DataError for classes that the model does not know, unlabelled samples, and unreadable images.
     """
-    sets, _ = open_sets({"": _matched(source, bundle)}, bundle.preprocess, options, once=True)
+    sets, _ = open_sets({"": _matched(source, trained.task)}, trained.preprocess, options, once=True)
     return sets[""]
 
 
 def evaluate(predictor: Predictor, data: Samples, split: str) -> Evaluation:
     """Measure a model on a prepared set; `split` is what the figures say it is."""
-    bundle, task = predictor.bundle, predictor.bundle.task
+    trained, task = predictor.trained, predictor.trained.task
     start = time.perf_counter()
     results, indices = predictor.predict_set(data)
     spent = time.perf_counter() - start
     measured = task.evaluate(results, task.truths(data, indices))
     figures: dict[str, Any] = {"task": task.name, "split": split, **measured.metrics}
     figures["inference_images_per_second"] = round(len(results) / spent, 1) if spent else 0.0
-    figures["params"] = sum(p.numel() for p in bundle.model.parameters())
-    figures["macs"] = count_macs(bundle.model)
+    figures["params"] = trained.params
+    figures["macs"] = trained.macs
     figures |= task.details(measured)
-    if predictor.tta != "none":
-        figures["tta"] = predictor.tta
-    elif predictor.model.num_exits > 1:
-        figures |= cost_curve(predictor.model, task, predictor.exit_outputs(data), measured)
+    figures |= _in_torch(predictor, data, measured)
     if data.bad:
         figures["unreadable"] = len(data.bad)
     return Evaluation(results, measured.targets, figures, task.headline(figures))
+
+
+def _in_torch(predictor: Predictor, data: Samples, measured: Evaluation) -> dict[str, Any]:
+    """What only torch can say: which views were averaged, and what each exit would have answered."""
+    eager = predictor.backend
+    if not isinstance(eager, Eager):
+        return {"backend": eager.name, "precision": eager.precision}
+    if eager.tta != "none":
+        return {"tta": eager.tta}
+    if eager.model.num_exits == 1:
+        return {}
+    return cost_curve(eager.model, eager.bundle.task, eager.exit_outputs(data, predictor.batch_size), measured)
 
 
 def pick(sets: Mapping[str, T], split: str) -> tuple[str, T]:
@@ -58,15 +68,10 @@ def pick(sets: Mapping[str, T], split: str) -> tuple[str, T]:
     return split, sets[split]
 
 
-def safe_cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def _matched(source: Source, bundle: Bundle) -> Source:
-    names = bundle.task.class_names
-    if source.task != bundle.task.name:
-        raise DataError(f"the data is for {source.task}, the model for {bundle.task.name}", hint="--data OTHER")
+def _matched(source: Source, task: Task) -> Source:
+    names = task.class_names
+    if source.task != task.name:
+        raise DataError(f"the data is for {source.task}, the model for {task.name}", hint="--data OTHER")
     if (source.targets < 0).any():
         raise DataError("the data has no labels", hint="msresnet predict, which needs none")
     unknown = sorted(set(source.classes) - set(names))

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from msresnet.bundle import Bundle
+from msresnet.bundle import bundle_of
 from msresnet.data.decode import printable
 from msresnet.errors import ResourceError, UsageError
 from msresnet.files import (
@@ -40,6 +40,7 @@ from msresnet.files import (
     write_json,
 )
 from msresnet.infer.shards import Shard
+from msresnet.trained import Exported, Trained
 
 FOLDER, SETTINGS, DONE, BUSY = ".msresnet", "settings.json", "done", "busy"
 NAMED = "model"
@@ -147,12 +148,15 @@ class Ledger:
         return self.inner / DONE / f"{name}.json"
 
 
-def digest(bundle: Bundle) -> str:
+def digest(trained: Trained) -> str:
     """A text that is another for every model that may answer differently: of its weights, classes and preprocess."""
-    config = bundle.config()
+    config = trained.config()
     known = {key: config[key] for key in ("architecture", "arguments", "task", "preprocess")}
     found = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(bundle.model.state_dict().items()):
+    if isinstance(trained, Exported):
+        found.update(trained.network.encode())
+        return found.hexdigest()[:16]
+    for name, tensor in sorted(bundle_of(trained, "this").model.state_dict().items()):
         found.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
         found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]

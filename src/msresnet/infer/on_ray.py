@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from msresnet.bundle import Bundle
@@ -29,19 +30,19 @@ class RemoteWorker:
         """Return when there is such a process."""
 
     def do(self, shard: Shard, place: list[Any]) -> Outcome:
-        """As `Worker.do`. `place` holds where the bundle lies in Ray's store, so that it is fetched once."""
+        """As `Worker.do`. `place` holds where the model lies in Ray's store, so that it is fetched once."""
         if self.worker is None:
             self.worker = Worker(_ray().get(place[0]), self.asked, self.model, StopRequest())
         return self.worker.do(shard)
 
 
 def work_on_ray(
-    bundle: Bundle, asked: Asked, model: str, shards: Sequence[Shard], note: Callable[[Outcome, Tally], None]
+    given: Bundle | Path, asked: Asked, model: str, shards: Sequence[Shard], note: Callable[[Outcome, Tally], None]
 ) -> Tally:
     """Answer all shards that nobody else is at.
 
     Args:
-        bundle, asked, model: as `Worker` takes them.
+        given, asked, model: as `Worker` takes them.
         shards: with absolute paths.
         note: is told of each shard that was answered or failed.
 
@@ -50,7 +51,7 @@ def work_on_ray(
     ray = _ray()
     tally, todo = Tally(), list(reversed(shards))
     with _connected(ray):
-        place = [ray.put(bundle)]
+        place = [ray.put(given)]
         actors = _actors(ray, len(shards), asked, model)
         # A worker without a place yet (the cluster is busy, or still grows) is given nothing, and not waited for.
         pending = {actor.ready.remote(): actor for actor in actors}

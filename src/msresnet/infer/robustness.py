@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from msresnet.bundle import Bundle
+from msresnet.bundle import Bundle, bundle_of
 from msresnet.data.loaders import Samples
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Source
 from msresnet.data.sources.scaled_digits import scale_of
 from msresnet.data.zoom import Zoomed
 from msresnet.errors import DataError, UsageError
+from msresnet.infer.backends.eager import Eager, predictor_of
 from msresnet.infer.config import EvaluateConfig
 from msresnet.infer.evaluate import prepare
 from msresnet.infer.predictor import Predictor
@@ -104,7 +105,7 @@ def object_scales(predictor: Predictor, source: Source, options: DataOptions, sc
 
     It is the network's input that is changed. What is black and white stays so.
     """
-    data, binary = prepare(predictor.bundle, source, options), predictor.bundle.preprocess.binary
+    data, binary = prepare(predictor.trained, source, options), predictor.trained.preprocess.binary
     return Curve(tuple(scales), np.stack([_right(predictor, Zoomed(data, scale, binary)) for scale in scales]))
 
 
@@ -113,11 +114,12 @@ def image_sizes(predictor: Predictor, source: Source, options: DataOptions, side
 
     Raises UsageError for a size that the network does not take.
     """
-    right, macs = [], check_sizes(predictor.bundle, sides)
+    bundle, eager = bundle_of(predictor.trained, "--image-sizes"), predictor.backend
+    right, macs = [], check_sizes(bundle, sides)
     for side in sides:
-        preprocess = replace(predictor.bundle.preprocess, size=_size(predictor.bundle, side))
-        resized = replace(predictor.bundle, preprocess=preprocess)
-        other = Predictor(resized, str(predictor.device), predictor.batch_size, tta=predictor.tta)
+        resized = replace(bundle, preprocess=replace(bundle.preprocess, size=_size(bundle, side)))
+        tta = eager.tta if isinstance(eager, Eager) else "none"
+        other = predictor_of(resized, eager.device, predictor.batch_size, tta=tta)
         right.append(_right(other, prepare(resized, source, options)))
     return Curve(tuple(sides), np.stack(right), macs)
 
@@ -212,5 +214,5 @@ def _mean(areas: Floats) -> dict[str, Any]:
 def _right(predictor: Predictor, data: Samples) -> Flags:
     """Which readable images of a set are answered rightly."""
     results, indices = predictor.predict_set(data)
-    task = predictor.bundle.task
+    task = predictor.trained.task
     return task.right(task.evaluate(results, task.truths(data, indices)))

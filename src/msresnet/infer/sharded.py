@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from msresnet.bundle import Bundle
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import Image
 from msresnet.errors import DataError, Interrupted
 from msresnet.infer.answers import KINDS, Row, columns, need_pyarrow, unreadable
-from msresnet.infer.config import TTA, Form, budget
+from msresnet.infer.backends.opened import open_predictor, run_bundle
+from msresnet.infer.config import TTA, Engine, Form, Precision, Running, budget
 from msresnet.infer.ledger import Ledger, Mark, digest
 from msresnet.infer.predictor import Predictor, batched
 from msresnet.infer.shards import Item, Shard
 from msresnet.infer.stream import ahead
 from msresnet.runtime import StopRequest, version
+from msresnet.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,24 @@ class Asked:
     device: str = "auto"
     batch_size: int = 64
     workers: int = 2
+    backend: Engine = "auto"
+    precision: Precision = "auto"
+    threads: int | None = None
 
-    def settings(self, bundle: Bundle, model: str) -> dict[str, Any]:
+    def predictor(self, model: Bundle | Path) -> Predictor:
+        """A bundle, or an exported file, at work. Raises what `open_predictor` raises."""
+        how = Running(device=self.device, backend=self.backend, precision=self.precision, threads=self.threads)
+        limit = None if self.budget is None else budget(self.budget)
+        how = replace(how, batch_size=self.batch_size, budget=limit, tta=self.tta)
+        return open_predictor(model, how) if isinstance(model, Path) else run_bundle(model, how)
+
+    def settings(self, trained: Trained, model: str) -> dict[str, Any]:
         """What answers depend on, and `model`, as people call it."""
         top = None if self.form == "csv" else self.top
         chosen = {"format": self.form, "top": top, "budget": self.budget, "tta": self.tta}
-        return {"model": model, "digest": digest(bundle), **chosen, "msresnet": version()}
+        asked = {"backend": self.backend, "precision": self.precision}
+        runs = {name: value for name, value in asked.items() if value != "auto"}
+        return {"model": model, "digest": digest(trained), **chosen, **runs, "msresnet": version()}
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,7 @@ class Worker:
     """A model and a folder of answers, for one shard after the other.
 
     Args:
-        bundle: the model.
+        given: the model, or the exported file that it lies in.
         asked: how it is to answer.
         model: what people call it.
         stop: asks to leave a shard unfinished.
@@ -98,13 +111,12 @@ class Worker:
     Raises UsageError for a folder that cannot be used, ResourceError for what is lacking.
     """
 
-    def __init__(self, bundle: Bundle, asked: Asked, model: str, stop: StopRequest) -> None:
+    def __init__(self, given: Bundle | Path, asked: Asked, model: str, stop: StopRequest) -> None:
         if asked.form == "parquet":
             need_pyarrow()
-        limit = None if asked.budget is None else budget(asked.budget)
-        self.predictor = Predictor(bundle, asked.device, asked.batch_size, limit, asked.tta)
+        self.predictor = asked.predictor(given)
         self.asked, self.stop, self.kind = asked, stop, KINDS[asked.form]
-        self.ledger = Ledger(asked.output, asked.settings(bundle, model), self.kind.ending)
+        self.ledger = Ledger(asked.output, asked.settings(self.predictor.trained, model), self.kind.ending)
 
     def do(self, shard: Shard) -> Outcome:
         """Answer a shard, unless it is answered or others are at it. Raises Interrupted, ResourceError."""
@@ -127,7 +139,7 @@ class Worker:
 
     def _answer(self, shard: Shard, stamp: str, part: Path) -> tuple[int, int]:
         """Write a shard's answers; how many images there are, and how many cannot be read."""
-        answers = self.kind(part, columns(self.predictor.bundle.task, self.predictor.early is not None))
+        answers = self.kind(part, columns(self.predictor.trained.postprocess, self.predictor.backend.early is not None))
         images = bad = 0
         with closing(answers):
             for rows in self._rows(shard):
@@ -152,18 +164,18 @@ class Worker:
 
     def _images(self, shard: Shard) -> Generator[tuple[str, Image | DataError], None, None]:
         """The images as a network takes them, or as they are where an answer has their size."""
-        bundle, workers = self.predictor.bundle, self.asked.workers
-        if bundle.task.whole:
-            return ahead(lambda item: (item.id, item.decode(bundle.preprocess)), shard.items(), workers)
-        return read_ahead(shard.items(), bundle.preprocess, workers, 2 * self.predictor.batch_size)
+        trained, workers = self.predictor.trained, self.asked.workers
+        if trained.postprocess.whole:
+            return ahead(lambda item: (item.id, item.decode(trained.preprocess)), shard.items(), workers)
+        return read_ahead(shard.items(), trained.preprocess, workers, 2 * self.predictor.batch_size)
 
     def _good(self, pairs: Sequence[tuple[str, Image]]) -> list[Row]:
         if not pairs:
             return []
         names, images = zip(*pairs, strict=True)
-        if self.predictor.bundle.task.whole:
+        if self.predictor.trained.postprocess.whole:
             return self.predictor.predict(images, names).to_dict(self.asked.top)
-        return self.predictor.predict_ready(torch.from_numpy(np.stack(images)), names).to_dict(self.asked.top)
+        return self.predictor.predict_ready(np.stack(images), names).to_dict(self.asked.top)
 
 
 def work(worker: Worker, shards: Sequence[Shard], note: Callable[[Outcome, Tally], None]) -> Tally:

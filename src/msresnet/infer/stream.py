@@ -45,7 +45,7 @@ def answer_all(
     predictor: Predictor, inputs: Iterable[Input], workers: int, previews: bool = False
 ) -> Iterator[Answered]:
     """The answers to inputs, in their order, as they come."""
-    read = ahead(lambda item: _read(item, predictor.bundle.preprocess, previews), inputs, workers)
+    read = ahead(lambda item: _read(item, predictor.trained.preprocess, previews), inputs, workers)
     for batch in _batches(read, predictor.batch_size):
         good = [(r.id, r.image, r.preview) for r in batch if not isinstance(r.image, DataError)]
         bad = [r.image for r in batch if isinstance(r.image, DataError)]

@@ -176,13 +176,13 @@ def predict_tiles(
     read to its end, UsageError for a map that would be too large.
     """
     bands = open_bands(file, name)
-    grid = grid_for(bands.size, asked, predictor.bundle.preprocess.size)
+    grid = grid_for(bands.size, asked, predictor.trained.preprocess.size)
     if grid.tile == grid.size:
         return _single(predictor, file, name, grid)
-    overview, blend = Overview(bands), Blend(grid, len(predictor.bundle.task.class_names))
-    highest = np.zeros(len(predictor.bundle.task.class_names))
+    overview, blend = Overview(bands), Blend(grid, len(predictor.trained.postprocess.class_names))
+    highest = np.zeros(len(predictor.trained.postprocess.class_names))
     won = np.zeros(len(highest), np.int64)
-    prepared = ((place, predictor.bundle.preprocess.image(image)) for place, image in tiles(bands, grid, overview))
+    prepared = ((place, predictor.trained.preprocess.image(image)) for place, image in tiles(bands, grid, overview))
     for chunk in batched(prepared, predictor.batch_size):
         ready = torch.from_numpy(np.stack([image for _, image in chunk]))
         found = classified(predictor.predict_ready(ready, [name] * len(chunk)))
@@ -199,7 +199,7 @@ def predict_tiles(
 
 def _single(predictor: Predictor, file: BinaryIO, name: str, grid: Grid) -> Tiled:
     file.seek(0)
-    image = decode_bytes(file.read(), name, predictor.bundle.preprocess.at_least)
+    image = decode_bytes(file.read(), name, predictor.trained.preprocess.at_least)
     found = classified(predictor.predict([image], [name]))
     won = np.bincount(found.indices, minlength=len(found.class_names))
     probabilities = found.probabilities[None].astype(np.float32)

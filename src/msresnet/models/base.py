@@ -117,6 +117,7 @@ class ImageModel(nn.Module, ABC):
         num_features: channels of the last map.
         min_size: the smallest image side in pixels.
         num_exits: places where an answer can be had; the last is the whole network.
+        strides: where answers are given at places of maps, how far each map divides the resolution, fine to coarse.
     """
 
     spec: Any
@@ -124,6 +125,7 @@ class ImageModel(nn.Module, ABC):
     num_features: int
     min_size: int = 1
     num_exits: int = 1
+    strides: tuple[int, ...] = ()
     classifier_name: ClassVar[str] = "fc"
     """Name of the last linear layer, in the module and in the state dict."""
     convolutional_classifier: bool = False

@@ -14,11 +14,16 @@ from torch import nn
 from msresnet.errors import UsageError, nearest
 from msresnet.hub import PREFIX, meant
 from msresnet.models.base import Config, Family, FeatureExtractor, ImageModel
+from msresnet.models.detector import Detector
+from msresnet.models.embodied import BodySpec, Embodied
 from msresnet.models.families import FAMILIES
 from msresnet.models.pretrained import architecture, fill, find
 from msresnet.models.published import published
-from msresnet.models.segmenter import Segmenter, SegmenterSpec
+from msresnet.models.segmenter import Segmenter
 from msresnet.registry import Registry
+
+OF_HEADS = {"pyramid": ("pyramid_width",), "detector": ("pyramid_width", "finest")}
+"""Arguments of networks that a head adds."""
 
 
 class Entry(NamedTuple):
@@ -145,12 +150,39 @@ def create_segmenter(
     Raises UsageError and ModelError as `create_model` does, and UsageError for a width that cannot be.
     """
     family, row, config, _ = _chosen(name, kwargs)
-    model = Segmenter(SegmenterSpec(family.network, row, pyramid_width), config)
+    model = Segmenter(BodySpec(family.network, row, pyramid_width), config)
+    _ready(model, name, pretrained, kwargs)
+    return model
+
+
+def create_detector(
+    name: str,
+    pretrained: bool | str | Path = False,
+    pyramid_width: int | None = None,
+    finest: int | None = None,
+    **kwargs: Any,
+) -> Detector:
+    """A network by name with boxes and their classes at places of the image instead of one class for it.
+
+    Args:
+        name, pretrained, kwargs: as for `create_model`; weights fill all but the pyramid and the head.
+        pyramid_width: channels of the pyramid and the head; None chooses by the finest map.
+        finest: how far the finest map divides the resolution; None chooses by the image's size.
+
+    Raises UsageError and ModelError as `create_model` does, and UsageError for a width or a map that cannot be.
+    """
+    family, row, config, _ = _chosen(name, kwargs)
+    model = Detector(BodySpec(family.network, row, pyramid_width), config, finest)
+    _ready(model, name, pretrained, kwargs)
+    return model
+
+
+def _ready(model: Embodied, name: str, pretrained: bool | str | Path, kwargs: dict[str, Any]) -> None:
+    """Check the image's size, and fill the backbone with weights if that was asked."""
     _check_size(model, name)
     if pretrained is not False:
         whole = create_classifier(name, pretrained=pretrained, **(kwargs | {"num_classes": 0})).state_dict()
         model.body.load_state_dict({key: whole[key] for key in model.body.state_dict()})
-    return model
 
 
 def create_network(head: str, name: str, **kwargs: Any) -> ImageModel:
@@ -160,6 +192,8 @@ def create_network(head: str, name: str, **kwargs: Any) -> ImageModel:
     """
     if head == "pyramid":
         return create_segmenter(name, **kwargs)
+    if head == "detector":
+        return create_detector(name, **kwargs)
     model = create_classifier(name, **kwargs)
     if model.global_pool.kind == "":
         raise UsageError("--model-args global_pool=''", why="a classifier is trained on a pooled vector", hint="avg")
@@ -168,7 +202,7 @@ def create_network(head: str, name: str, **kwargs: Any) -> ImageModel:
 
 def network_arguments(head: str, name: str) -> tuple[str, ...]:
     """What `create_network` takes for a model beside `Config`."""
-    return (*MODELS[name].arguments, *(("pyramid_width",) if head == "pyramid" else ()))
+    return (*MODELS[name].arguments, *OF_HEADS.get(head, ()))
 
 
 def list_models(

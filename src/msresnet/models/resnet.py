@@ -55,6 +55,8 @@ class ResNetSpec:
         multi_stage: whether the head pools every stage.
         pool: the global pooling, unless `global_pool` says otherwise.
         exits: whether each stage gives an answer of its own.
+        inner_widths: channels inside each block, all blocks in order, where pruning left other numbers than
+            `inner_width` gives.
     """
 
     depths: tuple[int, ...]
@@ -75,6 +77,7 @@ class ResNetSpec:
     multi_stage: bool = False
     pool: Pooling = "avg"
     exits: bool = False
+    inner_widths: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse, with a UsageError, what cannot be built: settings come from the command line and from files too.
@@ -94,7 +97,11 @@ class ResNetSpec:
         if sum(self.depths) > MOST_BLOCKS or stages > len(self.widths) or len(self.strides or self.depths) != stages:
             what = f"stages of {self.depths} blocks, {self.widths} channels and strides {self.strides}"
             raise UsageError(f"{what} do not fit together", why=f"one of each a stage, at most {MOST_BLOCKS} blocks")
-        inner = [self.inner_width(width) // (2 if self.block == "elastic" else 1) for width in self.widths]
+        if self.inner_widths is not None:
+            inner_widths = check_counts("inner_widths", self.inner_widths, sum(self.depths))
+            object.__setattr__(self, "inner_widths", inner_widths)
+        halves = 2 if self.block == "elastic" else 1
+        inner = list(dict.fromkeys(w // halves for stage in range(stages) for w in self.inner_widths_of(stage)))
         if not all(0 < width <= MOST_CHANNELS for width in inner):
             raise UsageError(f"operators of {inner} channels", why=f"from 1 to {MOST_CHANNELS} can be built")
         if isinstance(self.operator, tuple) and len(self.operator) != stages:
@@ -109,6 +116,13 @@ class ResNetSpec:
     def inner_width(self, planes: int) -> int:
         """Channels of a block's operator for so many planned ones."""
         return int(planes * self.base_width / 64) * self.cardinality * self.scale
+
+    def inner_widths_of(self, stage: int) -> tuple[int, ...]:
+        """Channels of each block's operator in a stage, counted from 0."""
+        if self.inner_widths is None:
+            return (self.inner_width(self.widths[stage]),) * self.depths[stage]
+        start = sum(self.depths[:stage])
+        return self.inner_widths[start : start + self.depths[stage]]
 
     def operator_of(self, stage: int) -> Operator:
         """The operator of a stage, counted from 0, with its groups."""
@@ -223,7 +237,7 @@ class MultiScaleResNet(ImageModel):
         spec, width = self.spec, self.spec.widths[index]
         form = BLOCKS[spec.block]
         out_chs = width * form.expansion
-        inner = spec.inner_width(width)
+        inner = spec.inner_widths_of(index)
         start, total = sum(spec.depths[:index]), max(1, sum(spec.depths) - 1)
         levels, depth, preact = spec.shortcut_levels, spec.depths[index], spec.block.startswith("preact")
         blocks = [
@@ -231,7 +245,7 @@ class MultiScaleResNet(ImageModel):
                 BlockSpec(
                     in_chs=out_chs if i else in_chs,
                     out_chs=out_chs,
-                    width=inner,
+                    width=inner[i],
                     operator=spec.operator_of(index),
                     stride=1 if i else stride,
                     first=i == 0,

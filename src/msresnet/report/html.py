@@ -29,9 +29,9 @@ def write_report(path: Path, story: Story) -> None:
 
 def render(story: Story) -> str:
     """The report as HTML text, without a reference to anything outside."""
-    bundle = story.bundle
-    title = f"{bundle.architecture} · {bundle.task.name} of {len(bundle.task.class_names)} classes"
-    told = TELLERS.get(bundle.task.name, _plainly)(story)
+    task = story.trained.task
+    title = f"{story.trained.architecture} · {task.name} of {len(task.class_names)} classes"
+    told = TELLERS.get(task.name, _plainly)(story)
     sections = [overview(story), learning(story), *told, origin(story)]
     return page(title, lead(story), [section for section in sections if section is not None])
 

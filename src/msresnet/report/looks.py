@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from msresnet.bundle import Bundle
 from msresnet.errors import ModelError
 from msresnet.explain.attribution import DEFAULT, MOST_STEPS, attribute, device_of, heat_maps
-from msresnet.models.cost import count_macs
 from msresnet.report.answered import Answered
 from msresnet.report.page import Card, Cards, Part, Picture, Section, Words
 from msresnet.report.plots import overlay
@@ -40,20 +40,23 @@ def explained(story: Story, wanted: Sequence[tuple[int, int]]) -> tuple[dict[int
     The default method asks a network for up to hundreds of gradients an image. Where that is too much, the cheapest
     one, which asks for one, takes its place; where even that is, the first images alone are explained.
     """
-    each = PASSES * count_macs(story.bundle.model)
+    bundle = story.trained
+    if not isinstance(bundle, Bundle):  # an exported network has no gradients
+        return {}, CHEAPEST
+    each = PASSES * bundle.macs
     method = DEFAULT if each * MOST_STEPS * len(wanted) <= MOST_MACS else CHEAPEST
     few = wanted[: max(1, int(MOST_MACS / each))]
     found: dict[int, Heat] = {}
     try:
         for place in range(0, len(few), AT_ONCE):
-            _add(found, story, few[place : place + AT_ONCE], method)
+            _add(found, story, bundle, few[place : place + AT_ONCE], method)
     except ModelError:  # a gradient that is no number explains nothing; all else that is told holds
         return {}, method
     return found, method
 
 
-def _add(found: dict[int, Heat], story: Story, wanted: Sequence[tuple[int, int]], method: str) -> None:
-    bundle, (indices, targets) = story.bundle, zip(*wanted, strict=True)
+def _add(found: dict[int, Heat], story: Story, bundle: Bundle, wanted: Sequence[tuple[int, int]], method: str) -> None:
+    indices, targets = zip(*wanted, strict=True)
     device, pixels = device_of(bundle), torch.from_numpy(np.stack([story.image(i) for i in indices]))
     images = bundle.preprocess.tensor(pixels.to(device))
     attribution = attribute(bundle, images, torch.tensor(targets, device=device), method)

@@ -33,13 +33,13 @@ def lead(story: Story) -> str:
 
 def overview(story: Story) -> Section:
     """The figure that matters most, what the model is, and all figures with their intervals."""
-    metrics, metric = story.evaluation.metrics, story.bundle.task.metric
+    metrics, metric = story.evaluation.metrics, story.trained.task.metric
     interval = span(metrics.get(f"{metric}_ci95"))
     words = named(metric) + (f"; 95 % interval {interval}" if interval else "")
     first = Headline(percent(metrics[metric]), words)
-    parts: list[Part] = [Headlines([first, *_model(story)]), _plain(story.bundle.task.tables(metrics)[0])]
+    parts: list[Part] = [Headlines([first, *_model(story)]), _plain(story.trained.task.tables(metrics)[0])]
     if "baseline" in metrics:
-        parts.append(_plain(baseline.table(metrics, story.bundle.task.gates)))
+        parts.append(_plain(baseline.table(metrics, story.trained.task.gates)))
     return Section("overview", "How good it is", parts)
 
 
@@ -50,7 +50,7 @@ def _plain(table: tasks.Table) -> Table:
 
 def _model(story: Story) -> list[Headline]:
     metrics = story.evaluation.metrics
-    found = [Headline(f"{sum(p.numel() for p in story.bundle.model.parameters()):,}", "parameters")]
+    found = [Headline(f"{story.trained.params:,}", "parameters")]
     if "macs" in metrics:
         found.append(Headline(f"{metrics['macs'] / 1e6:,.1f} M", "multiply-adds an image"))
     if "inference_images_per_second" in metrics:
@@ -73,13 +73,13 @@ def learning(story: Story) -> Section | None:
 
 def tables(story: Story) -> Section | None:
     """The task's other tables, of tasks without sections of their own for them."""
-    found = story.bundle.task.tables(story.evaluation.metrics)[1:]
+    found = story.trained.task.tables(story.evaluation.metrics)[1:]
     return Section("figures", "More figures", [_plain(table) for table in found]) if found else None
 
 
 def origin(story: Story) -> Section:
     """The command, what was inferred, and the machine."""
-    bundle = story.bundle
+    bundle = story.trained
     parts: list[Part] = [
         Command(story.command),
         Words(f"Every image, before and after training: {bundle.preprocess.describe()}.", soft=False),

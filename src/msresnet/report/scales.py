@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from msresnet.bundle import Bundle
 from msresnet.errors import ModelError
 from msresnet.explain.attribution import device_of
 from msresnet.explain.scale_table import scale_table
 from msresnet.explain.scales import places
-from msresnet.models.cost import count_macs
 from msresnet.report.looks import MOST_MACS, PASSES
 from msresnet.report.page import Row, Section, Table, Words, percent
 from msresnet.report.story import Story
@@ -26,10 +26,11 @@ MOST_CLASSES = 30
 
 def scales(story: Story) -> Section | None:
     """The response of each scale over some images of the set; nothing where blocks look at one scale only."""
-    if not places(story.bundle.model):
+    bundle = story.trained
+    if not isinstance(bundle, Bundle) or not places(bundle.model):
         return None
     try:
-        table = scale_table(story.bundle, _batches(story))
+        table = scale_table(bundle, _batches(story, bundle))
     except ModelError:  # an output that is no number has no scale
         return None
     images = int(table.counts.sum())
@@ -49,11 +50,11 @@ def scales(story: Story) -> Section | None:
     return Section("scales", "At which scale it sees", [Words(text), Row(tables)])
 
 
-def _batches(story: Story) -> Iterator[Tensor]:
+def _batches(story: Story, bundle: Bundle) -> Iterator[Tensor]:
     """Some images, drawn from the set."""
-    most = min(MOST_IMAGES, max(AT_ONCE, int(MOST_MACS / (PASSES * count_macs(story.bundle.model)))))
+    most = min(MOST_IMAGES, max(AT_ONCE, int(MOST_MACS / (PASSES * bundle.macs))))
     chosen = np.random.default_rng(0).permutation(len(story.evaluation.predictions))[:most]
-    device = device_of(story.bundle)
+    device = device_of(bundle)
     for start in range(0, len(chosen), AT_ONCE):
         part = chosen[start : start + AT_ONCE]
         yield torch.from_numpy(np.stack([story.image(int(index)) for index in part])).to(device)

@@ -11,7 +11,7 @@ MOST_SHOWN = 12
 
 def looked_at(story: Story) -> Section:
     """The worst images first, each with its truth, the answer, and the mistakes."""
-    task, evaluation = story.bundle.task, story.evaluation
+    task, evaluation = story.trained.task, story.evaluation
     shown = task.examples(evaluation, MOST_SHOWN)
     rows = task.rows(evaluation)
     words = f"The {len(shown)} images with the largest share of wrong pixels, of {len(rows):,}."
@@ -24,7 +24,7 @@ def _card(story: Story, index: int, row: dict[str, float | None]) -> Card:
     """An image and its masks, with the figures of the one image."""
     pictures = [
         picture(as_rgb(pixels), f"{caption} of {story.id(index)}")
-        for caption, pixels in story.bundle.task.pictures(story.image(index), story.evaluation, index)
+        for caption, pixels in story.trained.task.pictures(story.image(index), story.evaluation, index)
     ]
     names = {"pixel_accuracy": "pixel accuracy", "miou": "mean IoU", "confidence": "confidence"}
     lines = [Line(name, _percent(row[key])) for key, name in names.items()]

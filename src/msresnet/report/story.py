@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
-from msresnet.bundle import Bundle
 from msresnet.data.decode import printable
 from msresnet.data.loaders import Samples
 from msresnet.data.sample import Image
 from msresnet.report.page import Card, Line, Picture
 from msresnet.report.plots import as_rgb
 from msresnet.results import Evaluation
+from msresnet.trained import Trained
 
 SIDE, SMALL = 160, 96
 """Longest side, in pixels, of a picture: in a large card, in a small one."""
@@ -31,7 +31,7 @@ COARSE = 64
 class Story:
     """A model, its answers on a set, and how it came about."""
 
-    bundle: Bundle
+    trained: Trained
     evaluation: Evaluation
     data: Samples
     history: Sequence[dict[str, Any]]

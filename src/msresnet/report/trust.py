@@ -104,8 +104,8 @@ def robustness(story: Story) -> Section | None:
 
 
 def _curve(story: Story, found: dict[str, Any], name: str, title: str) -> list[Part]:
-    metric = named(found.get("metric", story.bundle.task.metric))
-    models = [(story.bundle.architecture, found)]
+    metric = named(found.get("metric", story.trained.task.metric))
+    models = [(story.trained.architecture, found)]
     if "baseline" in found:
         models.append((_baseline(story), found["baseline"]))
     curves = [(model, _points(values, name, found["metric"])) for model, values in models]
@@ -136,7 +136,7 @@ def _points(values: dict[str, Any], name: str, metric: str) -> list[tuple[float,
 
 def cost(story: Story) -> Section | None:
     """Accuracy against multiply-adds, of networks with several exits."""
-    metrics, metric = story.evaluation.metrics, story.bundle.task.metric
+    metrics, metric = story.evaluation.metrics, story.trained.task.metric
     if "exits" not in metrics:
         return None
     text = (

@@ -23,6 +23,7 @@ from msresnet.data.sample import Image
 from msresnet.data.sets import Samples
 from msresnet.errors import UsageError
 from msresnet.results import Evaluation, Results
+from msresnet.tasks.postprocess.base import Postprocess
 
 Better = Literal["higher", "lower"]
 Picture = tuple[str, Image]
@@ -45,12 +46,14 @@ class Learning(NamedTuple):
         weigh: whether rare classes count more in the loss.
         draw: whether all classes are drawn equally often.
         dice: share of the Dice loss, of masks.
+        strides: of the network's maps where it answers at their places, as `ImageModel.strides` has them.
     """
 
     label_smoothing: float | None = None
     weigh: bool = False
     draw: bool = False
     dice: float = 0.0
+    strides: tuple[int, ...] = ()
 
 
 class Task(ABC):
@@ -65,12 +68,10 @@ class Task(ABC):
     """Figures that a bundle keeps."""
     gates: ClassVar[dict[str, Better]]
     """Figures that --fail-under may name, and which side of a bound is good."""
-    columns: ClassVar[tuple[str, ...]]
-    """What `Results.to_dict` says of an image beside its id that fits into a table."""
     judged: ClassVar[bool] = False
     """Whether an answer is simply right or wrong, and sure to some degree: `right`, `calibrated`, `abstaining`."""
-    whole: ClassVar[bool] = False
-    """Whether answers are given at the size of the image, so that it is decoded whole."""
+    imitates: ClassVar[bool] = True
+    """Whether a network can learn from another's answers."""
     averages: ClassVar[bool] = True
     """Whether the outputs for moved and mirrored views of an image may be averaged as they are."""
 
@@ -86,6 +87,13 @@ class Task(ABC):
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The task that `to_dict` wrote. Raises KeyError, TypeError or ValueError for what it did not write."""
         return cls(values["class_names"])
+
+    @classmethod
+    def changes(cls, preprocess: Preprocess) -> tuple[Augment, str]:
+        """Random changes that suit images of a kind, unless the user says otherwise, and what they are for."""
+        if preprocess.channels == 1:
+            return Augment(shift=0.08, rotate=12, scale=0.12), "for grey images: shift, rotate, scale, no mirror"
+        return Augment(flip=0.5, shift=0.1, scale=0.15), "for colour images: mirror, shift, scale"
 
     @property
     def num_outputs(self) -> int:
@@ -139,15 +147,24 @@ class Task(ABC):
     def judge(self, condensed: Tensor, targets: Tensor) -> tuple[float, float]:
         """(the task's metric, loss) from the rows of a whole set (N, F) and its class indices (N,)."""
 
+    @property
     @abstractmethod
-    def decode(self, outputs: Tensor, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Results:
-        """Outputs of a network -> results for people.
+    def postprocess(self) -> Postprocess:
+        """What turns outputs into answers, and is kept with every model."""
 
-        Args:
-            outputs: of B images.
-            ids: of the images.
-            frames: where each image lies in the network's input; None gives answers in the input's own pixels.
-        """
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What `Results.to_dict` says of an image beside its id that fits into a table."""
+        return self.postprocess.columns
+
+    @property
+    def whole(self) -> bool:
+        """Whether answers are given at the size of the image, so that it is decoded whole."""
+        return self.postprocess.whole
+
+    def decode(self, outputs: Tensor, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Results:
+        """Outputs of a network -> results for people; the arguments are those of `Postprocess`."""
+        return self.postprocess(outputs.detach().cpu().numpy(), ids, frames)
 
     def truths(self, data: Samples, indices: Tensor) -> Any:
         """What results about some samples of a set are compared with."""
@@ -207,6 +224,12 @@ class Task(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Plain values for config.json."""
         return {"name": self.name, "class_names": list(self.class_names)}
+
+
+def refuse_mosaic(augment: Augment) -> None:
+    """Raise UsageError for images that are put together where nobody could say what they show."""
+    if augment.mosaic:
+        raise UsageError(f"--mosaic {augment.mosaic:g}, but images have no boxes", hint="--cutmix 1")
 
 
 def class_weights(counts: Sequence[int]) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, ClassVar, Self
@@ -16,7 +15,6 @@ from torch import Tensor
 from msresnet.data.augment import Augment
 from msresnet.data.decode import printable
 from msresnet.data.preprocess import Preprocess
-from msresnet.data.resize import Frame
 from msresnet.data.sets import Samples
 from msresnet.errors import DataError, UsageError
 from msresnet.metrics.bootstrap import intervals
@@ -34,7 +32,8 @@ from msresnet.metrics.classification import (
 )
 from msresnet.metrics.coverage import abstain, area_under_risk, coverage_curve
 from msresnet.results import DIGITS, Classification, Evaluation, classified
-from msresnet.tasks.base import Better, Learning, Table, Task, class_weights
+from msresnet.tasks.base import Better, Learning, Table, Task, class_weights, refuse_mosaic
+from msresnet.tasks.postprocess.classification import ClassificationPostprocess
 
 MOST_CLASSES = 100
 """With more, the confusion matrix is larger than all else in metrics.json."""
@@ -66,7 +65,6 @@ class ClassificationTask(Task):
     name: ClassVar[str] = "classification"
     head: ClassVar[str] = "classifier"
     metric: ClassVar[str] = "top1"
-    columns: ClassVar[tuple[str, ...]] = ("label", "probability")
     judged: ClassVar[bool] = True
     kept: ClassVar[tuple[str, ...]] = ("n", "top1", "top1_ci95", "loss", "ece")
     gates: ClassVar[dict[str, Better]] = {
@@ -92,7 +90,8 @@ class ClassificationTask(Task):
 
     @classmethod
     def check(cls, preprocess: Preprocess, augment: Augment, how: Learning) -> None:
-        """Raise UsageError for what compares masks."""
+        """Raise UsageError for what compares masks, and for what needs boxes."""
+        refuse_mosaic(augment)
         if how.dice:
             raise UsageError("--dice has no effect here", why="it compares masks, and the data has classes of images")
 
@@ -105,13 +104,9 @@ class ClassificationTask(Task):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The task that `to_dict` wrote; those of before had no temperature."""
-        temperature = values.get("temperature", 1.0)
-        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
-            raise TypeError(f"the temperature {temperature!r} is no number")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"the temperature {temperature} is not above 0")
-        return cls(values["class_names"], temperature=float(temperature))
+        """The task that `to_dict` wrote."""
+        known = ClassificationPostprocess.from_dict(values)
+        return cls(known.class_names, temperature=known.temperature)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for config.json."""
@@ -146,14 +141,14 @@ class ClassificationTask(Task):
 
     def judge(self, condensed: Tensor, targets: Tensor) -> tuple[float, float]:
         """(top-1, log loss) from logits (N, K) and class indices (N,)."""
-        results = self.decode(condensed, [""] * len(condensed))
+        results = self.postprocess(condensed.cpu().numpy(), [""] * len(condensed))
         metrics = self.evaluate(results, targets.numpy()).metrics
         return metrics[self.metric], metrics["loss"]
 
-    def decode(self, outputs: Tensor, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Classification:
-        """Logits (B, K) -> probabilities, in float64."""
-        probabilities = (outputs.double() / self.temperature).softmax(1)
-        return Classification(tuple(ids), self.class_names, probabilities.cpu().numpy())
+    @property
+    def postprocess(self) -> ClassificationPostprocess:
+        """Softmax of the logits."""
+        return ClassificationPostprocess(self.class_names, self.temperature)
 
     def evaluate(self, results: Classification, targets: npt.NDArray[np.int64]) -> Evaluation:
         """Top-1 with its interval, top-5, balanced accuracy, F1, log loss, calibration error, figures of each class."""
@@ -207,7 +202,7 @@ class ClassificationTask(Task):
             hint = "more images: --split or --data"
             raise DataError("no temperature fits these answers", why=f"{why}, of {len(results):,}", hint=hint)
         fitted.temperature = temperature
-        after = fitted.evaluate(fitted.decode(torch.from_numpy(logarithms), results.ids), evaluation.targets).metrics
+        after = fitted.evaluate(fitted.postprocess(logarithms, results.ids), evaluation.targets).metrics
         figures = {name: [evaluation.metrics[name], after[name]] for name in ("loss", "ece")}
         return fitted, {"n": len(results), "temperature": [self.temperature, temperature], **figures}
 

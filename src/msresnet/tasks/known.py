@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msresnet.tasks.base import Task
 from msresnet.tasks.classification import ClassificationTask
+from msresnet.tasks.detection import DetectionTask
 from msresnet.tasks.segmentation import SegmentationTask
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (ClassificationTask, SegmentationTask)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (ClassificationTask, SegmentationTask, DetectionTask)}

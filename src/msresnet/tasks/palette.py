@@ -1,4 +1,4 @@
-"""The colours of classes, for masks that people look at. K classes, H and W pixels."""
+"""The colours of classes, for masks and boxes that people look at. K classes, H and W pixels."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ def palette(classes: int) -> npt.NDArray[np.uint8]:
     colours = np.full((256, 3), UNKNOWN, np.uint8)
     colours[0] = 0
     for index in range(1, classes):
-        hue = (0.58 + GOLDEN * (index - 1)) % 1
-        colours[index] = np.rint(255 * np.array(colorsys.hsv_to_rgb(hue, 0.65, 0.95)))
+        colours[index] = hue(index - 1)
     if classes <= 2:
         colours[1] = 255
     return colours
+
+
+def hue(index: int) -> tuple[int, int, int]:
+    """A bright colour for an index, far from those of its neighbours."""
+    red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb((0.58 + GOLDEN * index) % 1, 0.65, 0.95))
+    return red, green, blue
 
 
 def coloured(mask: Image, classes: int) -> Image:
@@ -37,4 +42,18 @@ def mistakes(answer: Image, truth: Image, classes: int) -> Image:
     picture = coloured(truth, classes) // 3
     wrong = (answer != truth) & (truth < classes)
     picture[:, wrong] = np.array(WRONG, np.uint8)[:, None]
+    return picture
+
+
+def outlined(image: Image, boxes: npt.NDArray[np.float32], classes: npt.NDArray[np.int64]) -> Image:
+    """An image (C, H, W) with boxes xyxy (M, 4) in pixels, in the colours of their classes: (3, H, W)."""
+    picture = np.broadcast_to(image, (3, *image.shape[1:])).copy()
+    thick = max(1, max(image.shape[1:]) // 300)
+    for (left, top, right, bottom), index in zip(np.rint(boxes).astype(np.int64).tolist(), classes, strict=True):
+        colour = np.array(hue(int(index)), np.uint8)[:, None, None]
+        rows, columns = slice(top, max(top + 1, bottom)), slice(left, max(left + 1, right))
+        area = picture[:, rows, columns]
+        inner = area[:, thick:-thick, thick:-thick].copy()
+        area[:] = colour
+        area[:, thick:-thick, thick:-thick] = inner
     return picture

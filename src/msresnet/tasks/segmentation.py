@@ -15,15 +15,15 @@ from msresnet.data.augment_masks import augment_masks
 from msresnet.data.decode import printable
 from msresnet.data.draws import Draws
 from msresnet.data.preprocess import Preprocess
-from msresnet.data.resize import Frame
 from msresnet.data.sample import IGNORED, Image
 from msresnet.data.sets import Samples
 from msresnet.errors import UsageError
 from msresnet.metrics import segmentation as figures
 from msresnet.metrics.classification import Counts
 from msresnet.results import DIGITS, Evaluation, Results, Segmentation
-from msresnet.tasks.base import Better, Learning, Picture, Table, Task, class_weights
+from msresnet.tasks.base import Better, Learning, Picture, Table, Task, class_weights, refuse_mosaic
 from msresnet.tasks.palette import coloured, mistakes
+from msresnet.tasks.postprocess.segmentation import SegmentationPostprocess
 
 MOST_CLASSES, MOST_WORST = 100, 10
 SMOOTH = 1.0
@@ -46,8 +46,6 @@ class SegmentationTask(Task):
     metric: ClassVar[str] = "miou"
     kept: ClassVar[tuple[str, ...]] = ("n", "miou", "miou_ci95", "pixel_accuracy", "pixel_accuracy_ci95", "boundary_f")
     gates: ClassVar[dict[str, Better]] = {"miou": "higher", "pixel_accuracy": "higher", "boundary_f": "higher"}
-    columns: ClassVar[tuple[str, ...]] = ("height", "width", "confidence", "shares")
-    whole: ClassVar[bool] = True
     averages: ClassVar[bool] = False
 
     def __init__(
@@ -70,6 +68,7 @@ class SegmentationTask(Task):
     @classmethod
     def check(cls, preprocess: Preprocess, augment: Augment, how: Learning) -> None:
         """Raise UsageError for blended images, cropped ones, and classes that are to be drawn equally often."""
+        refuse_mosaic(augment)
         if preprocess.resize == "crop":
             why = "what is cut off would get no class"
             raise UsageError("--resize crop, but every pixel is to get a class", why=why, hint="--resize pad or squash")
@@ -136,21 +135,10 @@ class SegmentationTask(Task):
         score = float(figures.mean_iou(Counts(right, asked, answered)))
         return (0.0 if np.isnan(score) else score), float(sums[-2] / max(1.0, sums[-1]))
 
-    @torch.no_grad()
-    def decode(self, outputs: Tensor, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Segmentation:
-        """Logits (B, K, h, w) -> the most probable class of each pixel of the images, enlarged bilinearly to them."""
-        masks, confidences = [], []
-        for index in range(len(outputs)):
-            logits = outputs[index : index + 1].float().cpu()
-            if frames is not None:
-                place = frames[index]
-                logits = logits[:, :, place.rows, place.columns]
-                if place.size != place.inner:
-                    logits = F.interpolate(logits, place.size, mode="bilinear", align_corners=False)
-            best = logits.softmax(1).max(1)
-            masks.append(best.indices[0].to(torch.uint8).numpy())
-            confidences.append(float(best.values.double().mean()))
-        return Segmentation(tuple(ids), self.class_names, tuple(masks), np.array(confidences, np.float64))
+    @property
+    def postprocess(self) -> SegmentationPostprocess:
+        """Softmax of the logits at each pixel."""
+        return SegmentationPostprocess(self.class_names)
 
     def truths(self, data: Samples, indices: Tensor) -> list[Image]:
         """The masks of some samples at their images' own sizes."""

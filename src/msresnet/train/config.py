@@ -149,6 +149,8 @@ class AugmentOptions:
     """Beta parameter of blending pairs of images."""
     cutmix: float | None = None
     """Beta parameter of pasting parts of other images."""
+    mosaic: float | None = None
+    """Of images with boxes: probability of an image that is put together from parts of two."""
     mix_until: float = 1.0
     """Share of the training after which images are mixed no more."""
 
@@ -248,7 +250,9 @@ def seconds(text: str) -> float:
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-AUGMENTATIONS = ("flip", "shift", "rotate", "scale", "shear", "policy", "shade", "noise", "erase", "mixup", "cutmix")
+AUGMENTATIONS = (
+    "flip", "shift", "rotate", "scale", "shear", "policy", "shade", "noise", "erase", "mixup", "cutmix", "mosaic"
+)  # fmt: skip
 _BIG = 10**9
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("epochs", 1, _BIG),
@@ -282,6 +286,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("erase", 0, 1.0001),
     ("mixup", 0, _BIG),
     ("cutmix", 0, _BIG),
+    ("mosaic", 0, 1.0001),
     ("val_fraction", 0, 1),
     ("test_fraction", 0, 1),
     ("seed", 0, 2**63),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -83,6 +83,7 @@ def fit(
     folder: Path | None = None,
     observer: Observer | None = None,
     announce: Callable[[list[str]], None] = lambda notes: None,
+    start: Mapping[str, Tensor] | None = None,
 ) -> Fitted:
     """Train what a configuration says.
 
@@ -92,6 +93,7 @@ def fit(
         folder: the run's folder, whose lock the caller holds; None writes nothing and leaves signals alone.
         observer: who watches.
         announce: takes the notes on what was inferred, before the first step.
+        start: the state dict to begin with, of the network that the configuration says.
 
     Raises any MsresnetError.
     """
@@ -100,7 +102,7 @@ def fit(
         stack.enter_context(peers_named(world_size()))
         trackers = tracker_names(config.tracker) if config.tracker is not None else []
         splits = splits or open_data(config.data, config)
-        plan = make_plan(config, splits)
+        plan = replace(make_plan(config, splits), start=start)
         saved = _saved(folder) if config.resume and folder is not None else None
         plan, sweeps = _settled(plan, saved)
         # Until here, and without a folder for ever, there is nothing to save, so a signal may kill.

@@ -96,6 +96,8 @@ class Trainer:
         continued = plan.config.resume and self.folder is not None and bool(checkpoints(self.folder))
         weights = False if continued else plan.pretrained
         model = create_network(plan.task.head, plan.model, pretrained=weights, **plan.arguments)
+        if plan.start is not None:
+            model.load_state_dict(plan.start)
         if plan.sync_bn:
             synchronise(model)
         still = freeze(model, plan.config.freeze) if plan.config.freeze else []
@@ -249,7 +251,7 @@ class Trainer:
         targets = plan.task.resized(batch.targets, step.moment.size)
         changes = Augment() if state.finishing else plan.augment
         if self.progress >= plan.config.mix_until:
-            changes = replace(changes, mixup=0.0, cutmix=0.0)
+            changes = replace(changes, mixup=0.0, cutmix=0.0, mosaic=0.0)
         return plan.task.vary(images, targets, changes, Draws(seed, step.count, step.first))
 
     def _seed_layers(self, seed: int) -> None:

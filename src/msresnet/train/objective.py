@@ -96,4 +96,6 @@ def open_teacher(place: str, task: Task, channels: int, device: torch.device) ->
     bundle = load_bundle(place)
     if bundle.task.name != task.name:
         raise UsageError(f"the teacher's task is {bundle.task.name}", why=f"the data is for {task.name}")
+    if not task.imitates:
+        raise UsageError(f"--teacher, but the task is {task.name}", why="its answers cannot be imitated")
     return Teacher(bundle, task.class_names, channels, device)

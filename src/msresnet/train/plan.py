@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +67,7 @@ class Plan:
         limit: seconds, or infinity.
         notes: every choice in words, for the screen and the log.
         licence: of the weights that training starts from, if any.
+        start: the state dict that training starts from, in place of fresh or published weights.
     """
 
     config: TrainConfig
@@ -87,6 +89,7 @@ class Plan:
     parameters: int
     notes: list[str]
     licence: str | None = None
+    start: Mapping[str, Tensor] | None = None
 
     @property
     def pretrained(self) -> bool | str:
@@ -119,7 +122,7 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     preprocess, reasons = _preprocess(config, splits)
     kind = TASKS[splits.train.task]
     how = Learning(config.label_smoothing, config.balance == "loss", config.balance == "sample", config.dice)
-    kind.check(preprocess, _augment(config, preprocess)[0], how)
+    kind.check(preprocess, _augment(config, preprocess, kind)[0], how)
     model = _model(config, preprocess, device, notes)
     arguments = _arguments(config, preprocess, len(splits.classes))
     with torch.device("meta"):  # an impossible network is refused before the data is read; no memory is taken
@@ -147,12 +150,12 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
         why = "batch normalisation needs two at least"
         raise DataError("one image is not enough to learn from", where=config.data, why=why)
     preprocess = learn_statistics(preprocess, sets["train"])
-    augment, why_augment = _augment(config, preprocess)
+    augment, why_augment = _augment(config, preprocess, kind)
     decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]
     notes += [f"preprocess: {preprocess.describe()}", f"augment: {why_augment}"]
     limit = seconds(config.time_limit) if config.time_limit is not None else math.inf
     epochs = config.epochs or (math.inf if config.time_limit is not None else DEFAULT_EPOCHS)
-    task = kind.learning(splits.classes, sets["train"], how)
+    task = kind.learning(splits.classes, sets["train"], how._replace(strides=network.strides))
     batch = DEFAULT_BATCH if config.batch_size == "auto" else config.batch_size
     plan = Plan(
         config=config, task=task, model=model, arguments=arguments, preprocess=preprocess, sets=sets, device=device,
@@ -275,15 +278,13 @@ def _argument(text: str, where: str) -> Any:
     return value
 
 
-def _augment(config: TrainConfig, preprocess: Preprocess) -> tuple[Augment, str]:
+def _augment(config: TrainConfig, preprocess: Preprocess, kind: type[Task]) -> tuple[Augment, str]:
     if config.augment == "none":
         chosen, reason = Augment(), "none, as asked"
     elif min(preprocess.size) < FEWEST_PIXELS:
         chosen, reason = Augment(), f"none: images under {FEWEST_PIXELS} pixels have nothing to spare"
-    elif preprocess.channels == 1:
-        chosen, reason = Augment(shift=0.08, rotate=12, scale=0.12), "for grey images: shift, rotate, scale, no mirror"
     else:
-        chosen, reason = Augment(flip=0.5, shift=0.1, scale=0.15), "for colour images: mirror, shift, scale"
+        chosen, reason = kind.changes(preprocess)
     given = {name: getattr(config, name) for name in chosen.to_dict()}
     asked = {name: value for name, value in given.items() if value is not None}
     if asked:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import printable, read_regular, refuse_pointer
+from msresnet.data.sources.annotated import cut
 from msresnet.data.sources.folder import SPLITS
 from msresnet.data.sources.names import Names, below, spread
 from msresnet.errors import DataError
@@ -77,7 +78,8 @@ def read_coco(path: Path) -> Coco:
     files, sizes = _images(images)
     place, classes = _categories(categories)
     found = _boxes(annotations, images.ids, place)
-    kept, notes = found.cut(sizes)
+    limits = sizes[found.images].astype(np.float64)
+    found.boxes[:], kept, notes = cut(found.boxes, limits, found.ids, "annotation ")
     names = Names(key for key, keep in zip(found.ids, kept, strict=True) if keep)
     return Coco(
         path, classes, Names(map(str, images.ids)), files, sizes,
@@ -258,18 +260,6 @@ class _Boxes:
     boxes: npt.NDArray[np.float64]
     crowd: npt.NDArray[np.bool_]
 
-    def cut(self, sizes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.bool_], list[str]]:
-        """Cut the boxes at the edges of their images; gives which have an area then (M,), and what was done."""
-        edges = np.tile(sizes[self.images][:, ::-1], 2)  # (M, 4): W, H, W, H
-        inside = np.clip(self.boxes, 0, edges)
-        beyond = (np.abs(inside - self.boxes) > 1).any(axis=1)  # a pixel or less is rounding
-        kept = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
-        self.boxes[:] = inside
-        return kept, [
-            *_counted(beyond & kept, self.ids, "reached beyond their image and were cut"),
-            *_counted(~kept, self.ids, "have no area within their image and were left out"),
-        ]
-
 
 def _boxes(annotations: _Records, image_ids: dict[int | str, int], category_ids: dict[int | str, int]) -> _Boxes:
     """The annotations' columns. Raises DataError, naming the annotation and its key."""
@@ -310,12 +300,3 @@ def _finite(value: object) -> TypeGuard[int | float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value) if isinstance(value, float) else abs(value) < 10**15
-
-
-def _counted(chosen: npt.NDArray[np.bool_], ids: Names, what: str) -> list[str]:
-    """How many boxes something befell, and the first of them; nothing for none."""
-    rows = np.flatnonzero(chosen)
-    if not len(rows):
-        return []
-    listed = ", ".join(printable(ids[int(row)][:40]) for row in rows[:3])
-    return [f"{len(rows):,} boxes {what} (annotation {listed}{', ...' if len(rows) > 3 else ''})"]

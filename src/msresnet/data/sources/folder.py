@@ -43,7 +43,7 @@ class FolderSource(Source):
 
 def folder(root: Path) -> tuple[FolderSource, list[str]]:
     """The images below one folder of class folders, and what was left aside. Raises DataError."""
-    names = [entry for entry in _entries(root) if entry.is_dir() and not entry.name.startswith(".")]
+    names = [entry for entry in entries(root) if entry.is_dir() and not entry.name.startswith(".")]
     if not names:
         raise DataError(
             "the folder holds no class folders",
@@ -51,7 +51,7 @@ def folder(root: Path) -> tuple[FolderSource, list[str]]:
             hint="one subfolder per class, images inside: cat/1.jpg, dog/2.jpg",
         )
     found, targets = Names(), array("q")
-    stray = sum(not entry.is_dir() for entry in _entries(root))
+    stray = sum(not entry.is_dir() for entry in entries(root))
     for index, entry in enumerate(names):
         before = len(found)
         other = _collect(entry, root, found)
@@ -71,12 +71,12 @@ def folder(root: Path) -> tuple[FolderSource, list[str]]:
 
 def split_folders(root: Path) -> dict[str, Path]:
     """The train, val and test folders below a root, by any of their usual names."""
-    below = {entry.name.lower(): entry for entry in _entries(root) if entry.is_dir()}
+    below = {entry.name.lower(): entry for entry in entries(root) if entry.is_dir()}
     found = {split: next((below[n] for n in names if n in below), None) for split, names in SPLITS.items()}
     chosen = {split: path for split, path in found.items() if path is not None}
     # Beside other folders, and without class folders of its own, `train` is the class of that name.
     classes_beside = any(not name.startswith(".") and path not in chosen.values() for name, path in below.items())
-    flat = not any(entry.is_dir() for path in chosen.values() for entry in _entries(path))
+    flat = not any(entry.is_dir() for path in chosen.values() for entry in entries(path))
     return {} if classes_beside and flat else chosen
 
 
@@ -107,7 +107,8 @@ def _unreadable(error: OSError) -> None:
     raise DataError("cannot read the folder", where=printable(error.filename), why=error.strerror or "") from error
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, in a fixed order. Raises DataError where it cannot be read."""
     try:
         return sorted(folder.iterdir())
     except OSError as error:

@@ -76,12 +76,12 @@ def _made(name: str, embedded: ArraySource, places: npt.NDArray[np.int64], seed:
     images = draws.randint(0, NOISE, (count, 1, FRAME, FRAME)).astype(np.uint8)
     for image, digit, side, (top, left) in zip(images, shown, sides, corners, strict=True):
         there = image[0, top : top + side, left : left + side]
-        np.maximum(there, _enlarged(embedded.image(int(digit))[0], int(side)), out=there)
+        np.maximum(there, enlarged(embedded.image(int(digit))[0], int(side)), out=there)
     ids = [f"{NAME}[{name} {i}] x{side / FRAME:.2f}" for i, side in enumerate(sides)]
     return ScaledDigits(images, embedded.targets[shown], embedded.classes, ids, shown)
 
 
-def _enlarged(digit: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+def enlarged(digit: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
     """A square image (8, 8) at another side, interpolated linearly, in whole parts of which `whole` are one."""
     whole, last = 2 * side, len(digit) - 1
     centres = np.clip((2 * np.arange(side) + 1) * len(digit) - side, 0, last * whole)

@@ -1,0 +1,54 @@
+"""The boxes of a batch as a tensor, beside its images.
+
+float32 (B, M, 6): class index, x1, y1, x2, y2 in pixels of the network's input, and 1 for a crowd. Images of fewer boxes
+than M are filled up with rows of class -1. B batch, N images, M boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from msresnet.boxes import Boxes, scale, shift
+from msresnet.data.preprocess import Preprocess
+from msresnet.data.resize import Frame
+from msresnet.data.sample import Source
+
+NOTHING = -1
+"""The class of a row that is no box."""
+FIELDS = 6
+
+
+def box_rows(boxes: Boxes, place: Frame) -> Tensor:
+    """The boxes of an image, in its own pixels, where the image lies in the network's input: (M, 6)."""
+    factors = place.inner[0] / place.size[0], place.inner[1] / place.size[1]
+    moved = shift(scale(boxes.xyxy, factors), (place.top, place.left))
+    columns = [boxes.classes[:, None], moved, boxes.crowd[:, None]]
+    return torch.from_numpy(np.concatenate(columns, 1, dtype=np.float32))
+
+
+def rows_of(source: Source, index: int, preprocess: Preprocess) -> Tensor:
+    """The boxes of a sample as the network is to find them: (M, 6). Raises DataError for what cannot be read."""
+    return box_rows(source.truth(index), preprocess.frame(source.size(index)))
+
+
+def padded(parts: Sequence[Tensor]) -> Tensor:
+    """Rows (M_i, 6) of B images -> (B, M, 6), M being at least 1."""
+    least = torch.full((1, FIELDS), float(NOTHING))
+    return pad_sequence([*parts, least], batch_first=True, padding_value=float(NOTHING))[:-1]
+
+
+class BoxTable:
+    """The boxes of N images, end to end, whatever the number of each. Indices give them as a batch does."""
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self.rows = torch.cat([torch.empty(0, FIELDS), *parts])
+        self.starts = np.cumsum([0, *map(len, parts)]).tolist()
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Of some images (B,): (B, M, 6)."""
+        return padded([self.rows[self.starts[i] : self.starts[i + 1]] for i in indices.tolist()])

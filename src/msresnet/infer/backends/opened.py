@@ -1,0 +1,114 @@
+"""From a path to a model at work: which backend runs it, and why. Torch is loaded only where it is what runs."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msresnet.errors import ModelError, UsageError
+from msresnet.infer.backends.artefact import find_file, read_bytes, read_config, read_onnx
+from msresnet.infer.backends.base import Backend
+from msresnet.infer.config import Engine, Running
+from msresnet.infer.predictor import Predictor
+
+if TYPE_CHECKING:
+    from msresnet.bundle import Bundle
+
+NATIVE = ("torch", "compiled")
+USUAL = Running()
+
+
+def open_predictor(path: str | Path, how: Running = USUAL) -> Predictor:
+    """A trained model at work: a run's folder, a bundle, hf:user/repo, or an exported file or folder.
+
+    Raises ModelError for a model that cannot be loaded, UsageError for what it cannot do, ResourceError for what lacks.
+    """
+    file = find_file(path)
+    if file is not None:
+        return _run_file(file, how)
+    from msresnet.bundle import load_bundle
+
+    return run_bundle(load_bundle(path), how)
+
+
+def run_bundle(bundle: Bundle, how: Running = USUAL) -> Predictor:
+    """A bundle at work on any backend; raises as `open_predictor` does."""
+    if how.backend in ("auto", *NATIVE):
+        from msresnet.infer.backends.eager import Eager
+
+        return Predictor(bundle, Eager(bundle, how), how.batch_size)
+    _check_plain(how, bundle.architecture)
+    from msresnet.infer.backends.graph import onnx_model
+
+    contents = onnx_model(bundle).SerializeToString()
+    precision = "fp32" if how.precision == "auto" else how.precision
+    return Predictor(bundle, _onnx(how.backend, contents, precision, bundle.architecture, how), how.batch_size)
+
+
+def _run_file(file: Path, how: Running) -> Predictor:
+    if how.backend in NATIVE:
+        why = "torch runs bundles"
+        raise UsageError(
+            f"--backend {how.backend} with an exported model", where=str(file), why=why, hint="leave it out"
+        )
+    _check_plain(how, str(file))
+    if file.suffix == ".xml":
+        return _run_openvino(file, how)
+    contents, trained = read_onnx(file)
+    engine = _fastest() if how.backend == "auto" else how.backend
+    precision = _precision(how, trained.precision, file)
+    return Predictor(trained, _onnx(engine, contents, precision, str(file), how), how.batch_size)
+
+
+def _run_openvino(file: Path, how: Running) -> Predictor:
+    from msresnet.infer.backends.openvino import OpenVino, read_model
+
+    if how.backend == "onnxruntime":
+        raise UsageError("--backend onnxruntime with an OpenVINO model", where=str(file), hint="--backend openvino")
+    read_bytes(file)  # says what is wrong with what is no file
+    model, text, digest = read_model(file)
+    network = hashlib.sha256(read_bytes(file.with_suffix(".bin"))).hexdigest()
+    trained = read_config(text, network, str(file))
+    if digest != network:
+        why = "the SHA-256 of its weights differs from the recorded one"
+        raise ModelError("the model is damaged", where=str(file.with_suffix(".bin")), why=why, hint="export it anew")
+    precision = _precision(how, trained.precision, file)
+    return Predictor(trained, OpenVino(model, precision, str(file), how), how.batch_size)
+
+
+def _onnx(engine: Engine, contents: bytes, precision: str, where: str, how: Running) -> Backend:
+    if engine == "openvino":
+        from msresnet.infer.backends.openvino import OpenVino
+
+        return OpenVino(contents, precision, where, how)
+    from msresnet.infer.backends.onnxruntime import OnnxRuntime
+
+    if precision == "bf16":
+        why = "ONNX Runtime computes in float32 here"
+        raise UsageError("--precision bf16 with ONNX Runtime", where=where, why=why, hint="--backend openvino")
+    return OnnxRuntime(contents, precision, where, how)
+
+
+def _check_plain(how: Running, where: str) -> None:
+    """Raise UsageError for what only torch can do."""
+    for flag, given in (("budget", how.budget is not None), ("tta", how.tta != "none")):
+        if given:
+            why = "an exported network goes from one end to the other, once"
+            raise UsageError(f"--{flag} outside torch", where=where, why=why, hint="a run, with --backend torch")
+
+
+def _fastest() -> Engine:
+    """OpenVINO where it is installed: on CPUs it was the faster in every measurement (docs/decisions.md)."""
+    return "openvino" if find_spec("openvino") is not None else "onnxruntime"
+
+
+def _precision(how: Running, made_for: str, file: Path) -> str:
+    """In what a file is run. Raises UsageError where that contradicts what it was made for."""
+    if how.precision in ("auto", made_for):
+        return made_for
+    if how.precision == "bf16" and made_for == "fp32":
+        return "bf16"
+    why = f"it was exported in {made_for}"
+    raise UsageError(f"--precision {how.precision}", where=str(file), why=why, hint="leave it out")

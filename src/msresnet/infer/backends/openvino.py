@@ -1,0 +1,92 @@
+"""OpenVINO on the CPU. No torch here.
+
+Models are read by its runtime alone: its converter reports its use to others, and is never called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from msresnet.errors import ModelError, UsageError
+from msresnet.infer.backends.artefact import missing
+from msresnet.infer.backends.base import Backend, Exits, Outputs, Pixels, threads_for
+from msresnet.infer.config import Running
+
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+"""In which precision OpenVINO computes what the model leaves open."""
+
+
+class OpenVino(Backend):
+    """A compiled OpenVINO model.
+
+    Args:
+        model: an ONNX model's bytes, or what `read_model` gave.
+        precision: of the model; bf16 is taken where the processor computes in it.
+        where: what the model is called in messages.
+        how: the device is 'auto' or 'cpu'.
+
+    Raises ModelError for what cannot be run, UsageError for a device that is not here, ResourceError without the
+    package.
+    """
+
+    name = "openvino"
+
+    def __init__(self, model: Any, precision: str, where: str, how: Running) -> None:
+        if how.device not in ("auto", "cpu"):
+            raise UsageError(f"--device {how.device} with OpenVINO", why="it runs on the CPU here", hint="--device cpu")
+        self.precision = precision
+        self.threads, why = threads_for(how.threads)
+        settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": str(self.threads),
+            "NUM_STREAMS": "1",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        core = load_core()
+        try:
+            network = core.read_model(model) if isinstance(model, bytes) else model
+            self.compiled: Any = core.compile_model(network, "CPU", settings)
+        except RuntimeError as error:
+            raise ModelError(
+                "OpenVINO cannot run the model", where=where, why=short(error), hint="export it anew"
+            ) from error
+        self.request: Any = self.compiled.create_infer_request()
+        self.reason = f"OpenVINO, {precision}, {self.threads} threads ({why})"
+
+    def __call__(self, images: Pixels) -> tuple[Outputs, Exits | None]:
+        """Images (B, C, H, W) uint8 -> outputs (B, ...)."""
+        found = self.request.infer([np.ascontiguousarray(images)])
+        return np.array(found[self.compiled.output(0)]), None  # a copy: the runtime writes there again
+
+
+def load_core() -> Any:
+    """OpenVINO's entrance. Raises ResourceError without the package."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("OpenVINO", error) from error
+    return openvino.Core()
+
+
+def read_model(path: Path) -> tuple[Any, str | None, str | None]:
+    """An OpenVINO model, the config and the digest that it carries. Raises ModelError for what is none."""
+    core = load_core()
+    try:
+        model = core.read_model(str(path))
+    except RuntimeError as error:
+        hint = "export it anew; the .bin belongs beside the .xml"
+        raise ModelError("no whole OpenVINO model", where=str(path), why=short(error), hint=hint) from error
+    return model, _carried(model, "msresnet"), _carried(model, "msresnet_sha256")
+
+
+def _carried(model: Any, key: str) -> str | None:
+    return cast(str, model.get_rt_info(key).astype(str)) if model.has_rt_info(key) else None
+
+
+def short(error: Exception) -> str:
+    """The end of what OpenVINO says, which names the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[-2:])[:300]

@@ -1,0 +1,1 @@
+"""The server: programs over the Open Inference Protocol, people over a page."""

@@ -1,0 +1,197 @@
+"""All models of a server: loaded, found by name, loaded anew while the old ones go on answering."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from msresnet.data.decode import bytes_size, decode_bytes
+from msresnet.data.options import cores
+from msresnet.data.resize import Frame
+from msresnet.errors import DataError, MsresnetError
+from msresnet.serve.batching import Batcher
+from msresnet.serve.config import ServeConfig
+from msresnet.serve.failures import Refusal
+from msresnet.serve.metrics import Metrics
+from msresnet.serve.served import Ready, Served, first_answers
+from msresnet.serve.worker import Opening
+from msresnet.serve.workers import ProcessWorker, Started, ThreadWorker, Worker
+from msresnet.trained import Exported
+
+GLANCE = 1.0
+"""Seconds between two looks at the files."""
+PARTS = ("config.json", "model.safetensors")
+"""What makes a bundle; a run's folder holds more, which changes all the time."""
+Signature = tuple[tuple[str, int, int, int], ...]
+
+
+class Models:
+    """The models of a server, by name, in the order of the configuration."""
+
+    def __init__(self, config: ServeConfig, metrics: Metrics) -> None:
+        self.config, self.metrics, self.paths = config, metrics, config.models
+        self._served: dict[str, Served] = {}
+        self._locks = {name: asyncio.Lock() for name in self.paths}
+        self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    @property
+    def names(self) -> list[str]:
+        """All of them; the first answers where none is named."""
+        return list(self.paths)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model can answer."""
+        return len(self._served) == len(self.paths) and all(model.ready for model in self._served.values())
+
+    @property
+    def all(self) -> list[Served]:
+        """What is served now."""
+        return [self._served[name] for name in self.paths if name in self._served]
+
+    def get(self, name: str | None) -> Served:
+        """The model of that name, or the first. Raises Refusal 404."""
+        chosen = self.names[0] if name is None else name
+        if chosen not in self._served:
+            raise Refusal(404, "there is no such model", hint=", ".join(self.names))
+        return self._served[chosen]
+
+    async def load_all(self) -> None:
+        """Load every model. Raises MsresnetError for the first that cannot be."""
+        for name in self.paths:
+            await self.load(name)
+
+    async def load(self, name: str) -> Served:
+        """Load a model (anew), and answer with it from then on; what was accepted before, the old one answers.
+
+        Raises Refusal 404 for an unknown name, MsresnetError for a model that cannot be used: then nothing changes.
+        """
+        if name not in self.paths:
+            raise Refusal(404, "there is no such model", hint=", ".join(self.names))
+        async with self._locks[name]:
+            try:
+                served = await self._start(name)
+            except MsresnetError:
+                self.metrics.loads.labels(name, "no").inc()
+                raise
+            self.metrics.loads.labels(name, "yes").inc()
+            old = self._served.get(name)
+            self._served[name] = served
+            if old is not None:
+                self._later(old.retire())
+            return served
+
+    async def decode(self, data: bytes, where: str, model: Served) -> Ready:
+        """An image's file -> what a model takes. Raises DataError."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, self._decoded, data, where, model)
+
+    async def watch(self) -> None:
+        """Load models anew when their files have changed and then stayed the same for a moment."""
+        loop = asyncio.get_running_loop()
+        loaded = {name: signature(path) for name, path in self.paths.items()}
+        before = dict(loaded)
+        while True:
+            await asyncio.sleep(GLANCE)
+            for name, path in self.paths.items():
+                now = await loop.run_in_executor(None, signature, path)
+                if now != loaded[name] and now == before[name]:
+                    loaded[name] = now
+                    await self._try(name)
+                before[name] = now
+
+    async def close(self) -> None:
+        """End all workers."""
+        await asyncio.gather(*(model.stop() for model in self._served.values()))
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    async def _start(self, name: str) -> Served:
+        config, path = self.config, self.paths[name]
+        threads = config.threads or max(1, cores() // max(1, config.workers))
+        opening = Opening(path, config.device, config.backend, config.precision, threads, config.batch_size)
+        kind = ProcessWorker if config.workers else ThreadWorker
+        workers: list[Worker] = [kind(opening) for _ in range(max(1, config.workers))]
+        try:
+            started = await _started(workers)
+            sample = await first_answers(workers[0], Exported(started.values))
+            batcher = Batcher(started.batch, config.max_delay / 1000, config.queue, config.timeout)
+            self.metrics.waiting.labels(name).set_function(lambda: self._held(name))
+            return Served(
+                name,
+                path,
+                workers=workers,
+                started=started,
+                sample=sample,
+                batcher=batcher,
+                metrics=self.metrics,
+                changed=self._changed,
+            )
+        except BaseException:
+            await asyncio.gather(*(worker.stop() for worker in workers))
+            raise
+
+    def _held(self, name: str) -> int:
+        return self._served[name].batcher.held if name in self._served else 0
+
+    def _changed(self, name: str) -> None:
+        self._later(self._try(name))
+
+    async def _try(self, name: str) -> None:
+        """Load a model anew; say how that went."""
+        try:
+            await self.load(name)
+        except MsresnetError as error:
+            print(f"error: {name} is not loaded anew, the old one stays: {error}", file=sys.stderr)
+        else:
+            print(f"· {name} was loaded anew", file=sys.stderr)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    def _decoded(self, data: bytes, where: str, model: Served) -> Ready:
+        preprocess = model.trained.preprocess
+        height, width = bytes_size(data, where)
+        if height * width > self.config.max_pixels * 1_000_000:
+            why = f"{width}x{height}, the limit is {self.config.max_pixels},000,000 pixels"
+            raise DataError("the image is too large", where=where, why=why)
+        image = decode_bytes(data, where, preprocess.at_least)
+        frame: Frame = preprocess.frame((image.shape[1], image.shape[2]))
+        return Ready(preprocess.image(image), frame)
+
+
+async def _started(workers: Sequence[Worker]) -> Started:
+    """Start workers at once, and give what they say, which is one thing."""
+    said = await asyncio.gather(*(worker.start() for worker in workers), return_exceptions=True)
+    for one in said:
+        if isinstance(one, BaseException):
+            raise one
+    first = said[0]
+    assert isinstance(first, Started)
+    return first
+
+
+def signature(path: str) -> Signature:
+    """What changes when a model's files do: their names, sizes, times and places on the disk."""
+    place = Path(path)
+    if place.is_dir():
+        files = [place / part for part in PARTS if (place / part).is_file()] or sorted(place.rglob("*"))
+    else:
+        files = [place, place.with_suffix(".bin")]
+    found = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:  # it is being replaced, or there is none
+            continue
+        found.append((str(file), status.st_size, status.st_mtime_ns, status.st_ino))
+    return tuple(found)

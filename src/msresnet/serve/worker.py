@@ -1,0 +1,173 @@
+"""A process that computes for the server: opens a model, says what it is, and then answers batch after batch.
+
+    python -m msresnet.serve.worker SOCKET SETTINGS
+
+It ends when the server does: then its socket closes. C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from msresnet.errors import ModelError, MsresnetError, ResourceError, UsageError
+from msresnet.infer.backends.base import Outputs
+from msresnet.infer.config import Engine, Precision, Running
+from msresnet.serve import wire
+from msresnet.trained import Exported, exported_config
+
+MOST, ENOUGH = 32, 1.05
+"""Batches beyond this are not tried; a larger one must be faster by this factor."""
+TRYING = 1.0
+"""Seconds for finding the batch that is fastest."""
+NO_MEMORY = ("not enough memory", "out of memory", "bad_alloc", "bad allocation", "allocate memory")
+KINDS: dict[str, type[MsresnetError]] = {kind.__name__: kind for kind in (ModelError, ResourceError, UsageError)}
+Compute = Callable[[npt.NDArray[np.uint8]], Outputs]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a worker opens, and how; the names are those of `Running`."""
+
+    path: str
+    device: str
+    backend: Engine
+    precision: Precision
+    threads: int | None
+    batch_size: int | None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is ready.
+
+    Args:
+        compute: images (B, C, H, W) uint8 -> outputs (B, ...).
+        values: what an exported file would carry of it.
+        backend, precision, reason: what runs it, and why.
+        batch: images at a time, and `found` how that was chosen.
+        exported: whether it is a file without the network that was trained.
+    """
+
+    compute: Compute
+    values: dict[str, Any]
+    backend: str
+    precision: str
+    reason: str
+    batch: int
+    found: str
+    exported: bool
+
+    def header(self) -> dict[str, Any]:
+        """All that can be said in JSON."""
+        names = ("values", "backend", "precision", "reason", "batch", "found", "exported")
+        return {name: getattr(self, name) for name in names}
+
+
+def open_model(opening: Opening) -> Opened:
+    """Load a model and compute with it once, so that it is known to work. Raises MsresnetError."""
+    from msresnet.infer.backends.opened import open_predictor
+
+    how = Running(device=opening.device, backend=opening.backend, precision=opening.precision, threads=opening.threads)
+    predictor = open_predictor(opening.path, how)
+    trained, backend = predictor.trained, predictor.backend
+
+    def compute(images: npt.NDArray[np.uint8]) -> Outputs:
+        return backend(images)[0]
+
+    shape = (trained.preprocess.channels, *trained.preprocess.size)
+    batch, found = _batch(compute, shape, opening.batch_size)
+    values = exported_config(trained, backend.precision)
+    exported = isinstance(trained, Exported)
+    return Opened(compute, values, backend.name, backend.precision, backend.reason, batch, found, exported)
+
+
+def _batch(compute: Compute, shape: tuple[int, ...], asked: int | None) -> tuple[int, str]:
+    """Images at a time, and how that was chosen; the model has worked when this returns."""
+    compute(np.zeros((1, *shape), np.uint8))
+    if asked is not None:
+        return asked, "as asked"
+    end, best, fastest = time.monotonic() + TRYING, 1, 0.0
+    size = 1
+    while size <= MOST and time.monotonic() < end:
+        images = np.zeros((size, *shape), np.uint8)
+        if size > 1:
+            compute(images)  # the first of a shape takes longer
+        start = time.perf_counter()
+        compute(images)
+        speed = size / (time.perf_counter() - start)
+        if speed > ENOUGH * fastest:
+            best, fastest = size, speed
+        size *= 2
+    return best, f"measured: {fastest:,.0f} images/s at {best}"
+
+
+def failure(error: Exception) -> MsresnetError:
+    """What went wrong, as one of ours that can be told."""
+    if isinstance(error, MsresnetError):
+        return error
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY):
+        return ResourceError("not enough memory", hint="a smaller --batch-size")
+    return ModelError("the model cannot compute this", why=f"{type(error).__name__}: {error}"[:300])
+
+
+def told(error: MsresnetError) -> dict[str, Any]:
+    """An error as a message's header."""
+    kind = next((name for name, known in KINDS.items() if isinstance(error, known)), ModelError.__name__)
+    return {"error": kind, "what": error.what, "where": error.where, "why": error.why, "hint": error.hint}
+
+
+def heard(header: dict[str, Any]) -> MsresnetError:
+    """The error in a message's header."""
+    return KINDS[header["error"]](header["what"], where=header["where"], why=header["why"], hint=header["hint"])
+
+
+def main(words: list[str]) -> int:
+    """Serve one socket until it closes."""
+    # The server says when to end, by closing; a signal to the whole group must not cut what it has accepted.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # standard output is for data, and a library may print
+    with socket.socket(fileno=int(words[0])) as connection:
+        try:
+            opened = open_model(Opening(**json.loads(words[1])))
+        except Exception as error:  # whatever it is, the server has to know
+            wire.send(connection, told(failure(error)))
+            return 0
+        wire.send(connection, opened.header())
+        try:
+            while True:
+                _answer(connection, opened.compute)
+        except (EOFError, OSError):
+            return 0
+
+
+def _answer(connection: socket.socket, compute: Compute) -> None:
+    _, images = wire.receive(connection)
+    assert images is not None
+    try:
+        outputs = np.asarray(compute(images), np.float32)
+    except Exception as error:  # a batch that fails is told; the next may be good
+        wire.send(connection, told(failure(error)))
+    else:
+        wire.send(connection, {}, outputs)
+
+
+def words_of(connection: socket.socket, opening: Opening) -> list[str]:
+    """The command that starts a worker; -P keeps the working directory from being a place of modules."""
+    number = str(connection.fileno())
+    return [sys.executable, "-P", "-m", "msresnet.serve.worker", number, json.dumps(asdict(opening))]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

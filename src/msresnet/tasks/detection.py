@@ -1,0 +1,282 @@
+"""Boxes around objects and their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msresnet.box_tensors import scale
+from msresnet.boxes import Boxes
+from msresnet.data.augment import Augment
+from msresnet.data.augment_boxes import augment_boxes
+from msresnet.data.decode import printable
+from msresnet.data.draws import Draws
+from msresnet.data.preprocess import Preprocess
+from msresnet.data.sample import Image
+from msresnet.data.sets import Samples
+from msresnet.data.targets import NOTHING
+from msresnet.errors import UsageError
+from msresnet.metrics.detection import figures
+from msresnet.metrics.matching import THRESHOLDS, average_precision, best_score, matched
+from msresnet.results import Detections, Evaluation, Results
+from msresnet.tasks.assignment import assigned
+from msresnet.tasks.base import Better, Learning, Picture, Table, Task
+from msresnet.tasks.detection_loss import detection_loss
+from msresnet.tasks.palette import outlined
+from msresnet.tasks.postprocess.detection import LEAST, MOST, OVERLAP, DetectionPostprocess
+
+LOOKED_AT = 300
+"""Boxes of an image that a validation during training looks at: a new network answers everywhere."""
+MOST_WORST = 10
+COUNTED = ("objects", "found", "missed", "wrong")
+Truths = Sequence[Boxes]
+PER_BOX = 3
+"""Numbers that a validation keeps of a box: score, class, and which thresholds it passes."""
+
+
+class DetectionTask(Task):
+    """Boxes by ATSS and GIoU, scores by quality focal loss.
+
+    Args:
+        class_names: in the order of the class indices.
+        least, overlap, most: as for `DetectionPostprocess`.
+        size: (H, W) in pixels of the images that are learnt from.
+        strides: of the network's maps; empty where nothing is to be learnt.
+    """
+
+    name: ClassVar[str] = "detection"
+    head: ClassVar[str] = "detector"
+    metric: ClassVar[str] = "ap"
+    kept: ClassVar[tuple[str, ...]] = ("n", "objects", "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+    gates: ClassVar[dict[str, Better]] = {"ap": "higher", "ap50": "higher", "ap75": "higher"}
+    imitates: ClassVar[bool] = False
+    averages: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        least: float = LEAST,
+        overlap: float = OVERLAP,
+        most: int = MOST,
+        *,
+        size: tuple[int, int] = (1, 1),
+        strides: Sequence[int] = (),
+    ) -> None:
+        super().__init__(class_names)
+        self.least, self.overlap, self.most, self.size, self.strides = least, overlap, most, size, tuple(strides)
+
+    @classmethod
+    def learning(cls, class_names: Sequence[str], data: Samples, how: Learning) -> Self:
+        """The task for training on a set."""
+        image = data.image(0)
+        return cls(class_names, size=(image.shape[1], image.shape[2]), strides=how.strides)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The task that `to_dict` wrote."""
+        known = DetectionPostprocess.from_dict(values)
+        return cls(known.class_names, known.least, known.overlap, known.most)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for config.json."""
+        return super().to_dict() | self.postprocess.to_dict()
+
+    @classmethod
+    def check(cls, preprocess: Preprocess, augment: Augment, how: Learning) -> None:
+        """Raise UsageError for images that are cropped, blended or blanked, and for what is said of classes."""
+        if preprocess.resize == "crop":
+            raise UsageError(
+                "--resize crop, but objects are to be found in the whole image", hint="--resize pad or squash"
+            )
+        for name in ("mixup", "cutmix", "erase"):
+            if value := getattr(augment, name):
+                why = "what covers or blends objects leaves their boxes where they are"
+                raise UsageError(f"--{name} {value:g}, but images have boxes", why=why, hint="--mosaic 1")
+        if how.draw or how.weigh:
+            why = "an image shows objects of several classes"
+            raise UsageError("--balance, but images have boxes", why=why, hint="leave it out")
+        if how.dice or how.label_smoothing:
+            name = "dice" if how.dice else "label-smoothing"
+            why = "a score is learnt as how well its box fits"
+            raise UsageError(f"--{name}, but images have boxes", why=why, hint="leave it out")
+
+    @classmethod
+    def changes(cls, preprocess: Preprocess) -> tuple[Augment, str]:
+        """Objects of other sizes at other places and in other company; of colour images, mirrored too."""
+        chosen = Augment(mosaic=0.5, shift=0.1, scale=0.5)
+        if preprocess.channels == 1:
+            return chosen, "for grey images with boxes: mosaic, shift, scale, no mirror"
+        return replace(chosen, flip=0.5), "for colour images with boxes: mosaic, mirror, shift, scale"
+
+    @property
+    def postprocess(self) -> DetectionPostprocess:
+        """Non-maximum suppression of the boxes with a score."""
+        return DetectionPostprocess(self.class_names, self.least, self.overlap, self.most)
+
+    def encode(self, targets: Tensor) -> Tensor:
+        """Boxes (B, M, 6) in images of the task's size -> what each place learns (B, P, 5)."""
+        return assigned(targets, self.size, self.strides)
+
+    def resized(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
+        """Boxes (B, M, 6) of images that were brought from the task's size to (H, W) pixels."""
+        if size == self.size:
+            return targets
+        moved = scale(targets[..., 1:5], (size[0] / self.size[0], size[1] / self.size[1]))
+        return torch.cat([targets[..., :1], moved, targets[..., 5:]], -1)
+
+    def vary(self, images: Tensor, targets: Tensor, settings: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Random changes: pixels (B, C, H, W) in 0 to 1 and boxes (B, M, 6), which move together."""
+        images, boxes = augment_boxes(images, targets, settings, draws)
+        return images, assigned(boxes, (images.shape[-2], images.shape[-1]), self.strides)
+
+    def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        """Boxes and logits (B, P, 4 + K) and what places learn (B, P, 5) -> the mean over what learns an object."""
+        return detection_loss(outputs, encoded)
+
+    def imitate(self, outputs: Tensor, truth: Tensor, temperature: float) -> Tensor:
+        """Raise UsageError: boxes are learnt from data alone."""
+        raise UsageError("--teacher, but images have boxes", why="a detector learns from boxes alone")
+
+    @property
+    def condensed(self) -> int:
+        """Score, class and thresholds of each box, objects of each class, the loss."""
+        return PER_BOX * self.most + self.num_outputs + 1
+
+    def condense(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Boxes and logits (B, P, 4 + K) and boxes (B, M, 6) -> what was found and missed of each image (B, F)."""
+        post = DetectionPostprocess(self.class_names, self.least, self.overlap, self.most, LOOKED_AT)
+        found = post(outputs.float().cpu().numpy(), [""] * len(outputs))
+        losses = self.loss_of_each(outputs, self.encode(targets)).cpu()
+        rows = torch.zeros(len(outputs), self.condensed)
+        for index, (row, truth) in enumerate(zip(rows, targets.cpu(), strict=True)):
+            _condense(row, found[index], _boxes(truth))
+        rows[:, -1] = losses
+        return rows.to(outputs.device)
+
+    def judge(self, condensed: Tensor, targets: Tensor) -> tuple[float, float]:
+        """(AP over classes and thresholds, mean loss of an image) from what was kept of each image (N, F)."""
+        rows = condensed.cpu().numpy()
+        boxes = rows[:, : PER_BOX * self.most].reshape(-1, PER_BOX)
+        boxes = boxes[boxes[:, 0] > 0]
+        bits = boxes[:, 2].astype(np.int64)[:, None] >> np.arange(2 * len(THRESHOLDS)) & 1
+        hits, ignored = np.split(bits.astype(np.bool_), 2, 1)
+        objects = rows[:, PER_BOX * self.most : -1].sum(0).astype(np.int64)
+        each = average_precision(boxes[:, 0], boxes[:, 1].astype(np.int64), hits, ignored, objects)
+        score = float(np.nanmean(each)) if objects.any() else 0.0
+        return score, float(rows[:, -1].mean())
+
+    def truths(self, data: Samples, indices: Tensor) -> list[Boxes]:
+        """The boxes of some samples in their images' own pixels."""
+        return [data.truth(index) for index in indices.tolist()]
+
+    def evaluate(self, results: Detections, targets: Truths) -> Evaluation:
+        """Average precision over classes and thresholds, by size, and of each class."""
+        found = figures(results, targets)
+        metrics = {
+            "task": self.name,
+            "n": len(results),
+            "objects": sum(int((~truth.crowd).sum()) for truth in targets),
+            **found.summary(),
+            "per_class": found.rows(self.class_names),
+        }
+        return Evaluation(results, targets, metrics, self.headline(metrics))
+
+    def details(self, evaluation: Evaluation) -> dict[str, Any]:
+        """The score that serves people best, and the worst images."""
+        found = _detections(evaluation)
+        rows = self.rows(evaluation)
+        sure = best_score(found, evaluation.targets)
+        return {"best_score": sure, "worst": [rows[i] for i in self.examples(evaluation, MOST_WORST)]}
+
+    def headline(self, metrics: dict[str, Any]) -> str:
+        """AP, and AP at an overlap of a half."""
+        return f"AP {_percent(metrics['ap'])}, AP50 {_percent(metrics['ap50'])} on {metrics['n']:,} images"
+
+    def summary(self, figures: dict[str, Any]) -> dict[str, str]:
+        """Images, objects, AP, AP50 and AP by size."""
+        names = {"ap": "AP", "ap50": "AP50", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
+        counts = {"images": f"{figures['n']:,}", "objects": f"{figures['objects']:,}"}
+        return counts | {title: _percent(figures[name]) for name, title in names.items()}
+
+    def tables(self, metrics: dict[str, Any]) -> list[Table]:
+        """Figures of all classes, of each, and the worst images."""
+        names = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+        names |= {f"ap_{size}": f"AP {size}" for size in ("small", "medium", "large")} | {"ar": "AR"}
+        lines = [(title, _percent(metrics[name])) for name, title in names.items()]
+        columns = ("ap", "ap50", "ap75", "recall")
+        classes = [
+            (row["class"], *(_percent(row[key]) for key in columns), f"{row['boxes']:,}", f"{row['n']:,}")
+            for row in metrics["per_class"]
+        ]
+        worst = [(row["id"], *(f"{row[key]:,}" for key in COUNTED)) for row in metrics["worst"]]
+        title = f"{metrics['split']} set, {metrics['n']:,} images, {metrics['objects']:,} objects"
+        return [
+            Table(title, ("figure", "value"), lines),
+            Table("", ("class", "AP", "AP50", "AP75", "recall", "objects", "images"), classes),
+            Table(f"worst images, at scores from {metrics['best_score']:.2f}", ("image", *COUNTED), worst),
+        ]
+
+    def rows(self, evaluation: Evaluation) -> list[dict[str, Any]]:
+        """Id of each image, its objects, how many are found, missed and made up, and what was answered as JSON."""
+        found = _detections(evaluation)
+        sure = found.above(best_score(found, evaluation.targets))
+        rows = []
+        for index, (name, truth) in enumerate(zip(sure.ids, evaluation.targets, strict=True)):
+            hits, ignored = (flags[:, 0] for flags in matched(sure.boxes[index], sure.classes[index], truth))
+            objects, right = int((~truth.crowd).sum()), int(hits.sum())
+            wrong = int((~hits & ~ignored).sum())
+            rows.append(
+                {"id": printable(name), "objects": objects, "found": right, "missed": objects - right, "wrong": wrong}
+            )
+        return rows
+
+    def examples(self, evaluation: Evaluation, most: int) -> list[int]:
+        """The images with most objects missed and made up first."""
+        wrong = [-row["missed"] - row["wrong"] for row in self.rows(evaluation)]
+        return [int(index) for index in np.argsort(wrong, kind="stable")[:most]]
+
+    def pictures(self, image: Image, evaluation: Evaluation, index: int) -> list[Picture]:
+        """The image with the boxes of the truth, and with those of the answer that are sure enough."""
+        found = _detections(evaluation)
+        sure = found.above(best_score(found, evaluation.targets))
+        truth = evaluation.targets[index]
+        return [
+            ("truth", outlined(image, truth.xyxy, truth.classes)),
+            ("answer", outlined(image, sure.boxes[index], sure.classes[index])),
+        ]
+
+    def per_class(self, outputs: Tensor) -> Tensor:
+        """The logit of the surest box of each class (B, K)."""
+        return outputs[..., 4:].amax(1)
+
+
+def _boxes(rows: Tensor) -> Boxes:
+    """The rows of one image (M, 6) that are boxes."""
+    there = rows[rows[:, 0] != NOTHING].numpy()
+    return Boxes.of(there[:, 1:5], there[:, 0].astype(np.int64), there[:, 5] > 0)
+
+
+def _condense(row: Tensor, found: Detections, truth: Boxes) -> None:
+    """Write what was found in one image (the only one of `found`) into a row (F,)."""
+    boxes, scores, classes = found.boxes[0], found.scores[0], found.classes[0]
+    flags = np.concatenate(matched(boxes, classes, truth), 1)
+    codes = flags @ (1 << np.arange(flags.shape[1]))
+    numbers = np.stack([scores, classes, codes], 1, dtype=np.float32).ravel()
+    row[: len(numbers)] = torch.from_numpy(numbers)
+    counts = np.bincount(truth.classes[~truth.crowd], minlength=len(found.class_names))
+    row[-1 - len(counts) : -1] = torch.from_numpy(counts)
+
+
+def _detections(evaluation: Evaluation) -> Detections:
+    results: Results = evaluation.predictions
+    assert isinstance(results, Detections)
+    return results
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"

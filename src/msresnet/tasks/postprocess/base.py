@@ -1,0 +1,62 @@
+"""What turns outputs into answers; the counterpart of Preprocess, saved with every model. No torch here.
+
+A server that runs an exported file loads this and the runtime, and nothing of what training needs. N images, K classes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from msresnet.data.resize import Frame
+from msresnet.results import Results
+
+Outputs = npt.NDArray[np.floating[Any]]
+
+
+class Postprocess(ABC):
+    """Outputs of a network (N, ...) and where each image lies in its input -> results for people."""
+
+    task: ClassVar[str]
+    """The task's name."""
+    columns: ClassVar[tuple[str, ...]]
+    """What `Results.to_dict` says of an image beside its id that fits into a table."""
+    whole: ClassVar[bool] = False
+    """Whether answers are given at the size of the image, so that it is decoded whole."""
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self.class_names = tuple(class_names)
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """From what `Task.to_dict` wrote. Raises KeyError, TypeError or ValueError for what it did not write."""
+
+    @abstractmethod
+    def __call__(self, outputs: Outputs, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Results:
+        """Outputs of N images -> results.
+
+        Args:
+            outputs: of the network.
+            ids: of the images.
+            frames: where each image lies in the network's input; None gives answers in the input's own pixels.
+        """
+
+
+def names_of(values: dict[str, Any]) -> list[str]:
+    """The class names in plain values. Raises KeyError or TypeError for what are none."""
+    names = values["class_names"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("class_names is no list of texts")
+    return names
+
+
+def softmax(logits: Outputs, axis: int = 1) -> npt.NDArray[np.float64]:
+    """Probabilities from logits, in float64."""
+    shifted = np.asarray(logits, np.float64)
+    exponentials = np.exp(shifted - shifted.max(axis, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis, keepdims=True))

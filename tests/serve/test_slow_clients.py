@@ -1,0 +1,156 @@
+"""Clients that dawdle, leave, or only sit there: they cost a connection, and that not for long."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving import GOLDEN, SMALL, Serving, asked, pixels, server, status_of
+from tiny import wait_for
+
+CROWD = 200
+READY = b'{"ready":true}'
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n"
+
+
+@pytest.fixture(scope="module")
+def serving(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server whose patience is short."""
+    words = ["--header-timeout", "1.5", "--body-timeout", "1.5", "--max-connections", "300"]
+    with server(tmp_path_factory.mktemp("server"), "--model", str(model), *SMALL, *words) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def crowd(serving: Serving, count: int, first: bytes = b"") -> Iterator[list[socket.socket]]:
+    """Many connections, each of which has sent some bytes."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for _ in range(count):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", serving.port), 30))
+            connection.sendall(first)
+            found.append(connection)
+        yield found
+
+
+def drip(connections: list[socket.socket], drop: bytes, stop: threading.Event) -> None:
+    """Send a byte on each, again and again."""
+    while not stop.wait(0.2):
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.sendall(drop)
+
+
+@contextlib.contextmanager
+def dripping(connections: list[socket.socket], drop: bytes) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=drip, args=(connections, drop, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_H14_slow_headers_are_cut(unharmed: Serving, golden: dict[str, Any]) -> None:
+    with crowd(unharmed, CROWD, b"GET /health HTTP/1.1\r\nX: ") as slow, dripping(slow, b"x"):
+        for _ in range(5):
+            assert unharmed.predict(GOLDEN).json()["result"] == golden
+        assert {status_of(Serving.rest(connection)) for connection in slow} == {408}
+
+
+def test_H15_slow_bodies_are_cut(unharmed: Serving, golden: dict[str, Any]) -> None:
+    with crowd(unharmed, CROWD, HEAD + b"\r\n") as slow, dripping(slow, b"x"):
+        for _ in range(5):
+            assert unharmed.predict(GOLDEN).json()["result"] == golden
+        assert {status_of(Serving.rest(connection)) for connection in slow} == {408}
+
+
+def test_H20_a_body_without_end_is_refused_and_not_kept(unharmed: Serving) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    piece, before = b"10000\r\n" + bytes(1 << 16) + b"\r\n", memory(unharmed)
+    with socket.create_connection(("127.0.0.1", unharmed.port), 30) as connection:
+        connection.sendall(head)
+        end = time.monotonic() + 30
+        try:
+            while time.monotonic() < end:
+                connection.sendall(piece)
+        except OSError:
+            pass  # it was cut
+        assert time.monotonic() < end
+        with contextlib.suppress(OSError):
+            assert status_of(connection.recv(1 << 16)) == 413
+    assert memory(unharmed) < before + (64 << 20)
+
+
+def memory(serving: Serving) -> int:
+    """Bytes of the server that are in memory."""
+    status = Path(f"/proc/{serving.process.pid}/status").read_text()
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+def test_H16_who_leaves_during_the_upload_frees_the_place(unharmed: Serving) -> None:
+    with crowd(unharmed, 50, HEAD + b"\r\n0123"):
+        wait_for(lambda: unharmed.counts()["msresnet_requests_active{}"] == 51)
+    wait_for(lambda: unharmed.counts()["msresnet_requests_active{}"] == 1)
+    assert unharmed.counts()["msresnet_queue_images{}"] == 0
+    assert unharmed.counts()["msresnet_requests_total{status=499}"] >= 50
+
+
+def test_H17_ten_thousand_connections_that_say_nothing(unharmed: Serving, golden: dict[str, Any]) -> None:
+    """Those that sit longest make room; at no time are there many more than are allowed."""
+    with contextlib.ExitStack() as stack:
+        for number in range(10_000):
+            connection = stack.enter_context(socket.socket())
+            connection.connect(("127.0.0.1", unharmed.port))
+            if number % 2000 == 1999:
+                assert unharmed.predict(GOLDEN).json()["result"] == golden
+                assert len(list(Path(f"/proc/{unharmed.process.pid}/fd").iterdir())) < 400
+
+
+def test_H17_connections_that_all_ask_leave_no_room(unharmed: Serving) -> None:
+    """Whose request is on its way is not cut for another, who is told to come again."""
+    with crowd(unharmed, 300, HEAD + b"\r\n"):
+        wait_for(lambda: status_of(unharmed.raw(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")) == 503)
+    wait_for(lambda: unharmed.get("/health").status_code == 200)
+
+
+def test_a_connection_serves_many_requests_and_then_waits(unharmed: Serving) -> None:
+    """Between requests it may wait for longer than a request may take to come."""
+    text = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", unharmed.port), 30) as connection:
+        for pause in (0, 0, 2.0):
+            time.sleep(pause)
+            connection.sendall(text)
+            answer = b""
+            while not answer.endswith(READY):
+                answer += connection.recv(1 << 16)
+            assert status_of(answer) == 200
+        connection.sendall(text + text)  # pipelined
+        answers = b""
+        while answers.count(READY) < 2:
+            answers += connection.recv(1 << 16)
+
+
+def test_a_refused_body_does_not_become_the_next_request(unharmed: Serving) -> None:
+    body = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 50_000
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(body)
+    last = b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = unharmed.raw(head + body + last)
+    assert [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [413, 404]
+
+
+def test_deadlines_are_kept(unharmed: Serving) -> None:
+    """A microsecond, as clients of the protocol may ask, is too short."""
+    response = unharmed.infer(asked(pixels(1)) | {"parameters": {"timeout": 1}})
+    assert response.status_code == 503
+    assert "in time" in response.json()["error"]
+    unharmed.wait_idle()
