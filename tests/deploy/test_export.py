@@ -1,0 +1,145 @@
+"""Packages: what is in them, that they agree, and that nothing else appears."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from msresnet.bundle import Bundle, load_bundle
+from msresnet.cli.main import main
+from msresnet.deploy import export as module
+from msresnet.deploy.agreement import Agreement
+from msresnet.deploy.export import export
+from msresnet.errors import ModelError, UsageError
+from msresnet.infer.backends.base import INPUT
+from msresnet.infer.backends.opened import open_predictor
+from msresnet.nn.folding import fold
+from sharding import make_model
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 1, 12, 12), dtype=np.uint8)
+IDS = list("abcdef")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return load_bundle(make_model(tmp_path_factory.mktemp("model") / "m"))
+
+
+@pytest.fixture(scope="module")
+def package(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("packages") / "shapes"
+    export(bundle, "onnx", place, IMAGES, IDS, max_batch=32)
+    return place
+
+
+def test_the_network_in_the_file_is_the_network(bundle: Bundle, package: Path) -> None:
+    """Against torch, with the normalising written out here, at another batch and another size."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(package / "1/model.onnx", providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(1).integers(0, 256, (3, 1, 17, 21), dtype=np.uint8)
+    with torch.no_grad():
+        expected = fold(bundle.model)((torch.from_numpy(images).double() / 255 - 0.5).div(0.2).float())
+    (found,) = session.run(None, {INPUT: images})
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_package_is_what_servers_expect(package: Path) -> None:
+    assert sorted(p.relative_to(package).as_posix() for p in package.rglob("*") if p.is_file()) == [
+        "1/model.onnx", "README.md", "config.pbtxt",
+    ]  # fmt: skip
+    text = (package / "config.pbtxt").read_text()
+    for line in (
+        'name: "shapes"',
+        'backend: "onnxruntime"',
+        "max_batch_size: 32",
+        "dims: [ 1, -1, -1 ]",
+        "dims: [ 3 ]",
+    ):
+        assert line in text
+    onnx.checker.check_model(onnx.load(package / "1/model.onnx"), full_check=True)
+    assert not [p for p in package.parent.iterdir() if p != package]
+
+
+def test_tritons_configuration_parses(package: Path) -> None:
+    """With the schema's own parser, where the client is installed."""
+    pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] has Triton's schema", exc_type=ImportError)
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    config = text_format.Parse((package / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert config.name == "shapes"
+    assert list(config.input[0].dims) == [1, -1, -1]
+
+
+def test_torchs_program_runs_in_torch(bundle: Bundle, tmp_path: Path) -> None:
+    found = export(bundle, "torch", tmp_path / "p", IMAGES, IDS)
+    extra = {"msresnet": ""}
+    network = torch.export.load(found.file, extra_files=extra).module()
+    with torch.no_grad():
+        outputs = network(torch.from_numpy(IMAGES[:1]))
+    assert outputs.shape == (1, 3)
+    assert json.loads(extra["msresnet"])["task"]["class_names"] == ["=cat", "dog", "fox"]
+    assert main(["predict", "x.png", "--model", str(found.file)]) == ModelError.exit_code
+
+
+def test_an_exported_model_can_be_exported_over(bundle: Bundle, tmp_path: Path) -> None:
+    for _ in range(2):
+        export(bundle, "onnx", tmp_path / "again", IMAGES, IDS)
+    assert [p.name for p in tmp_path.iterdir()] == ["again"]
+    (tmp_path / "again/notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"notes\.txt"):
+        export(bundle, "onnx", tmp_path / "again", IMAGES, IDS)
+    assert open_predictor(tmp_path / "again").trained.architecture == "msresnet_micro"
+
+
+def test_a_file_that_answers_otherwise_never_appears(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof is what is in doubt here: it is told that outputs differ, as a faulty runtime's would."""
+    monkeypatch.setattr(module, "agreement", lambda *_: Agreement(6, 0.1, 1.0, 1.0))
+    with pytest.raises(ModelError, match="answers otherwise"):
+        export(bundle, "onnx", tmp_path / "p", IMAGES, IDS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_says_how_it_agrees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--data", "digits", "--epochs", "1", "--batch-size", "256", "--output", "runs/d", "-q"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(["export", "--model", "runs/d", "--images", "20"]) == 0
+    shown = capsys.readouterr()
+    said = json.loads(shown.out)
+    assert said["folder"] == "exported/d"
+    assert set(said["agreement"]) == {"onnxruntime", "openvino"}
+    assert all(each["images"] == 20 and each["difference"] < 1e-4 for each in said["agreement"].values())
+    assert "outputs differ by at most" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--images", "0"], 2),
+        (["--max-batch", "-1"], 2),
+        (["--format", "tensorrt"], 2),
+        (["--model", "nowhere"], 4),
+    ],
+)
+def test_bad_requests_are_refused(words: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "--data", "digits", *words]) == code
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_without_its_data_asks_for_images(bundle: Bundle, tmp_path: Path) -> None:
+    bundle.save(tmp_path / "m")
+    assert main(["export", "--model", str(tmp_path / "m"), "--output", str(tmp_path / "p")]) == 2
+    assert not (tmp_path / "p").exists()

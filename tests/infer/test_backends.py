@@ -1,0 +1,242 @@
+"""A model on other runtimes: the same answers, no torch, and files that are not what they say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from scipy.special import softmax
+
+from hostile import random_pixels
+from msresnet.bundle import Bundle, load_bundle
+from msresnet.cli.main import main
+from msresnet.data.preprocess import Preprocess
+from msresnet.deploy.export import export
+from msresnet.errors import ModelError, UsageError
+from msresnet.infer.backends.artefact import read_onnx, stamp
+from msresnet.infer.backends.opened import open_predictor, run_bundle
+from msresnet.infer.config import Budget, Engine, Running
+from msresnet.models.factory import create_segmenter
+from msresnet.results import Classification, Segmentation
+from msresnet.tasks.postprocess.classification import ClassificationPostprocess
+from msresnet.tasks.segmentation import SegmentationTask
+from msresnet.trained import exported_config
+from randomise import randomised
+from sharding import make_model
+
+RUNTIMES: tuple[Engine, ...] = ("onnxruntime", "openvino")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, its packages, and a few images."""
+    place = tmp_path_factory.mktemp("exported")
+    bundle = load_bundle(make_model(place / "model"))
+    ready = np.random.default_rng(0).integers(0, 256, (5, 1, 12, 12), dtype=np.uint8)
+    for form in ("onnx", "openvino"):
+        export(bundle, form, place / form, ready, list("abcde"))
+    (place / "images").mkdir()
+    for seed in range(9):
+        Image.fromarray(random_pixels(9 + 4 * seed, 31 - 2 * seed, seed=seed)).save(place / f"images/{seed}.png")
+    return place
+
+
+def answers(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "msresnet", "predict", *words, "--format", "csv", "-q"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_door_and_runtime_gives_the_same_answers(folder: Path) -> None:
+    plain = answers(folder, "images", "--model", "model")
+    assert plain.count("\n") == 10
+    assert answers(folder, "onnx/1/model.onnx", "images", "--backend", "onnxruntime") == plain
+    assert answers(folder, "onnx/1/model.onnx", "images") == plain
+    assert answers(folder, "openvino/1/model.xml", "images") == plain
+    assert answers(folder, "images", "--model", "onnx") == plain
+    assert answers(folder, "images", "--model", "model", "--backend", "onnxruntime") == plain
+
+
+@pytest.mark.parametrize("words", [["onnx/1/model.onnx"], ["openvino/1/model.xml"]])
+def test_exported_models_answer_without_torch(folder: Path, words: list[str]) -> None:
+    code = (
+        "import sys; from msresnet.cli.main import main; code = main(sys.argv[1:]);"
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    asked = ["predict", *words, "images", "--format", "jsonl"]
+    done = subprocess.run([sys.executable, "-c", code, *asked], cwd=folder, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 9
+
+
+@pytest.mark.parametrize("backend", RUNTIMES)
+def test_batches_answer_as_single_images_do(folder: Path, backend: Engine) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (7, 1, 12, 12), dtype=np.uint8)
+    predictor = open_predictor(folder / "onnx", Running(backend=backend, threads=1))
+    together = predictor.backend(images)[0]
+    alone = np.concatenate([predictor.backend(image[None])[0] for image in images])
+    assert np.abs(together - alone).max() <= 1e-5 * max(1, np.abs(together).max())
+
+
+@pytest.mark.parametrize("backend", RUNTIMES)
+def test_shards_and_evaluations_take_exported_models(folder: Path, backend: Engine, tmp_path: Path) -> None:
+    words = ["--device", "cpu", "--format", "csv"]
+    for name, model in (("a", ["--model", str(folder / "model")]), ("b", ["--model", str(folder / "onnx")])):
+        more = ["--backend", backend] if name == "b" else []
+        assert main(["predict", str(folder / "images"), *model, *more, *words, "--output", str(tmp_path / name)]) == 0
+    found = [next((tmp_path / name).glob("*.csv")).read_text() for name in "ab"]
+    assert found[0] == found[1]
+
+
+def test_evaluate_measures_an_exported_model(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index, name in enumerate(["=cat", "dog", "fox"]):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for seed in range(4):
+            picture = Image.fromarray(random_pixels(12, 12, seed=10 * index + seed))
+            picture.save(tmp_path / "set" / name / f"{seed}.png")
+    figures = []
+    for model in ("model", "onnx", "openvino"):
+        words = ["evaluate", "--model", str(folder / model), "--data", str(tmp_path / "set"), "--format", "json"]
+        assert main([*words, "--output", str(tmp_path / model)]) == 0
+        figures.append(json.loads(capsys.readouterr().out))
+        assert (tmp_path / model / "report.html").is_file()
+    for figure in figures[1:]:
+        assert {k: figure[k] for k in ("top1", "n", "params", "macs")} == {
+            k: figures[0][k] for k in ("top1", "n", "params", "macs")
+        }
+        assert figure["loss"] == pytest.approx(figures[0]["loss"], abs=1e-5)
+
+
+def test_what_only_torch_can_do_is_refused_elsewhere(folder: Path) -> None:
+    for how, text in (
+        (Running(tta="flip"), "--tta"),
+        (Running(budget=Budget(confidence=0.5)), "--budget"),
+        (Running(backend="torch"), "--backend torch"),
+        (Running(precision="bf16", backend="onnxruntime"), "bf16"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            open_predictor(folder / "onnx", how)
+    with pytest.raises(UsageError, match="onnxruntime"):
+        open_predictor(folder / "openvino", Running(backend="onnxruntime"))
+    with pytest.raises(UsageError, match="threads"):
+        Running(threads=0)
+    assert main(["evaluate", "--model", str(folder / "onnx"), "--data", "digits", "--calibrate"]) == 2
+
+
+def test_masks_are_the_same_on_every_runtime() -> None:
+    torch.manual_seed(0)
+    model = create_segmenter("msresnet_micro", num_classes=3, in_chans=1, img_size=(24, 24))
+    randomised(model, 0)
+    arguments = {"num_classes": 3, "in_chans": 1, "img_size": [24, 24]}
+    preprocess = Preprocess((24, 24), 1, "pad", whole=True)
+    bundle = Bundle(model.eval(), "msresnet_micro", arguments, SegmentationTask(["a", "b", "c"]), preprocess)
+    images = [np.random.default_rng(s).integers(0, 256, (1, 20 + s, 33), dtype=np.uint8) for s in range(3)]
+    expected = run_bundle(bundle).predict(images, list("xyz"))
+    for backend in RUNTIMES:
+        found = run_bundle(bundle, Running(backend=backend)).predict(images, list("xyz"))
+        assert isinstance(found, Segmentation)
+        assert [mask.shape for mask in found.masks] == [image.shape[1:] for image in images]
+        assert expected.agreement(found).min() > 0.995  # pixels between two classes may fall to either
+
+
+def test_probabilities_are_scipys() -> None:
+    logits = np.random.default_rng(0).normal(0, 30, (4, 3)).astype(np.float32)
+    found = ClassificationPostprocess(["a", "b", "c"], temperature=2.5)(logits, list("wxyz"))
+    assert isinstance(found, Classification)
+    np.testing.assert_allclose(found.probabilities, softmax(logits.astype(np.float64) / 2.5, 1), rtol=1e-12)
+
+
+def stamped(folder: Path, change: object) -> Path:
+    """A copy of the exported file whose graph was changed."""
+    proto = onnx.load(folder / "onnx/1/model.onnx")
+    change(proto)  # type: ignore[operator]
+    path = folder / "changed.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_c13_a_truncated_onnx_file(
+    folder: Path, share: float, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = (folder / "onnx/1/model.onnx").read_bytes()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert main(["predict", str(path), str(folder / "images/0.png")]) == ModelError.exit_code
+    message = capfd.readouterr().err
+    assert str(path) in message
+    assert "Traceback" not in message
+
+
+def test_c12_weights_outside_the_file_are_never_opened(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\0" * 4096)
+    (tmp_path / "inner").mkdir()
+
+    def outside(location: str) -> Path:
+        proto = onnx.load(folder / "onnx/1/model.onnx")
+        tensor = proto.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", "0"), ("length", "4")):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, value
+        stamp(proto, exported_config(load_bundle(folder / "model"), "fp32"))
+        path = tmp_path / "inner/model.onnx"
+        path.write_bytes(proto.SerializeToString())
+        return path
+
+    (tmp_path / "inner/link").symlink_to("../secret")
+    (tmp_path / "inner/hard").hardlink_to(tmp_path / "secret")
+    for location in ("../secret", str(tmp_path / "secret"), "link", "hard"):
+        with pytest.raises(ModelError, match="not all of the model"):
+            read_onnx(outside(location))
+
+
+def test_c03_a_flipped_bit(folder: Path, tmp_path: Path) -> None:
+    contents = bytearray((folder / "onnx/1/model.onnx").read_bytes())
+    contents[len(contents) // 2] ^= 1
+    (tmp_path / "model.onnx").write_bytes(contents)
+    with pytest.raises(ModelError, match=r"damaged|no whole"):
+        open_predictor(tmp_path / "model.onnx")
+    (tmp_path / "model.xml").write_bytes((folder / "openvino/1/model.xml").read_bytes())
+    weights = bytearray((folder / "openvino/1/model.bin").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (tmp_path / "model.bin").write_bytes(weights)
+    with pytest.raises(ModelError, match="damaged"):
+        open_predictor(tmp_path / "model.xml")
+
+
+def test_files_of_others_and_what_contradicts_itself(folder: Path, tmp_path: Path) -> None:
+    values = exported_config(load_bundle(folder / "model"), "fp32")
+    proto = onnx.load(folder / "onnx/1/model.onnx")
+    path = tmp_path / "model.onnx"
+    changes: dict[str, dict[str, object]] = {
+        "format 99": {"format_version": 99},
+        "contradicts": {"task": {"name": "classification", "class_names": 3}},
+        "KeyError": {"task": {"name": "reading", "class_names": ["a"]}},
+        "not positive|above 0": {"preprocess": {"size": [12, 12], "channels": 1, "std": [0.0]}},
+    }
+    for message, change in changes.items():
+        path.write_bytes(stamp(proto, values | change).SerializeToString())
+        with pytest.raises(ModelError, match=message):
+            open_predictor(path)
+    del proto.metadata_props[:]
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match="not exported by msresnet"):
+        open_predictor(path)
+    for name in ("absent.onnx", "absent.xml"):
+        with pytest.raises(ModelError, match="no such model"):
+            open_predictor(tmp_path / name)
+    (tmp_path / "text.xml").write_text("<net/>")
+    with pytest.raises(ModelError, match="no whole OpenVINO model"):
+        open_predictor(tmp_path / "text.xml")
