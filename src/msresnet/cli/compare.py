@@ -70,29 +70,14 @@ def _write(folder: Path, comparison: Comparison, command: str) -> None:
 
 def _print(comparison: Comparison, form: str, screen: Screen) -> None:
     from msresnet.compare.records import to_csv
-    from msresnet.report.comparison import ACCURACY, COST, accuracy_rows, cost_rows
+    from msresnet.report.comparison import ACCURACY, COST, WORDS, accuracy_rows, cost_rows
 
     if form == "json":
         print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
     elif form == "csv":
         print(to_csv(comparison.trainings), end="")
     else:
-        _table(screen, ACCURACY, accuracy_rows(comparison))
-        _table(screen, COST, cost_rows(comparison))
+        for titles, rows in ((ACCURACY, accuracy_rows(comparison)), (COST, cost_rows(comparison))):
+            screen.columns(titles, rows, words=WORDS)
+            screen.out.print()
         screen.notes(comparison.explanation())
-
-
-def _table(screen: Screen, titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """A table without lines, numbers to the right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for title in titles:
-        left = title in ("contestant", "verdict")
-        table.add_column(title, justify="left" if left else "right", no_wrap=not left)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    screen.table(table)
-    screen.out.print()

@@ -6,11 +6,13 @@ Standard output carries data only, and is written by the verbs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -111,6 +113,17 @@ class Screen:
     def table(self, table: Table) -> None:
         """A table of data, on standard output."""
         self.out.print(table)
+
+
+    def columns(self, titles: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str]) -> None:
+        """A table without lines, on standard output; columns of words stand left, those of numbers right."""
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for title in titles:
+            left = title in words
+            table.add_column(title, justify="left" if left else "right", no_wrap=not left)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        self.table(table)
 
 
 class Bar:

@@ -1,0 +1,125 @@
+"""The benchmark: what it measures adds up, and what cannot run is said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msresnet.bundle import load_bundle
+from msresnet.cli.main import main
+from msresnet.deploy.benchmark.contestants import Contestant
+from msresnet.deploy.benchmark.peak import _product
+from msresnet.deploy.benchmark.run import Measured, measure_all
+from msresnet.deploy.benchmark.table import rows
+from msresnet.deploy.export import export
+from sharding import make_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("benchmark")
+    bundle = load_bundle(make_model(place / "model"))
+    export(bundle, "onnx", place / "onnx", np.zeros((2, 1, 12, 12), np.uint8), ["a", "b"])
+    return place
+
+
+def test_figures_are_those_of_the_calls() -> None:
+    """Rates by hand: 3 calls of 4 images in 2 s, then 2 calls in 1 s, then 1 in 1 s."""
+    one = Contestant("m", "torch", {}, trained=False)
+    measured = Measured(one, {"precision": "fp32", "macs": 100, "params": 1}, start=1.5)
+    measured.calls = {4: [[0.5, 0.5, 1.0], [0.5, 0.5], [1.0]]}
+    measured.memory = 3 << 20
+    assert measured.rate(4) == 6.0
+    assert measured.latency(4, 0.5) == 0.5
+    (row,) = rows([measured], [4], {"fp32": 12_000.0})
+    assert (row["images_per_second"], row["p99_ms"], row["memory_mib"], row["share_of_peak"]) == (6.0, 1000.0, 3.0, 0.1)
+    (row,) = rows([measured], [4], {})
+    assert row["share_of_peak"] is None
+
+
+def test_the_products_of_the_peak_are_right() -> None:
+    import onnxruntime
+
+    weights = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
+    for quantised, tolerance in ((False, 1e-3), (True, 2.5)):
+        session = onnxruntime.InferenceSession(_product(quantised, weights).SerializeToString())
+        (found,) = session.run(None, {"x": weights})
+        assert np.abs(found - weights @ weights).max() < tolerance * math.sqrt(1024) / 10
+
+
+def test_the_command_measures_every_way(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", str(folder / "model"), str(folder / "onnx"), "--backends", "torch,onnxruntime,openvino"]
+    more = ["--rounds", "1", "--seconds", "0.02", "--batches", "2,1", "--threads", "1", "--format", "csv"]
+    assert main([*words, *more, "--output", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    found = list(csv.DictReader(shown.splitlines()))
+    assert [(Path(r["model"]).name, r["backend"], r["batch"]) for r in found] == [
+        (model, backend, batch)
+        for model, backends in (("model", ("torch", "onnxruntime", "openvino")), ("onnx", ("onnxruntime", "openvino")))
+        for backend in backends
+        for batch in ("1", "2")
+    ]
+    assert all(float(r["images_per_second"]) > 0 and 0 < float(r["start_s"]) < 60 for r in found)
+    assert all(float(r["memory_mib"]) > 20 for r in found)
+    assert (tmp_path / "out/benchmark.csv").read_text() == shown
+    kept = json.loads((tmp_path / "out/benchmark.json").read_text())
+    assert kept["peaks"]["fp32"] > 1e8
+    assert (tmp_path / "out/benchmark.html").read_text().startswith("<!doctype html>")
+
+
+def test_untrained_networks_of_ours_and_of_others_race(capsys: pytest.CaptureFixture[str]) -> None:
+    if find_spec("timm") is None:
+        pytest.skip("timm is not installed")
+    words = ["benchmark", "msresnet10", "timm:resnet18", "timm:nonsense", "--size", "32", "--threads", "1"]
+    more = ["--backends", "torch", "--rounds", "1", "--seconds", "0.01", "--batches", "1", "--format", "json"]
+    assert main([*words, *more]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert [row["model"] for row in found] == ["msresnet10", "timm:resnet18"]
+    assert found[0]["score"] is None
+    assert "no network 'nonsense'" in shown.err
+
+
+def test_accuracy_is_that_of_evaluate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--data", "digits", "--epochs", "1", "--batch-size", "256", "--output", "runs/d", "-q"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--model", "runs/d", "--format", "json"]) == 0
+    top1 = json.loads(capsys.readouterr().out)["top1"]
+    words = ["benchmark", "runs/d", "--rounds", "1", "--seconds", "0.01", "--batches", "1", "--format", "json"]
+    assert main([*words, "--backends", "torch,openvino,openvino-int8"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["score"] for row in found[:2]] == [pytest.approx(top1)] * 2
+    assert found[2]["precision"] == "int8"
+    assert abs(found[2]["score"] - top1) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--backends", "tensorrt"], 2),
+        (["--batches", "0"], 2),
+        (["--batches", "1,x"], 2),
+        (["--seconds", "0"], 2),
+        (["--rounds", "0"], 2),
+        (["nowhere"], 4),
+    ],
+)
+def test_bad_requests_are_refused(words: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", *words]) == code
+    assert not capsys.readouterr().out
+
+
+def test_a_process_that_cannot_open_its_model_says_why(folder: Path) -> None:
+    asked = {"path": str(folder / "gone"), "backend": "torch", "threads": 1}
+    found, failures = measure_all([Contestant("gone", "torch", asked, trained=True)], [1], 1, 0.01)
+    assert not found
+    assert "there is no such model" in failures[0]
