@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ def picture(seed: int = 1) -> bytes:
 
 
 GOLDEN = picture(1)
+SLOW_HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
+"""Of a request whose body is to come."""
 
 
 def offline(model: Path, images: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -161,3 +164,35 @@ def pixels(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 def status_of(answer: bytes) -> int:
     """The status in the bytes of an answer."""
     return int(answer.split(b" ", 2)[1])
+
+
+@contextlib.contextmanager
+def crowd(serving: Serving, count: int, first: bytes = b"") -> Iterator[list[socket.socket]]:
+    """Many connections, each of which has sent some bytes."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for _ in range(count):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", serving.port), 30))
+            connection.sendall(first)
+            found.append(connection)
+        yield found
+
+
+def drip(connections: list[socket.socket], drop: bytes, stop: threading.Event) -> None:
+    """Send a byte on each, again and again."""
+    while not stop.wait(0.2):
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.sendall(drop)
+
+
+@contextlib.contextmanager
+def dripping(connections: list[socket.socket], drop: bytes) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=drip, args=(connections, drop, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

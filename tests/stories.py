@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,15 +51,3 @@ def story_of(
     data = Decoded(images, targets, named)
     command = f"msresnet evaluate --data {NASTY}"
     return Story(made, told, data, history, [f"a note & {NASTY}"], {"python": "3", "gpus": []}, command)
-
-
-def contrast(a: str, b: str) -> float:
-    """WCAG's contrast ratio of two CSS colours of the form rgb(r, g, b)."""
-
-    def luminance(colour: str) -> float:
-        channels = np.array([float(c) for c in colour[4:-1].split(",")]) / 255
-        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)

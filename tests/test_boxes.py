@@ -19,8 +19,6 @@ from msresnet import box_tensors, boxes
 from msresnet.boxes import Boxes
 
 Floats = npt.NDArray[np.float32]
-Answer = tuple[list[int], list[int]]
-"""What boxes.nms and box_tensors.nms keep."""
 
 
 def corners(count: int, seed: int, grid: int = 1, side: int = 40) -> Floats:
@@ -137,6 +135,13 @@ def runtime(most: int = 10_000) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+def by_tensors(some: Floats, scores: Floats, classes: npt.NDArray[np.int64], threshold: float) -> list[int]:
+    """What box_tensors.nms keeps."""
+    tensor, sure, kinds = torch.from_numpy(some), torch.from_numpy(scores), torch.from_numpy(classes)
+    kept: list[int] = box_tensors.nms(tensor, sure, kinds, threshold).tolist()
+    return kept
+
+
 def compare_with(session: Any, seed: int) -> None:
     """One random set of boxes, with ties, equal boxes and some without an area, through all three."""
     random = np.random.default_rng(seed)
@@ -152,8 +157,7 @@ def compare_with(session: Any, seed: int) -> None:
     own = kept[classes[kept[:, 2]] == kept[:, 1], 2]  # where a box has no score it is not of the class
     expected = sorted(own.tolist(), key=lambda i: (-scores[i], i))
     assert boxes.nms(some, scores, classes, threshold).tolist() == expected
-    tensors = [torch.from_numpy(values) for values in (some, scores, classes)]
-    assert box_tensors.nms(*tensors, threshold).tolist() == expected
+    assert by_tensors(some, scores, classes, threshold) == expected
     assert boxes.nms(some, scores, classes, threshold, 3).tolist() == expected[:3]
 
 
@@ -172,7 +176,7 @@ def test_nms_equals_onnx_runtime_on_10_000_sets() -> None:
 
 def test_nms_of_ten_thousand_boxes() -> None:
     scores = np.random.default_rng(1).random(10_000).astype(np.float32)
-    same = np.tile(np.float32([0, 0, 9, 9]), (10_000, 1))
+    same = np.tile(np.array([0, 0, 9, 9], np.float32), (10_000, 1))
     assert boxes.nms(same, scores, np.zeros(10_000, np.int64), 0.5).tolist() == [int(scores.argmax())]
     some, classes = corners(10_000, 0, grid=8, side=400), np.arange(10_000) % 2
     assert 3_000 < len(boxes.nms(some, scores, classes, 0.6)) < 6_000
@@ -183,8 +187,7 @@ def test_nms_in_several_blocks() -> None:
     scores = np.random.default_rng(1).random(count).astype(np.float32)
     some, classes = corners(count, 0, grid=8, side=100), np.arange(count) % 2
     kept = boxes.nms(some, scores, classes, 0.6)
-    tensors = [torch.from_numpy(values) for values in (some, scores, classes)]
-    assert box_tensors.nms(*tensors, 0.6).tolist() == kept.tolist()
+    assert by_tensors(some, scores, classes, 0.6) == kept.tolist()
 
 
 def test_objects_of_an_image() -> None:

@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from msresnet.detector import Detector as Detector
     from msresnet.estimator import Classifier as Classifier
     from msresnet.estimator import load as load
     from msresnet.models.factory import create_model as create_model
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Classifier": "msresnet.estimator",
+    "Detector": "msresnet.detector",
     "Segmenter": "msresnet.segmenter",
     "load": "msresnet.estimator",
     "create_model": "msresnet.models.factory",
     "list_models": "msresnet.models.factory",
     "fold": "msresnet.nn.folding",
 }
-__all__ = ["Classifier", "Segmenter", "create_model", "fold", "list_models", "load"]
+__all__ = ["Classifier", "Detector", "Segmenter", "create_model", "fold", "list_models", "load"]
 
 
 def __dir__() -> list[str]:

@@ -27,6 +27,7 @@ from msresnet.bundle import load_bundle
 from msresnet.data.arrays import FLAT, Array, Range, pixels_of, value_range_of
 from msresnet.data.sample import ArraySource, Image, Source
 from msresnet.data.splits import Splits, arrange
+from msresnet.detector import Detector
 from msresnet.errors import DataError, UsageError
 from msresnet.estimator_base import ImageEstimator, is_path, opened
 from msresnet.infer.config import TTA
@@ -152,19 +153,21 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
 
 
 def load(folder: str | Path) -> Any:
-    """A trained model from a bundle or a run's folder: a `Classifier`, or a `Segmenter` for masks.
+    """A trained model from a bundle or a run's folder: a `Classifier`, a `Segmenter` for masks, a `Detector` for boxes.
 
     Raises ModelError for one that cannot be used.
 
     Labels are those that `fit` was given. A model trained on files or on the command line knows the names of its
     classes alone: a classifier predicts texts ('7', not 7), and takes either as `y`; a segmenter predicts the classes'
-    numbers from 0.
+    numbers from 0, and a detector answers with names in any case.
     """
     bundle = load_bundle(folder)
     return opened(ESTIMATORS[bundle.task.name](bundle.architecture), bundle)
 
 
-ESTIMATORS: dict[str, type[Classifier] | type[Segmenter]] = {kind.task: kind for kind in (Classifier, Segmenter)}
+ESTIMATORS: dict[str, type[Classifier] | type[Segmenter] | type[Detector]] = {
+    kind.task: kind for kind in (Classifier, Segmenter, Detector)
+}
 
 
 def _key(label: Any) -> str:

@@ -116,7 +116,8 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             splits = open_data(str(X), replace(config, val_data=None if validation is None else str(validation)))
             if splits.train.task != self.task:
                 what = f"the data is for {splits.train.task}, {type(self).__name__} for {self.task}"
-                raise UsageError(what, where=str(X), hint="Classifier for classes of images, Segmenter for masks")
+                hint = "Classifier for classes of images, Segmenter for masks, Detector for boxes"
+                raise UsageError(what, where=str(X), hint=hint)
             labels, self.classes_ = None, np.array(splits.classes)
         else:
             splits, value_range = self._splits(X, y, validation, config)

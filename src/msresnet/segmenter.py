@@ -20,7 +20,7 @@ import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from msresnet.bundle import Bundle
-from msresnet.data.arrays import Array, Range, as_images, pixels_of, value_range_of
+from msresnet.data.arrays import Array, Range, as_arrays, one_image, pixels_of, range_of_all
 from msresnet.data.sample import IGNORED, Image, MaskedArrays, Source, Subset
 from msresnet.data.splits import Splits, arrange
 from msresnet.errors import DataError, UsageError
@@ -66,7 +66,7 @@ class Segmenter(ImageEstimator):
         if y is None:
             raise UsageError("evaluate needs masks", hint="evaluate(X, y), or a folder")
         images, names = self._images(X), self.bundle_.task.class_names
-        source = MaskedArrays(images, self._indices(_arrays(y, "y"), images), names)
+        source = MaskedArrays(images, self._indices(as_arrays(y, "y"), images), names)
         return measure(self._predictor, prepare(self.bundle_, source, self._config()), "given")
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
@@ -80,9 +80,9 @@ class Segmenter(ImageEstimator):
     def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
         if y is None:
             raise UsageError("masks are learnt from masks", hint="fit(images, masks)")
-        dense, masks = _arrays(X, "X"), _arrays(y, "y")
-        value_range = _range(dense)
-        images = [pixels_of(_one(image), value_range)[0] for image in dense]
+        dense, masks = as_arrays(X, "X"), as_arrays(y, "y")
+        value_range = range_of_all(dense)
+        images = [pixels_of(one_image(image), value_range)[0] for image in dense]
         self.classes_ = _classes(masks)
         names = [str(value) for value in self.classes_.tolist()]
         train: Source = MaskedArrays(images, self._indices(masks, images), names)
@@ -90,8 +90,9 @@ class Segmenter(ImageEstimator):
             train = Subset(train, np.zeros(COPIES, np.int64))
         found = {"train": train}
         if validation is not None:
-            others = [pixels_of(_one(image), value_range)[0] for image in _arrays(validation[0], "validation_data")]
-            known = self._indices(_arrays(validation[1], "validation_data"), others)
+            dense = as_arrays(validation[0], "validation_data")
+            others = [pixels_of(one_image(image), value_range)[0] for image in dense]
+            known = self._indices(as_arrays(validation[1], "validation_data"), others)
             found["val"] = MaskedArrays(others, known, names, "validation")
         if len(images) == 1 and validation is None:
             return Splits(train, notes=["one image: nothing is held out"]), value_range
@@ -116,37 +117,7 @@ class Segmenter(ImageEstimator):
 
     def _images(self, X: Any) -> list[Image]:  # noqa: N803
         value_range = self.bundle_.preprocess.value_range
-        return [pixels_of(_one(image), value_range)[0] for image in _arrays(X, "X")]
-
-
-def _arrays(given: Any, name: str) -> list[Array]:
-    """One array (H, W), arrays behind each other, or a list of them -> a list. Raises DataError for no numbers."""
-    if isinstance(given, Sequence):
-        arrays = [np.asarray(item) for item in given]
-    else:
-        whole = np.asarray(given)
-        arrays = [whole] if whole.ndim == 2 else list(whole)
-    if not arrays:
-        raise DataError(f"{name} is empty")
-    for number, array in enumerate(arrays):
-        if array.dtype.kind not in "biuf" or array.ndim < 2 or not array.size:
-            what = f"{name}[{number}] is {array.dtype} of shape {array.shape}"
-            raise DataError(what, why="images and masks are numbers (H, W), images also (H, W, C) or (C, H, W)")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DataError(f"{name}[{number}] holds NaN or infinity")
-    return arrays
-
-
-def _one(image: Array) -> Array:
-    """One image (H, W), (H, W, C) or (C, H, W) as a batch of one (1, C, H, W)."""
-    return as_images(image[None])
-
-
-def _range(images: list[Array]) -> Range:
-    """The range of values over all images."""
-    if all(image.dtype == np.uint8 for image in images):
-        return None
-    return value_range_of(np.concatenate([image.ravel() for image in images]).astype(np.float64))
+        return [pixels_of(one_image(image), value_range)[0] for image in as_arrays(X, "X")]
 
 
 def _classes(masks: list[Array]) -> npt.NDArray[np.int64]:

@@ -24,13 +24,14 @@ import hostile
 from msresnet.cli.data_check import CheckConfig
 from msresnet.cli.data_check import main as data_check
 from msresnet.cli.main import Common
+from msresnet.data.findings import Finding
 from msresnet.data.isolation import Bounds
 from msresnet.data.loaders import decode_sets
 from msresnet.data.preprocess import Preprocess, choose
 from msresnet.data.sample import ArraySource, Image, Source
 from msresnet.data.splits import Splits, open_data
 from msresnet.data.survey import survey
-from msresnet.data.verify import Finding, Report, report
+from msresnet.data.verify import Report, report
 from msresnet.errors import DataError, QualityGateError, UsageError
 
 CONFIG = CheckConfig(workers=2)

@@ -16,7 +16,7 @@ from msresnet.deploy import export as module
 from msresnet.deploy.agreement import Agreement
 from msresnet.deploy.export import export
 from msresnet.errors import ModelError, UsageError
-from msresnet.infer.backends.base import INPUT
+from msresnet.infer.backend import INPUT
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.nn.folding import fold
 from sharding import make_model

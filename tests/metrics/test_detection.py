@@ -117,6 +117,16 @@ def test_more_than_a_hundred_boxes_of_a_class() -> None:
     assert errors(found, truths).ap50 == pytest.approx(figures(found, truths).ap(0.5), abs=1e-9)
 
 
+def test_ten_thousand_boxes_in_one_image() -> None:
+    random = np.random.default_rng(0)
+    corner = random.integers(0, 1000, (10_000, 2))
+    boxes, kinds = np.concatenate([corner, corner + 9], 1).astype(np.float32), random.integers(0, 4, 10_000)
+    found = Detections(("a",), NAMES, (boxes,), (random.random(10_000).astype(np.float32),), (kinds,))
+    seen, whole = errors(found, [Boxes.of(boxes, kinds)]), figures(found, [Boxes.of(boxes, kinds)])
+    assert seen.ap50 == pytest.approx(whole.ap(0.5), abs=1e-9)
+    assert int((seen.kinds[0] != IGNORED).sum()) == 4 * 100
+
+
 def test_nothing_found_and_nothing_to_find() -> None:
     truth = Boxes.of([[0, 0, 9, 9]], [1])
     none = figures(answers([], []), [truth, Boxes.none()])
@@ -197,11 +207,9 @@ def mend(name: str) -> tuple[Errors, Errors]:
     found, truths = random_set(5)
     before = errors(found, truths)
     kept = [kinds != KINDS.index(name) for kinds in before.kinds]
-    columns = (
-        tuple(values[mask] for values, mask in zip(column, kept, strict=True))
-        for column in (found.boxes, found.scores, found.classes)
-    )
-    return before, errors(Detections(found.ids, found.class_names, *columns), truths)
+    rows = zip(found.boxes, found.scores, found.classes, kept, strict=True)
+    left = answers(*([*zip(b[k].tolist(), s[k].tolist(), c[k].tolist(), strict=True)] for b, s, c, k in rows))
+    return before, errors(left, truths)
 
 
 @pytest.mark.parametrize("name", ["duplicate", "both", "background"])

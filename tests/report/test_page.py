@@ -8,37 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from browsing import TEXTS, contrast
 from msresnet.report.page import Command, Notes, Part, Section, Table, Words, number, page, short
 from msresnet.report.story import Story
-from stories import NASTY, contrast
+from stories import NASTY
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 Show = Callable[..., "tuple[Page, list[str]]"]
-
-TEXTS = """() => {
-  const parse = (colour) => { const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number); return { r, g, b, a }; };
-  const over = (top, below) => Object.fromEntries(
-    ["r", "g", "b"].map((c) => [c, top[c] * top.a + below[c] * (1 - top.a)]));
-  const behind = (element) => {
-    const layers = [];
-    for (let e = element; e; e = e.parentElement) layers.push(parse(getComputedStyle(e).backgroundColor));
-    return layers.reverse().reduce((below, top) => over(top, below), { r: 255, g: 255, b: 255 });
-  };
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !element.checkVisibility() || element.closest("script, style")) continue;
-    const style = getComputedStyle(element), paper = behind(element);
-    const ink = over(parse(element.closest("svg") ? style.fill : style.color), paper);
-    const text = ({ r, g, b }) => `rgb(${r}, ${g}, ${b})`;
-    found.push([walker.currentNode.data.trim(), text(ink), text(paper)]);
-  }
-  return found;
-}"""
-"""Every visible text with its colour and that of the paper below it, transparency worked out."""
 
 
 @pytest.mark.parametrize("width", [1400, 390])

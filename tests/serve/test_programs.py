@@ -176,7 +176,14 @@ def test_H18_the_key(model: Path, tmp_path: Path, golden: dict[str, Any]) -> Non
     (tmp_path / "key").write_text(KEY + "\n")
     words = ["--model", str(model), *SMALL, "--api-key-file", "key", "--access-log"]
     with server(tmp_path, *words) as serving:
-        wrong = [{}, {"Authorization": "Bearer"}, bearer(KEY[:-1]), bearer(KEY + "x"), {"X-API-Key": "x"}, {"Authorization": KEY}]
+        wrong = [
+            {},
+            {"Authorization": "Bearer"},
+            bearer(KEY[:-1]),
+            bearer(KEY + "x"),
+            {"X-API-Key": "x"},
+            {"Authorization": KEY},
+        ]
         for headers in [*wrong, {"Authorization": "Basic " + KEY}, {"X-API-Key": b"\xff\xfe"}]:
             response = serving.predict(GOLDEN, headers=headers)
             assert response.status_code == 401
@@ -203,6 +210,6 @@ def bearer(key: str) -> dict[str, str]:
 
 def test_H18_keys_are_compared_in_constant_time() -> None:
     """The comparison is the standard library's, which looks at every byte; times themselves are noise."""
-    import msresnet.serve.guard as guard
+    from msresnet.serve import guard
 
     assert "hmac.compare_digest(brought, self._key)" in Path(guard.__file__).read_text(encoding="utf-8")

@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from msresnet.cli.screen import Screen
-    from msresnet.data.verify import Finding, Report
+    from msresnet.data.findings import Finding
+    from msresnet.data.verify import Report
 
 Gate = Literal["corrupt", "leaks", "duplicates", "conflicts", "any"]
 GATES: dict[str, tuple[str, ...]] = {
     "corrupt": ("corrupt", "lost"),
     "leaks": ("leaks",),
-    "duplicates": ("duplicates", "leaks"),
-    "conflicts": ("conflicts",),
+    "duplicates": ("duplicates", "leaks", "copies"),
+    "conflicts": ("conflicts", "two-classes"),
 }
 MOST_CLASSES, EXAMPLES, BAR = 24, 3, 20
 SAY_EVERY = 10.0
@@ -151,9 +152,10 @@ def _class_table(report: Report) -> Any:
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, show_footer=True)
     first, rows = next(iter(report.sets)), report.classes
-    table.add_column("class", Text("all"), footer_style="bold", overflow="fold")
+    boxed = any("boxes" in counts for counts in report.sets.values())
+    table.add_column("boxes of" if boxed else "class", Text("all"), footer_style="bold", overflow="fold")
     for name, counts in report.sets.items():
-        table.add_column(name, f"{counts['images']:,}", justify="right", footer_style="bold")
+        table.add_column(name, f"{counts.get('boxes', counts['images']):,}", justify="right", footer_style="bold")
     table.add_column("", no_wrap=True)
     most = max([row[first] for row in rows] or [0])
     if len(rows) > MOST_CLASSES:
@@ -207,13 +209,23 @@ def _about(report: Report) -> str:
     )
     colour, grey = images["colour"], images["readable"] - images["colour"]
     kinds = "in colour" if not grey else "grey" if not colour else f"{colour:,} in colour and {grey:,} grey"
-    return f"{total:,} images, {kinds}, {size} pixels"
+    return f"{total:,} images, {kinds}, {size} pixels" + (f"; {_boxes(images)}" if "boxes" in images else "")
+
+
+def _boxes(images: dict[str, Any]) -> str:
+    """What the boxes are like, in a line."""
+    parts = [f"{images[size]:,} {size}" for size in ("small", "medium", "large")]
+    parts += [f"{images['crowds']:,} to be ignored"] * bool(images["crowds"])
+    parts += [f"none in {images['empty']:,} images"] * bool(images["empty"])
+    sides = f", sides about {images['sides'][1]:g} pixels" if images["sides"] else ""
+    return f"{images['boxes']:,} boxes ({', '.join(parts)}){sides}, at most {images['most']:,} in an image"
 
 
 def _example(item: dict[str, Any], equals: str) -> str:
     """One image or one group of images, in a line."""
     if "images" not in item:
         detail = item.get("reason") or (f"{item['height']}x{item['width']}" if "height" in item else "")
+        detail = detail or (f"at {', '.join(f'{value:g}' for value in item['box'])}" if "box" in item else "")
         return _place(item) + (f": {detail}" if detail else "")
     shown = [_place(image) for image in item["images"][:EXAMPLES]]
     rest = len(item["images"]) - len(shown)

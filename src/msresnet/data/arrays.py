@@ -6,6 +6,7 @@ them is black to white; after bytes or files, uint8 is 0 to 255 and any other ki
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isqrt
 from typing import Any
 
@@ -61,3 +62,33 @@ def as_images(dense: Array) -> Array:
     raise DataError(
         f"arrays of shape {dense.shape} are no images", why="(N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3"
     )
+
+
+def as_arrays(given: Any, name: str) -> list[Array]:
+    """One array (H, W), arrays behind each other, or a list of them -> a list. Raises DataError for no numbers."""
+    if isinstance(given, Sequence):
+        arrays = [np.asarray(item) for item in given]
+    else:
+        whole = np.asarray(given)
+        arrays = [whole] if whole.ndim == 2 else list(whole)
+    if not arrays:
+        raise DataError(f"{name} is empty")
+    for number, array in enumerate(arrays):
+        if array.dtype.kind not in "biuf" or array.ndim < 2 or not array.size:
+            what = f"{name}[{number}] is {array.dtype} of shape {array.shape}"
+            raise DataError(what, why="images and masks are numbers (H, W), images also (H, W, C) or (C, H, W)")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"{name}[{number}] holds NaN or infinity")
+    return arrays
+
+
+def one_image(image: Array) -> Array:
+    """One image (H, W), (H, W, C) or (C, H, W) as a batch of one (1, C, H, W)."""
+    return as_images(image[None])
+
+
+def range_of_all(images: list[Array]) -> Range:
+    """The range of values over all images."""
+    if all(image.dtype == np.uint8 for image in images):
+        return None
+    return value_range_of(np.concatenate([image.ravel() for image in images]).astype(np.float64))

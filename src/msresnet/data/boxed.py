@@ -45,6 +45,10 @@ class BoxedSource(Source):
         """Indices of the classes that some box is of, crowds aside."""
         return np.unique(self.boxes.classes[~self.boxes.crowd])
 
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How many boxes are of each class (K,), crowds aside."""
+        return np.bincount(self.boxes.classes[~self.boxes.crowd], minlength=len(self.classes)).astype(np.int64)
+
 
 class BoxedArrays(BoxedSource):
     """Images (C, H, W) uint8 in memory, of any sizes, and their boxes."""

@@ -27,7 +27,7 @@ IGNORED = 255
 class Sample:
     """One image (C, H, W) uint8, what belongs to it, and where it comes from.
 
-    What belongs to it is its class index (-1: unlabelled), a mask (H, W) uint8 of the class of each pixel, or its boxes.
+    What belongs to it is its class index (-1: unlabelled), a mask (H, W) uint8 of the class of each pixel, or boxes.
     """
 
     image: Image
@@ -98,6 +98,16 @@ class Source(ABC):
     def present(self) -> npt.NDArray[np.int64] | None:
         """Indices of the classes that some sample is of; None where that is not known without reading them."""
         return None if self.planes or self.boxed else np.unique(self.targets[self.targets >= 0])
+
+    def counts(self) -> npt.NDArray[np.int64] | None:
+        """How many samples, or boxes, are of each class (K,); None where only their pixels say it."""
+        if self.planes:
+            return None
+        targets = self.targets[self.targets >= 0]
+        if self.boxed:
+            boxes = Boxes.joined([self.truth(index) for index in range(len(self))])
+            targets = boxes.classes[~boxes.crowd]
+        return np.bincount(targets, minlength=len(self.classes)).astype(np.int64)
 
     def split_key(self, index: int) -> bytes:
         """What decides the split of a sample: its id, unless the source knows better."""

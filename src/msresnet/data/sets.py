@@ -48,7 +48,7 @@ class Samples(ABC):
 
     @abstractmethod
     def truth(self, index: int) -> Any:
-        """What belongs to one sample, as the data has it: its class index, or a mask or boxes at the image's own size."""
+        """What belongs to one sample, as the data has it: class index, mask or boxes at the image's own size."""
 
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:

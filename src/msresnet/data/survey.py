@@ -93,7 +93,7 @@ def survey(
     Raises ResourceError when no process can be started.
     """
     keys = [
-        _key(None if source.planes else source.path(index))  # a mask may change where its image does not
+        _key([] if source.planes else source.files(index))  # a mask may change where its image does not
         for source in sets.values()
         for index in range(len(source))
     ]
@@ -118,19 +118,19 @@ def _look(sources: Sequence[Source], index: int) -> Outcome:
     return look_at(source, index)
 
 
-def _key(path: Path | None) -> int:
-    """What a file is known by: it changes when the file does. 0 for what is no regular file."""
-    if path is None:
-        return 0
-    try:
-        status = os.stat(path)  # noqa: PTH116 - pathlib takes the path apart first, which costs more than asking
-    except (OSError, ValueError):
-        return 0
-    if not stat.S_ISREG(status.st_mode):
-        return 0
-    facts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-    text = os.fsencode(path) + repr(facts).encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
+def _key(paths: Sequence[Path]) -> int:
+    """What files are known by: it changes when one of them does. 0 for what is no regular file, and for none."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = os.stat(path)  # noqa: PTH116 - pathlib takes the path apart first, which costs more than asking
+        except (OSError, ValueError):
+            return 0
+        if not stat.S_ISREG(status.st_mode):
+            return 0
+        facts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        digest.update(os.fsencode(path) + repr(facts).encode())
+    return int.from_bytes(digest.digest()[:8], "little") if paths else 0
 
 
 def _place(name: str) -> Path:

@@ -1,7 +1,7 @@
 """The boxes of a batch as a tensor, beside its images.
 
-float32 (B, M, 6): class index, x1, y1, x2, y2 in pixels of the network's input, and 1 for a crowd. Images of fewer boxes
-than M are filled up with rows of class -1. B batch, N images, M boxes.
+float32 (B, M, 6): class index, x1, y1, x2, y2 in pixels of the network's input, and 1 for a crowd. Images of fewer
+boxes than M are filled up with rows of class -1. B batch, N images, M boxes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from msresnet.boxes import Boxes, scale, shift
+from msresnet.boxes import Boxes, Floats, scale, shift
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.resize import Frame
 from msresnet.data.sample import Source
@@ -25,10 +25,17 @@ FIELDS = 6
 
 def box_rows(boxes: Boxes, place: Frame) -> Tensor:
     """The boxes of an image, in its own pixels, where the image lies in the network's input: (M, 6)."""
+    moved = framed(boxes.xyxy, place)
+    classes, crowd = (column[:, None].astype(np.float32) for column in (boxes.classes, boxes.crowd))
+    return torch.from_numpy(np.concatenate([classes, moved, crowd], 1))
+
+
+def framed(boxes: Floats, place: Frame | None) -> Floats:
+    """Boxes (M, 4) in an image's own pixels -> where the image lies in the network's input; as they are without one."""
+    if place is None:
+        return boxes
     factors = place.inner[0] / place.size[0], place.inner[1] / place.size[1]
-    moved = shift(scale(boxes.xyxy, factors), (place.top, place.left))
-    columns = [boxes.classes[:, None], moved, boxes.crowd[:, None]]
-    return torch.from_numpy(np.concatenate(columns, 1, dtype=np.float32))
+    return shift(scale(boxes, factors), (place.top, place.left))
 
 
 def rows_of(source: Source, index: int, preprocess: Preprocess) -> Tensor:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.duplicates import Groups, equal, near
+from msresnet.data.findings import UNBALANCED, Finding, Level, first_of, some
 from msresnet.data.options import PreprocessOptions
 from msresnet.data.preprocess import FEW, Preprocess, choose, plan
 from msresnet.data.sample import UNLABELLED
@@ -21,11 +22,9 @@ from msresnet.data.splits import Splits
 from msresnet.data.survey import Survey, survey
 from msresnet.data.traits import BAD, GOOD, Traits
 from msresnet.data.unreadable import Unreadable
+from msresnet.data.verify_boxes import box_findings, counts_of, facts_of, objects_of
 from msresnet.errors import DataError
 
-Level = Literal["error", "warning", "note"]
-UNBALANCED = 10
-"""Times that the largest class may exceed the smallest."""
 ENLARGED = 2
 """Times that an image may be enlarged to the network's size before it is called small."""
 UNUSUAL = 2.5
@@ -34,32 +33,11 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was found.
-
-    Args:
-        kind: one word.
-        level: 'error', 'warning' or 'note'.
-        count: images, or classes.
-        text: what was found, with the count.
-        advice: what to do.
-        items: all of them, as plain values: an image, a group of images, a class.
-    """
-
-    kind: str
-    level: Level
-    count: int
-    text: str
-    advice: str
-    items: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
 class Report:
     """What was found in some sets.
 
     Args:
-        classes: for each class its name and the number of images in each set.
+        classes: for each class its name and the number of images, or of boxes, in each set.
         sets: for each set the number of images, and of those that cannot be read.
         images: what the readable images are like: number, sizes, colour.
         findings: the gravest first.
@@ -106,23 +84,31 @@ def report(seen: Survey, splits: Splits, options: PreprocessOptions, on_bad: str
     groups = equal(seen.traits)
     alike, complete = near(seen.traits, groups)
     preprocess, reasons = _plan(seen, options)
+    boxed = splits.train.boxed
     # Which classes masks show is not known without their pixels: their images are counted together.
-    classes = splits.classes if splits.train.present() is not None else ("images with a mask",)
+    alone = "images with boxes" if boxed else "images with a mask"
+    classes = splits.classes if splits.train.present() is not None and not boxed else (alone,)
     view = _View(seen, classes, list(seen.sets))
     found = [
         *_unreadable(view, on_bad),
         *_duplicates(view, groups),
         *_alike(view, alike),
-        *_classes(view),
+        *([] if boxed else _classes(view)),
         *_pictures(view, preprocess, options),
     ]
+    counts, images, sets = view.class_counts(), _images(seen.traits), view.set_counts()
+    if boxed:
+        objects = objects_of(seen)
+        found += box_findings(seen, objects, splits.classes, preprocess, groups)
+        counts, images = counts_of(seen, objects, splits.classes), images | facts_of(seen, objects)
+        sets = {name: values | {"boxes": sum(row[name] for row in counts)} for name, values in sets.items()}
     cut = [] if complete else ["so many images share parts of their look that not all pairs of them were compared"]
     order: list[Level] = ["error", "warning", "note"]
     found.sort(key=lambda finding: order.index(finding.level))
     return Report(
-        view.class_counts(),
-        view.set_counts(),
-        _images(seen.traits),
+        counts,
+        sets,
+        images,
         found,
         [*splits.notes, *reasons, *seen.notes, *cut],
     )
@@ -140,7 +126,7 @@ class _View:
         """Where an image is, and of which class."""
         name, source, within = self.seen.find(index)
         target = int(self.targets[index])
-        label = None if target == UNLABELLED else self.classes[target]
+        label = None if target == UNLABELLED or source.boxed else self.classes[target]
         return {"split": name, "id": source.ids[within], "class": label}
 
     def images(self, indices: npt.NDArray[np.int64] | Iterable[int]) -> list[dict[str, Any]]:
@@ -192,14 +178,14 @@ def _unreadable(view: _View, on_bad: str | None) -> list[Finding]:
         lost += [{"split": name, "class": view.classes[index]} for index in np.flatnonzero(gone).tolist()]
     found: list[Finding] = []
     if lost:
-        named = _first([f"{item['class']} ({item['split']})" for item in lost])
-        text = f"no image of {_some(len(lost), 'class', 'classes')} can be read: {named}"
+        named = first_of([f"{item['class']} ({item['split']})" for item in lost])
+        text = f"no image of {some(len(lost), 'class', 'classes')} can be read: {named}"
         found.append(Finding("lost", "error", len(lost), text, "mend the images, or remove the class", lost))
     if total := int(view.bad.sum()):
         refused = _refusal(view, on_bad)
         items = [view.image(i) | {"reason": view.seen.reasons[i]} for i in np.flatnonzero(view.bad).tolist()]
         verb = "cannot be read" + (f"; {refused}" if refused else "")
-        text = f"{total:,} of {_some(len(view.bad), 'image')} {verb}"
+        text = f"{total:,} of {some(len(view.bad), 'image')} {verb}"
         way_out = ", or --on-bad skip" if on_bad is None and not lost and view.good.any() else ""
         advice = "mend or remove them" + (way_out if refused else ": training leaves them out")
         found.append(Finding("corrupt", "error" if refused else "warning", total, text, advice, items))
@@ -233,11 +219,11 @@ def _duplicates(view: _View, groups: Groups) -> list[Finding]:
         found.append(Finding("leaks", "warning", count, text, advice, _grouped(view, across)))
     if torn:
         count = sum(map(len, torn))
-        text = f"{count:,} images in {_some(len(torn), 'group')} are equal, but of different classes"
+        text = f"{count:,} images in {some(len(torn), 'group')} are equal, but of different classes"
         found.append(Finding("conflicts", "warning", count, text, "give each group one label", _grouped(view, torn)))
     if within:
         count = sum(map(len, groups)) - sum(map(len, roles))
-        text = f"{_some(count, 'image')} {'is a copy' if count == 1 else 'are copies'} of another in the same set"
+        text = f"{some(count, 'image')} {'is a copy' if count == 1 else 'are copies'} of another in the same set"
         advice = "keep one of each: copies weigh more than others"
         found.append(Finding("duplicates", "warning", count, text, advice, _grouped(view, within)))
     return found
@@ -268,7 +254,7 @@ def _alike(view: _View, groups: Groups) -> list[Finding]:
     across = sum(len(set(view.roles[group].tolist())) > 1 for group in groups)
     torn = sum(len(set(view.targets[group].tolist())) > 1 for group in groups)
     parts = [f"{across:,} of them across sets"] * bool(across) + [f"{torn:,} of different classes"] * bool(torn)
-    text = f"{count:,} images look almost alike, in {_some(len(groups), 'group')}" + "".join(f", {p}" for p in parts)
+    text = f"{count:,} images look almost alike, in {some(len(groups), 'group')}" + "".join(f", {p}" for p in parts)
     advice = "look at them: scenes that repeat belong into one set"
     level: Level = "warning" if across or torn else "note"
     return [Finding("near", level, count, text, advice, _grouped(view, groups))]
@@ -286,7 +272,7 @@ def _missing(view: _View, table: npt.NDArray[np.int64]) -> list[Finding]:
     if not places:
         return []
     items = [{"split": view.names[role], "class": view.classes[index]} for role, index in places]
-    named = _first([f"{item['class']} ({item['split']})" for item in items])
+    named = first_of([f"{item['class']} ({item['split']})" for item in items])
     text = f"without an image: {named}"
     advice = "add images: what a set lacks it cannot teach or measure"
     return [Finding("missing", "warning", len(items), text, advice, items)]
@@ -302,7 +288,7 @@ def _few(view: _View, train: npt.NDArray[np.int64]) -> list[Finding]:
     found = []
     if single := items(train == 1):
         classes = "1 class has" if len(single) == 1 else f"{len(single):,} classes have"
-        text = f"{classes} a single training image: {_first([item['class'] for item in single])}"
+        text = f"{classes} a single training image: {first_of([item['class'] for item in single])}"
         found.append(Finding("single", "warning", len(single), text, "add images: one shows no variation", single))
     largest, smallest = int(train.max()), int(train[train > 0].min(initial=train.max()))
     if largest >= UNBALANCED * smallest > 0:
@@ -312,10 +298,6 @@ def _few(view: _View, train: npt.NDArray[np.int64]) -> list[Finding]:
         advice = "look at each class's own score; add images of the small ones"
         found.append(Finding("unbalanced", "warning", len(small), text, advice, small))
     return found
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
 def _pictures(view: _View, preprocess: Preprocess, options: PreprocessOptions) -> list[Finding]:
@@ -329,7 +311,7 @@ def _pictures(view: _View, preprocess: Preprocess, options: PreprocessOptions) -
                 view.image(i) | {"height": int(view.traits["height"][i]), "width": int(view.traits["width"][i])}
                 for i in indices.tolist()
             ]
-            found.append(Finding(kind, level, len(indices), f"{_some(len(indices), 'image')} {text}", advice, items))
+            found.append(Finding(kind, level, len(indices), f"{some(len(indices), 'image')} {text}", advice, items))
 
     height, width = (view.traits[side].astype(np.float64) for side in ("height", "width"))
     add("constant", "warning", view.traits["constant"], "of one single colour", "remove them: they show nothing")
@@ -361,7 +343,3 @@ def _images(traits: Traits) -> dict[str, Any]:
     picks = {"smallest": order[0], "median": order[len(order) // 2], "largest": order[-1]}
     sizes = {name: [int(good["height"][i]), int(good["width"][i])] for name, i in picks.items()}
     return {"readable": len(good), "colour": int(good["colour"].sum()), "size": sizes}
-
-
-def _some(count: int, word: str, plural: str = "") -> str:
-    return f"{count:,} {word if count == 1 else plural or word + 's'}"

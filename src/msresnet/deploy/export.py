@@ -13,7 +13,7 @@ from msresnet.bundle import Bundle
 from msresnet.deploy.agreement import Agreement, Ready, agreement, check_same
 from msresnet.deploy.config import Form
 from msresnet.deploy.package import About, describe, new_folder, write_onnx, write_openvino, write_program
-from msresnet.infer.backends.base import Backend, Exits, Outputs, Pixels
+from msresnet.infer.backend import Backend, Exits, Outputs, Pixels
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.backends.graph import dims_of, onnx_model, program_of
 from msresnet.infer.backends.opened import open_predictor
@@ -49,7 +49,9 @@ class Program(Backend):
         return self.network(torch.as_tensor(images)).numpy(), None
 
 
-def export(bundle: Bundle, form: Form, place: Path, images: Ready, ids: Sequence[str], max_batch: int = 64) -> Packaged:
+def export(
+    bundle: Bundle, form: Form, place: Path, images: Ready, ids: Sequence[str], *, max_batch: int = 64
+) -> Packaged:
     """Write a package; it appears only if its answers are those of the bundle.
 
     Args:

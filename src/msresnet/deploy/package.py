@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from msresnet.deploy.config import Form
 from msresnet.errors import ModelError, ResourceError
 from msresnet.files import PART, check_free, check_output, disk_errors, make_folder, write_text
+from msresnet.infer.backend import INPUT, OUTPUT
 from msresnet.infer.backends.artefact import DIGEST, META, STEM, VERSION
-from msresnet.infer.backends.base import INPUT, OUTPUT
 from msresnet.infer.backends.openvino import load_core, short
 from msresnet.trained import Trained
 
@@ -35,12 +35,12 @@ DELAY = 1000
 
 
 @contextmanager
-def new_folder(place: Path) -> Iterator[Path]:
+def new_folder(place: Path, ours: Collection[str] = (TRITON, CARD, VERSION)) -> Iterator[Path]:
     """A folder to fill, which takes its place when all went well; what stood there before stays until then.
 
-    Raises UsageError where others' files stand, ResourceError where it cannot be written.
+    Raises UsageError where there are other files than `ours`, ResourceError where it cannot be written.
     """
-    check_free(place, ours=(TRITON, CARD, VERSION))
+    check_free(place, ours)
     check_output(place.parent, folder=True)
     with disk_errors(place):
         make_folder(place.parent)

@@ -16,7 +16,7 @@ from msresnet.data.decode import printable
 from msresnet.data.resize import Frame
 from msresnet.data.sample import Image
 from msresnet.errors import ModelError
-from msresnet.infer.backends.base import Backend, Outputs, Pixels
+from msresnet.infer.backend import Backend, Outputs, Pixels
 from msresnet.results import Results, classified
 from msresnet.trained import Trained
 
@@ -46,7 +46,8 @@ class Predictor:
         Files are decoded at no less than `Preprocess.at_least` everywhere, `stream.decode_all` among them.
         """
         ready = np.stack([self.trained.preprocess.image(i) for i in images])
-        return self.predict_ready(ready, ids, self._frames((i.shape[1], i.shape[2]) for i in images))
+        results = self.predict_ready(ready, ids, self._frames((i.shape[1], i.shape[2]) for i in images))
+        return self.trained.postprocess.shown(results)
 
     def predict_ready(self, images: Pixels, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Results:
         """Results for preprocessed images (N, C, H, W) uint8; `frames` as for `Postprocess`."""

@@ -84,6 +84,9 @@ def ahead(
 
 
 def _read(item: Input, preprocess: Preprocess, preview: bool) -> Read:
+    if preview and preprocess.whole:  # what is shown belongs to the image's own pixels
+        whole = item.decode(preprocess.at_least)
+        return Read(item.id, whole, None if isinstance(whole, DataError) else whole)
     image, small = item.decode_with_preview(preprocess.at_least, preview)
     return Read(item.id, image, small)
 

@@ -30,6 +30,8 @@ RIGHT, IGNORED = -1, -2
 ON, NEAR = 0.5, 0.1
 """IoU from which a box lies on another, and near it."""
 NOBODY = -1
+BLOCK = 256
+"""Found boxes that are compared with the truth at once, so that memory stays bounded."""
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -123,21 +125,30 @@ def judged(
     lies on a crowd of its class instead is ignored, and so are all but the MOST surest boxes of a class.
     """
     kinds, meant = np.full(len(boxes), IGNORED), np.full(len(boxes), NOBODY)
-    near, taken = _overlaps(boxes, truth), np.zeros(len(truth), np.bool_)
-    of_class = np.zeros(int(max(classes.max(initial=0), 0)) + 1, np.int64)
-    for row in np.argsort(-scores, kind="stable"):
-        of_class[classes[row]] += 1
-        if of_class[classes[row]] > MOST:
-            continue
-        same = truth.classes == classes[row]
-        free = np.flatnonzero(same & ~truth.crowd & ~taken)
-        best = _best(near[row], free, ON)
-        if best != NOBODY:
-            taken[best] = True
-            kinds[row], meant[row] = RIGHT, best
-        elif _best(near[row], np.flatnonzero(same & truth.crowd), ON) == NOBODY:
-            kinds[row], meant[row] = _mistake(near[row], same, truth.crowd)
+    taken, rows = np.zeros(len(truth), np.bool_), _surest(scores, classes)
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        for row, near in zip(part, _overlaps(boxes[part], truth), strict=True):
+            same = truth.classes == classes[row]
+            best = _best(near, np.flatnonzero(same & ~truth.crowd & ~taken), ON)
+            if best != NOBODY:
+                taken[best] = True
+                kinds[row], meant[row] = RIGHT, best
+            elif _best(near, np.flatnonzero(same & truth.crowd), ON) == NOBODY:
+                kinds[row], meant[row] = _mistake(near, same, truth.crowd)
     return kinds, meant
+
+
+def _surest(scores: npt.NDArray[np.float32], classes: Ints) -> Ints:
+    """The boxes that count (S,), by falling score: of each class the MOST surest."""
+    order = np.argsort(-scores, kind="stable")
+    counts = np.zeros(int(classes.max(initial=0)) + 1, np.int64)
+    kept = []
+    for row in order.tolist():
+        counts[classes[row]] += 1
+        if counts[classes[row]] <= MOST:
+            kept.append(row)
+    return np.array(kept, np.int64)
 
 
 def _mistake(near: Floats, same: Bools, crowd: Bools) -> tuple[int, int]:

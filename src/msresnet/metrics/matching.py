@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.boxes import Boxes, areas, iou
+from msresnet.metrics.detection import THRESHOLDS
+from msresnet.metrics.detection_errors import IGNORED, RIGHT, judged
+from msresnet.metrics.detection_errors import average_precision as of_class
 from msresnet.results import Detections
 
-THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
-RECALLS = np.linspace(0, 1, 101)
-"""Where precision is read."""
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -37,7 +37,7 @@ def matched(boxes: npt.NDArray[np.float32], classes: Ints, truth: Boxes) -> tupl
 def _matched(boxes: npt.NDArray[np.float32], truth: Boxes) -> tuple[Bools, Bools]:
     """`matched` for one class."""
     objects, crowd = truth.xyxy[~truth.crowd], truth.xyxy[truth.crowd]
-    overlaps, levels = iou(boxes, objects), np.array(THRESHOLDS)
+    overlaps, levels = iou(boxes, objects), THRESHOLDS
     free = np.ones((len(THRESHOLDS), len(objects)), np.bool_)
     hits = np.zeros((len(boxes), len(THRESHOLDS)), np.bool_)
     for place, row in enumerate(overlaps if len(objects) else ()):
@@ -74,26 +74,17 @@ def average_precision(scores: Floats, classes: Ints, hits: Bools, ignored: Bools
         own = classes == index
         for level in range(len(THRESHOLDS)):
             counted = hits[own, level][~ignored[own, level]]
-            found[index, level] = _precision(counted, int(objects[index]))
+            found[index, level] = of_class(counted, int(objects[index]))
     return found
 
 
-def _precision(hits: Bools, objects: int) -> float:
-    """The mean precision at 101 recalls, from which boxes are right, the surest first (D,)."""
-    right = hits.cumsum()
-    recall, precision = right / objects, right / np.arange(1, len(hits) + 1)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    places = np.searchsorted(recall, RECALLS, side="left")
-    return float(np.append(best, 0.0)[np.minimum(places, len(best))].mean())
-
-
 def best_score(found: Detections, truths: Sequence[Boxes]) -> float:
-    """The score from which on answers serve people best: where F1 at an overlap of a half is highest; 0.5 of nothing."""
+    """The score from which on answers serve people best: where F1 at an overlap of a half is highest; else 0.5."""
     scores, right = [np.zeros(0, np.float32)], [np.zeros(0, np.bool_)]
     for boxes, classes, sure, truth in zip(found.boxes, found.classes, found.scores, truths, strict=True):
-        hits, ignored = (flags[:, 0] for flags in matched(boxes, classes, truth))
-        scores.append(sure[~ignored])
-        right.append(hits[~ignored])
+        kinds, _ = judged(boxes, sure, classes, truth)
+        scores.append(sure[kinds != IGNORED])
+        right.append(kinds[kinds != IGNORED] == RIGHT)
     objects = sum(int((~truth.crowd).sum()) for truth in truths)
     every = np.concatenate(scores)
     order = np.argsort(-every, kind="stable")

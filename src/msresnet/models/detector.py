@@ -14,6 +14,8 @@ Decisions:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from msresnet.errors import UsageError
@@ -28,21 +30,23 @@ NARROWEST, WIDEST = 32, 128
 FINEST = (1, 2, 4, 8, 16, 32)
 
 
+@dataclass(frozen=True)
+class DetectorSpec(BodySpec):
+    """And how far the finest map divides the image's resolution (None: by the image's size)."""
+
+    finest: int | None = None
+
+
 class Detector(Embodied):
     """A backbone, a pyramid with a way there and back, and a head that gives boxes at each place of each map.
 
-    Args:
-        spec: the backbone.
-        config: what all networks share.
-        finest: how far the finest map divides the image's resolution; None chooses by the image's size.
-
-    Raises UsageError for a `finest` that cannot be.
+    Raises UsageError for a finest map that cannot be.
     """
 
-    def __init__(self, spec: BodySpec, config: Config, finest: int | None = None) -> None:
+    def __init__(self, spec: DetectorSpec, config: Config) -> None:
         super().__init__(spec, config)
         stages = self.body.feature_info
-        self.strides = strides(stages, config.img_size, finest)
+        self.strides = strides(stages, config.img_size, spec.finest)
         self.levels = levels(stages, self.strides)
         channels = [stages[i].num_chs for i in self.levels]
         extra, self.skipped = _extra(stages[self.levels[-1]].reduction, self.strides)

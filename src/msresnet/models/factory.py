@@ -14,7 +14,7 @@ from torch import nn
 from msresnet.errors import UsageError, nearest
 from msresnet.hub import PREFIX, meant
 from msresnet.models.base import Config, Family, FeatureExtractor, ImageModel
-from msresnet.models.detector import Detector
+from msresnet.models.detector import Detector, DetectorSpec
 from msresnet.models.embodied import BodySpec, Embodied
 from msresnet.models.families import FAMILIES
 from msresnet.models.pretrained import architecture, fill, find
@@ -172,7 +172,7 @@ def create_detector(
     Raises UsageError and ModelError as `create_model` does, and UsageError for a width or a map that cannot be.
     """
     family, row, config, _ = _chosen(name, kwargs)
-    model = Detector(BodySpec(family.network, row, pyramid_width), config, finest)
+    model = Detector(DetectorSpec(family.network, row, pyramid_width, finest), config)
     _ready(model, name, pretrained, kwargs)
     return model
 

@@ -1,7 +1,7 @@
 """An anchor-free detection head: at every place of a pyramid's maps a box, and how much speaks for each class there.
 
-A place is a pixel of a map; it stands for the middle of the square of the image that the pixel covers. Boxes are xyxy in
-pixels of the network's input. B batch, P places of all maps, K classes, h and w pixels of a map.
+A place is a pixel of a map; it stands for the middle of the square of the image that the pixel covers. Boxes are xyxy
+in pixels of the network's input. B batch, P places of all maps, K classes, h and w pixels of a map.
 """
 
 from __future__ import annotations

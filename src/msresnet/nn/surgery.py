@@ -128,8 +128,8 @@ def _sides(operator: nn.Module) -> Sides | None:
     if isinstance(operator, CascadeConv2d):
         # Each group is added to the next one, so that the same channels of all groups go together.
         starts = torch.arange(operator.geometry.in_chs // operator.width) * operator.width
-        groups = max((conv.groups for conv in operator.convs), default=1)  # type: ignore[type-var]
-        bins = (torch.arange(operator.width) // (operator.width // int(groups))).repeat(len(starts))  # type: ignore[call-overload]
+        groups = max((conv.groups for conv in operator.convs if isinstance(conv, nn.Conv2d)), default=1)
+        bins = (torch.arange(operator.width) // (operator.width // groups)).repeat(len(starts))
         return Sides(bins, bins, torch.arange(operator.width)[:, None] + starts)
     if isinstance(operator, MultiScaleConv2d) and operator.spec.merge != "softmax":
         return _sides_of_branches(operator)

@@ -14,7 +14,8 @@ from PIL import ImageDraw, ImageFont
 from msresnet.data.sample import Image
 from msresnet.files import check_output, disk_errors
 from msresnet.infer.masks import save_mask
-from msresnet.results import DIGITS, Classification, Results, Segmentation
+from msresnet.results import DIGITS, Classification, Detections, Results, Segmentation
+from msresnet.tasks.palette import hue
 
 SMALLEST = 160
 """Pixels of the longer side below which an image is enlarged, so that its label can be read."""
@@ -33,18 +34,19 @@ class Gallery:
         self.folder = folder
 
     def add(self, results: Results, previews: Sequence[Image | None]) -> None:
-        """Save some: label and probability below each image, or its mask. Raises ResourceError."""
+        """Save some: label and probability below each image, boxes in it, or its mask. Raises ResourceError.
+
+        `previews` are reduced images, or whole ones where answers belong to pixels.
+        """
         if isinstance(results, Segmentation):
             for name, mask in zip(results.ids, results.masks, strict=True):
                 with disk_errors(self.folder):
                     path = free_file(self.folder, safe_name(name), ".png")
                 save_mask(mask, len(results.class_names), path)
             return
-        assert isinstance(results, Classification)
-        pairs = zip(results.ids, previews, results.labels, results.confidences, strict=True)
-        for name, preview, label, probability in pairs:
+        for name, preview, answer in zip(results.ids, previews, results, strict=True):
             assert preview is not None
-            picture = annotated(preview, f"{label} {probability:.{DIGITS}f}")
+            picture = boxed(preview, answer) if isinstance(answer, Detections) else labelled(preview, answer)
             with disk_errors(self.folder), free_file(self.folder, safe_name(name), ".jpg").open("wb") as file:
                 picture.save(file, "JPEG", quality=90)
 
@@ -65,6 +67,32 @@ def free_file(folder: Path, stem: str, ending: str) -> Path:
             continue
         return path
     raise AssertionError("there is always another number")
+
+
+def labelled(image: Image, answer: Results) -> Pillow.Image:
+    """An image (C, H, W) with label and probability below it."""
+    assert isinstance(answer, Classification)
+    return annotated(image, f"{answer.labels[0]} {answer.confidences[0]:.{DIGITS}f}")
+
+
+def boxed(image: Image, answer: Detections) -> Pillow.Image:
+    """An image (C, H, W) with the boxes that were found in it, and what each is and how sure, the surest on top."""
+    picture = as_picture(image)
+    factor = -(-SMALLEST // max(picture.size))
+    if factor > 1:
+        picture = picture.resize((picture.width * factor, picture.height * factor), Pillow.Resampling.NEAREST)
+    size = max(10, min(24, max(picture.size) // 40))
+    font, pen = ImageFont.load_default(size), ImageDraw.Draw(picture)
+    for index in np.argsort(answer.scores[0], kind="stable"):
+        left, top, right, bottom = (answer.boxes[0][index] * factor).tolist()
+        colour = hue(int(answer.classes[0][index]))
+        pen.rectangle((left, top, right, bottom), outline=colour, width=max(1, size // 8))
+        name, score = answer.class_names[answer.classes[0][index]], answer.scores[0][index]
+        line = fitting(f"{name} {score:.2f}", font, picture.width)
+        place = (min(left, picture.width - font.getlength(line)), max(0.0, top - 1.25 * size))
+        pen.rectangle(pen.textbbox(place, line, font), fill=PAPER)
+        pen.text(place, line, colour, font)
+    return picture
 
 
 def annotated(image: Image, text: str) -> Pillow.Image:

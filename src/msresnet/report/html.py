@@ -8,6 +8,7 @@ from pathlib import Path
 from msresnet.files import write_text
 from msresnet.report.answered import Answered
 from msresnet.report.confusions import classes, confusions
+from msresnet.report.detection import found, mistaken, precision
 from msresnet.report.labels import labels
 from msresnet.report.looks import examples, explained, looks
 from msresnet.report.mistakes import mistakes, worst
@@ -59,6 +60,10 @@ def _segmentation(story: Story) -> Sequence[Section | None]:
     return [tables(story), looked_at(story), scales(story)]
 
 
+def _detection(story: Story) -> Sequence[Section | None]:
+    return [tables(story), precision(story), mistaken(story), found(story), scales(story)]
+
+
 def _in_turn(one: Sequence[int], other: Sequence[int]) -> list[int]:
     """The items of two lists, one of each in turn."""
     longest = range(max(len(one), len(other)))
@@ -69,5 +74,9 @@ def _plainly(story: Story) -> Sequence[Section | None]:
     return [tables(story)]
 
 
-TELLERS: dict[str, Teller] = {"classification": _classification, "segmentation": _segmentation}
+TELLERS: dict[str, Teller] = {
+    "classification": _classification,
+    "segmentation": _segmentation,
+    "detection": _detection,
+}
 """Sections by task; other tasks show their tables."""

@@ -83,7 +83,7 @@ class Classification(Results):
 
     def agreement(self, other: Classification) -> npt.NDArray[np.float64]:
         """1 where the most probable class is the same (N,)."""
-        return (self.indices == other.indices).astype(np.float64)
+        return np.asarray(self.indices == other.indices, np.float64)
 
     def to_dict(self, k: int = 5) -> list[dict[str, Any]]:
         """One plain dictionary for each image: id, label, probability, top; and exit, from 1, where it was asked."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from msresnet.data.sample import Image
-from msresnet.infer.backends.base import Outputs
+from msresnet.infer.backend import Outputs
 from msresnet.serve.failures import BUSY, Refusal
 
 LONGEST_WAIT = 30

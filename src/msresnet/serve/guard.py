@@ -26,6 +26,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("/health", "/v2/health/live", "/v2/health/ready", "/")
 """Paths without a key: they say nothing of the models."""
+CLOSE = (b"connection", b"close")
 PAGE, PAGE_DATA = "/page/", "/page/models"
 BODILESS = ("GET", "HEAD", "OPTIONS", "DELETE")
 WINDOWS = {b"gzip": 31, b"deflate": 47}
@@ -77,8 +78,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if self.draining:
-                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+                if self.draining and CLOSE not in message["headers"]:
+                    message["headers"] = [*message["headers"], CLOSE]
             await send(message)
 
         try:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from msresnet.infer.backends.base import INPUT
+from msresnet.infer.backend import INPUT
 from msresnet.serve.failures import MALFORMED, Refusal
 
 Array = npt.NDArray[Any]
@@ -107,7 +107,7 @@ def write_answer(
 
 def datatype(array: Array) -> str:
     """What the protocol calls an array's type."""
-    return NAMES[array.dtype]
+    return str(NAMES[array.dtype])
 
 
 def _length(header: str | None, size: int) -> int:

@@ -16,17 +16,28 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        mine = {"registry": self.registry, "namespace": "msresnet"}
-        self.requests = Counter("requests", "Requests by status; 499: the client went away", ["status"], **mine)
-        self.seconds = Histogram("request_seconds", "From the headers to the answer", buckets=SECONDS, **mine)
-        self.active = Gauge("requests_active", "Requests that are being answered", **mine)
-        self.waiting = Gauge("queue_images", "Images that wait for their batch", ["model"], **mine)
-        self.images = Counter("images", "Images that were computed", ["model"], **mine)
-        self.batches = Histogram("batch_images", "Images in a batch", ["model"], buckets=SIZES, **mine)
-        self.computing = Histogram("batch_seconds", "Computing a batch", ["model"], buckets=SECONDS, **mine)
-        self.replaced = Counter("workers_replaced", "Worker processes that died", ["model"], **mine)
-        self.loads = Counter("model_loads", "Loads of a model, by whether it is served now", ["model", "good"], **mine)
+        self.registry = mine = CollectorRegistry()
+        texts = {
+            "requests": "Requests by status; 499: the client went away",
+            "request_seconds": "From a request's headers to its answer",
+            "requests_active": "Requests that are being answered",
+            "queue_images": "Images that wait for their answer",
+            "images": "Images that were computed",
+            "batch_images": "Images in a batch",
+            "batch_seconds": "Computing a batch",
+            "workers_replaced": "Worker processes that died",
+            "model_loads": "Loads of a model, by whether they were good",
+        }
+        names = {short: (f"msresnet_{short}", text) for short, text in texts.items()}
+        self.requests = Counter(*names["requests"], ["status"], registry=mine)
+        self.seconds = Histogram(*names["request_seconds"], buckets=SECONDS, registry=mine)
+        self.active = Gauge(*names["requests_active"], registry=mine)
+        self.waiting = Gauge(*names["queue_images"], ["model"], registry=mine)
+        self.images = Counter(*names["images"], ["model"], registry=mine)
+        self.batches = Histogram(*names["batch_images"], ["model"], buckets=SIZES, registry=mine)
+        self.computing = Histogram(*names["batch_seconds"], ["model"], buckets=SECONDS, registry=mine)
+        self.replaced = Counter(*names["workers_replaced"], ["model"], registry=mine)
+        self.loads = Counter(*names["model_loads"], ["model", "good"], registry=mine)
 
     def counted(self, status: int, seconds: float) -> None:
         """A request has ended."""

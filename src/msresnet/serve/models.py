@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from msresnet.data.decode import bytes_size, decode_bytes
@@ -17,16 +16,13 @@ from msresnet.serve.batching import Batcher
 from msresnet.serve.config import ServeConfig
 from msresnet.serve.failures import Refusal
 from msresnet.serve.metrics import Metrics
-from msresnet.serve.served import Ready, Served, first_answers
+from msresnet.serve.served import Ready, Served, first_answers, signature
 from msresnet.serve.worker import Opening
 from msresnet.serve.workers import ProcessWorker, Started, ThreadWorker, Worker
 from msresnet.trained import Exported
 
 GLANCE = 1.0
 """Seconds between two looks at the files."""
-PARTS = ("config.json", "model.safetensors")
-"""What makes a bundle; a run's folder holds more, which changes all the time."""
-Signature = tuple[tuple[str, int, int, int], ...]
 
 
 class Models:
@@ -119,6 +115,7 @@ class Models:
         opening = Opening(path, config.device, config.backend, config.precision, threads, config.batch_size)
         kind = ProcessWorker if config.workers else ThreadWorker
         workers: list[Worker] = [kind(opening) for _ in range(max(1, config.workers))]
+        files = signature(path)
         try:
             started = await _started(workers)
             sample = await first_answers(workers[0], Exported(started.values))
@@ -130,6 +127,7 @@ class Models:
                 workers=workers,
                 started=started,
                 sample=sample,
+                files=files,
                 batcher=batcher,
                 metrics=self.metrics,
                 changed=self._changed,
@@ -178,20 +176,3 @@ async def _started(workers: Sequence[Worker]) -> Started:
     first = said[0]
     assert isinstance(first, Started)
     return first
-
-
-def signature(path: str) -> Signature:
-    """What changes when a model's files do: their names, sizes, times and places on the disk."""
-    place = Path(path)
-    if place.is_dir():
-        files = [place / part for part in PARTS if (place / part).is_file()] or sorted(place.rglob("*"))
-    else:
-        files = [place, place.with_suffix(".bin")]
-    found = []
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:  # it is being replaced, or there is none
-            continue
-        found.append((str(file), status.st_size, status.st_mtime_ns, status.st_ino))
-    return tuple(found)

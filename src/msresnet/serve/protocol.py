@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from msresnet.errors import MsresnetError
+from msresnet.infer.backend import INPUT
 from msresnet.serve import inference
 from msresnet.serve.asking import ask_files, ask_pixels
 from msresnet.serve.documented import INFER_ANSWER, INFER_REQUEST, answers, body
@@ -115,7 +116,7 @@ def _metadata(served: Served) -> dict[str, Any]:
         "name": served.name,
         "versions": [VERSION],
         "platform": f"msresnet_{served.started.backend}",
-        "inputs": [{"name": inference.INPUT, "datatype": "UINT8", "shape": shape}],
+        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": shape}],
         "outputs": [
             {"name": name, "datatype": inference.datatype(array), "shape": [-1, *array.shape[1:]]}
             for name, array in served.sample.tensors().items()

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from msresnet.data.resize import Frame
 from msresnet.data.sample import Image
 from msresnet.errors import ModelError, MsresnetError
-from msresnet.infer.backends.base import OUTPUT, Outputs
+from msresnet.infer.backend import OUTPUT, Outputs
 from msresnet.infer.predictor import check_numbers
 from msresnet.results import Results
 from msresnet.serve.batching import Answer, Batcher, Job
@@ -34,6 +35,9 @@ PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before a worker that died is started again, and longer ones when that fails."""
 
 
+PARTS = ("config.json", "model.safetensors")
+"""What makes a bundle; a run's folder holds more, which changes all the time."""
+Signature = tuple[tuple[str, int, int, int], ...]
 SMALL = 100_000
 """Outputs that become results at once; more of them go to a thread, so that others are answered meanwhile."""
 
@@ -67,6 +71,7 @@ class Served:
         workers: that are started already.
         started: what they said.
         sample: the answers about one black image: what answers look like.
+        files: of which the workers' networks are.
         batcher: the queue.
         metrics: where batches are counted.
         changed: called when a new worker found another model than the others have.
@@ -80,13 +85,14 @@ class Served:
         workers: Sequence[Worker],
         started: Started,
         sample: Answers,
+        files: Signature,
         batcher: Batcher,
         metrics: Metrics,
         changed: Callable[[str], None],
     ) -> None:
         self.name, self.path, self.workers, self.started, self.sample = name, path, workers, started, sample
         self.trained = Exported(started.values)
-        self.batcher, self.metrics, self.changed = batcher, metrics, changed
+        self.files, self.batcher, self.metrics, self.changed = files, batcher, metrics, changed
         self.alive = len(workers)
         self._tasks = [asyncio.create_task(self._work(worker)) for worker in workers]
 
@@ -106,8 +112,10 @@ class Served:
         frames = [one.frame for one in ready] if self.trained.postprocess.whole else None
         decode = partial(self.trained.postprocess, outputs, ids, frames)
         if outputs.size <= SMALL:
-            return Answers(decode(), outputs, each)
-        return Answers(await asyncio.get_running_loop().run_in_executor(None, decode), outputs, each)
+            results = decode()
+        else:
+            results = await asyncio.get_running_loop().run_in_executor(None, decode)
+        return Answers(self.trained.postprocess.shown(results), outputs, each)
 
     def describe(self) -> dict[str, Any]:
         """What a client may know of it."""
@@ -146,15 +154,34 @@ class Served:
         await asyncio.gather(*(worker.stop() for worker in self.workers))
 
     async def _work(self, worker: Worker) -> None:
-        """Compute batch after batch with one worker."""
+        """Compute batch after batch with one worker, and start it again when it dies."""
         while True:
-            batch = await self.batcher.take()
+            ended = asyncio.create_task(worker.ended())
+            try:
+                await self._batches(worker, ended)
+            except WorkerDied:
+                self.metrics.replaced.labels(self.name).inc()
+                await self._revive(worker)
+            finally:
+                ended.cancel()
+
+    async def _batches(self, worker: Worker, ended: asyncio.Task[None]) -> None:
+        """Compute until the worker dies: then raises WorkerDied."""
+        while True:
+            taking = asyncio.create_task(self.batcher.take())
+            try:
+                await asyncio.wait((taking, ended), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not taking.done():
+                    taking.cancel()
+            if not taking.done():
+                raise WorkerDied("it is gone")
+            batch = taking.result()
             try:
                 await self._compute(worker, batch)
             except WorkerDied:
                 _refuse(batch, Refusal(BUSY, "the worker died while it computed this", retry_after=1))
-                self.metrics.replaced.labels(self.name).inc()
-                await self._revive(worker)
+                raise
             except MsresnetError as error:
                 _refuse(batch, refusal(error))
             finally:
@@ -171,12 +198,13 @@ class Served:
                 job.answer.set_result(Answer(output, start - job.arrived, seconds, len(batch)))
 
     async def _revive(self, worker: Worker) -> None:
-        """Start an worker again, however often that takes."""
+        """Start a worker again, however often that takes."""
         self.alive -= 1
         for attempt in range(sys.maxsize):
             await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
             try:
-                if (await worker.start()).values != self.started.values:
+                started = await worker.start()
+                if started.values != self.started.values or signature(self.path) != self.files:
                     self.changed(self.name)  # the files are of another model now; this one's days are over
                     raise ModelError("the files hold another model than is served", where=self.path)
             except MsresnetError as error:
@@ -201,3 +229,20 @@ def _refuse(batch: Sequence[Job], why: Refusal) -> None:
     for job in batch:
         if not job.answer.done():
             job.answer.set_exception(why)
+
+
+def signature(path: str) -> Signature:
+    """What changes when a model's files do: their names, sizes, times and places on the disk."""
+    place = Path(path)
+    if place.is_dir():
+        files = [place / part for part in PARTS if (place / part).is_file()] or sorted(place.rglob("*"))
+    else:
+        files = [place, place.with_suffix(".bin")]
+    found = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:  # it is being replaced, or there is none
+            continue
+        found.append((str(file), status.st_size, status.st_mtime_ns, status.st_ino))
+    return tuple(found)

@@ -25,7 +25,7 @@ def pack(header: Header, array: Array | None = None) -> list[bytes | memoryview]
         return [_LENGTHS.pack(len(text), 0), text]
     array = np.ascontiguousarray(array)
     text = json.dumps(header | {"dtype": str(array.dtype), "shape": list(array.shape)}).encode()
-    return [_LENGTHS.pack(len(text), array.nbytes), text, memoryview(array).cast("B") if array.size else b""]
+    return [_LENGTHS.pack(len(text), array.nbytes), text, array.data.cast("B") if array.size else b""]
 
 
 def unpack(text: bytes, data: bytes | bytearray) -> tuple[Header, Array | None]:

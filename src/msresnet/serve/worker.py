@@ -7,6 +7,7 @@ It ends when the server does: then its socket closes. C channels, H and W pixels
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.errors import ModelError, MsresnetError, ResourceError, UsageError
-from msresnet.infer.backends.base import Outputs
+from msresnet.infer.backend import Outputs
 from msresnet.infer.config import Engine, Precision, Running
 from msresnet.serve import wire
 from msresnet.trained import Exported, exported_config
@@ -138,18 +139,21 @@ def main(words: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # standard output is for data, and a library may print
-    with socket.socket(fileno=int(words[0])) as connection:
-        try:
-            opened = open_model(Opening(**json.loads(words[1])))
-        except Exception as error:  # whatever it is, the server has to know
-            wire.send(connection, told(failure(error)))
-            return 0
-        wire.send(connection, opened.header())
-        try:
-            while True:
-                _answer(connection, opened.compute)
-        except (EOFError, OSError):
-            return 0
+    with socket.socket(fileno=int(words[0])) as connection, contextlib.suppress(EOFError, OSError):
+        _serve(connection, Opening(**json.loads(words[1])))
+    return 0
+
+
+def _serve(connection: socket.socket, opening: Opening) -> None:
+    """Open the model, then answer until the other side is gone: raises EOFError or OSError."""
+    try:
+        opened = open_model(opening)
+    except Exception as error:  # whatever it is, the server has to know
+        wire.send(connection, told(failure(error)))
+        return
+    wire.send(connection, opened.header())
+    while True:
+        _answer(connection, opened.compute)
 
 
 def _answer(connection: socket.socket, compute: Compute) -> None:

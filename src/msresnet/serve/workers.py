@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.errors import ModelError
-from msresnet.infer.backends.base import Outputs
+from msresnet.infer.backend import Outputs
 from msresnet.serve import wire
 from msresnet.serve.worker import Opened, Opening, failure, heard, open_model, words_of
 
@@ -56,6 +56,10 @@ class Worker(ABC):
 
         Raises WorkerDied when it will compute nothing more, MsresnetError when it cannot compute this.
         """
+
+    @abstractmethod
+    async def ended(self) -> None:
+        """Wait until it has died."""
 
     @abstractmethod
     async def stop(self) -> None:
@@ -102,6 +106,11 @@ class ProcessWorker(Worker):
         if outputs is None or len(outputs) != len(images):
             raise WorkerDied("it answered something else")
         return outputs
+
+    async def ended(self) -> None:
+        """Wait for the process."""
+        if self.process is not None:
+            await self.process.wait()
 
     async def stop(self) -> None:
         """Close the socket, at which the process ends; kill one that does not."""
@@ -155,6 +164,10 @@ class ThreadWorker(Worker):
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._opened.compute, images)
         except Exception as error:
             raise failure(error) from error
+
+    async def ended(self) -> None:
+        """A thread does not end by itself."""
+        await asyncio.Event().wait()
 
     async def stop(self) -> None:
         """Let the thread end after what it computes."""

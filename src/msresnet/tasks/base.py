@@ -213,8 +213,11 @@ class Task(ABC):
     def examples(self, evaluation: Evaluation, most: int) -> list[int]:
         """The images worth showing, the worst answers first."""
 
-    def pictures(self, image: Image, evaluation: Evaluation, index: int) -> list[Picture]:
-        """An image (C, H, W) of a set and what was answered about it, to look at."""
+    def pictures(self, image: Image, evaluation: Evaluation, index: int, frame: Frame | None = None) -> list[Picture]:
+        """An image (C, H, W) of a set and what was answered about it, to look at.
+
+        `frame` says where the image lies in what is given of it; None: it is the image itself.
+        """
         return [("image", image)]
 
     def per_class(self, outputs: Tensor) -> Tensor:

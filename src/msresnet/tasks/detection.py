@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,18 +17,20 @@ from msresnet.data.augment_boxes import augment_boxes
 from msresnet.data.decode import printable
 from msresnet.data.draws import Draws
 from msresnet.data.preprocess import Preprocess
+from msresnet.data.resize import Frame
 from msresnet.data.sample import Image
 from msresnet.data.sets import Samples
-from msresnet.data.targets import NOTHING
+from msresnet.data.targets import NOTHING, framed
 from msresnet.errors import UsageError
-from msresnet.metrics.detection import figures
-from msresnet.metrics.matching import THRESHOLDS, average_precision, best_score, matched
+from msresnet.metrics.detection import THRESHOLDS, figures
+from msresnet.metrics.detection_errors import RIGHT, errors, judged
+from msresnet.metrics.matching import average_precision, best_score, matched
 from msresnet.results import Detections, Evaluation, Results
 from msresnet.tasks.assignment import assigned
 from msresnet.tasks.base import Better, Learning, Picture, Table, Task
 from msresnet.tasks.detection_loss import detection_loss
 from msresnet.tasks.palette import outlined
-from msresnet.tasks.postprocess.detection import LEAST, MOST, OVERLAP, DetectionPostprocess
+from msresnet.tasks.postprocess.detection import DetectionPostprocess, Rules
 
 LOOKED_AT = 300
 """Boxes of an image that a validation during training looks at: a new network answers everywhere."""
@@ -44,7 +46,7 @@ class DetectionTask(Task):
 
     Args:
         class_names: in the order of the class indices.
-        least, overlap, most: as for `DetectionPostprocess`.
+        rules: which boxes are answers.
         size: (H, W) in pixels of the images that are learnt from.
         strides: of the network's maps; empty where nothing is to be learnt.
     """
@@ -60,15 +62,13 @@ class DetectionTask(Task):
     def __init__(
         self,
         class_names: Sequence[str],
-        least: float = LEAST,
-        overlap: float = OVERLAP,
-        most: int = MOST,
+        rules: Rules | None = None,
         *,
         size: tuple[int, int] = (1, 1),
         strides: Sequence[int] = (),
     ) -> None:
         super().__init__(class_names)
-        self.least, self.overlap, self.most, self.size, self.strides = least, overlap, most, size, tuple(strides)
+        self.rules, self.size, self.strides = rules or Rules(), size, tuple(strides)
 
     @classmethod
     def learning(cls, class_names: Sequence[str], data: Samples, how: Learning) -> Self:
@@ -80,11 +80,11 @@ class DetectionTask(Task):
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The task that `to_dict` wrote."""
         known = DetectionPostprocess.from_dict(values)
-        return cls(known.class_names, known.least, known.overlap, known.most)
+        return cls(known.class_names, known.rules)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for config.json."""
-        return super().to_dict() | self.postprocess.to_dict()
+        return super().to_dict() | asdict(self.rules)
 
     @classmethod
     def check(cls, preprocess: Preprocess, augment: Augment, how: Learning) -> None:
@@ -116,7 +116,7 @@ class DetectionTask(Task):
     @property
     def postprocess(self) -> DetectionPostprocess:
         """Non-maximum suppression of the boxes with a score."""
-        return DetectionPostprocess(self.class_names, self.least, self.overlap, self.most)
+        return DetectionPostprocess(self.class_names, self.rules)
 
     def encode(self, targets: Tensor) -> Tensor:
         """Boxes (B, M, 6) in images of the task's size -> what each place learns (B, P, 5)."""
@@ -145,11 +145,11 @@ class DetectionTask(Task):
     @property
     def condensed(self) -> int:
         """Score, class and thresholds of each box, objects of each class, the loss."""
-        return PER_BOX * self.most + self.num_outputs + 1
+        return PER_BOX * self.rules.most + self.num_outputs + 1
 
     def condense(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Boxes and logits (B, P, 4 + K) and boxes (B, M, 6) -> what was found and missed of each image (B, F)."""
-        post = DetectionPostprocess(self.class_names, self.least, self.overlap, self.most, LOOKED_AT)
+        post = DetectionPostprocess(self.class_names, self.rules, LOOKED_AT)
         found = post(outputs.float().cpu().numpy(), [""] * len(outputs))
         losses = self.loss_of_each(outputs, self.encode(targets)).cpu()
         rows = torch.zeros(len(outputs), self.condensed)
@@ -161,11 +161,11 @@ class DetectionTask(Task):
     def judge(self, condensed: Tensor, targets: Tensor) -> tuple[float, float]:
         """(AP over classes and thresholds, mean loss of an image) from what was kept of each image (N, F)."""
         rows = condensed.cpu().numpy()
-        boxes = rows[:, : PER_BOX * self.most].reshape(-1, PER_BOX)
+        boxes = rows[:, : PER_BOX * self.rules.most].reshape(-1, PER_BOX)
         boxes = boxes[boxes[:, 0] > 0]
         bits = boxes[:, 2].astype(np.int64)[:, None] >> np.arange(2 * len(THRESHOLDS)) & 1
         hits, ignored = np.split(bits.astype(np.bool_), 2, 1)
-        objects = rows[:, PER_BOX * self.most : -1].sum(0).astype(np.int64)
+        objects = rows[:, PER_BOX * self.rules.most : -1].sum(0).astype(np.int64)
         each = average_precision(boxes[:, 0], boxes[:, 1].astype(np.int64), hits, ignored, objects)
         score = float(np.nanmean(each)) if objects.any() else 0.0
         return score, float(rows[:, -1].mean())
@@ -182,16 +182,18 @@ class DetectionTask(Task):
             "n": len(results),
             "objects": sum(int((~truth.crowd).sum()) for truth in targets),
             **found.summary(),
+            "best_score": best_score(results, targets),
             "per_class": found.rows(self.class_names),
         }
         return Evaluation(results, targets, metrics, self.headline(metrics))
 
     def details(self, evaluation: Evaluation) -> dict[str, Any]:
-        """The score that serves people best, and the worst images."""
-        found = _detections(evaluation)
+        """What kinds of mistakes there are and what each costs, and the worst images."""
+        found = errors(_sure(evaluation), evaluation.targets)
+        gains = {kind: None if np.isnan(gain) else float(gain) for kind, gain in found.gains.items()}
         rows = self.rows(evaluation)
-        sure = best_score(found, evaluation.targets)
-        return {"best_score": sure, "worst": [rows[i] for i in self.examples(evaluation, MOST_WORST)]}
+        worst = [rows[i] for i in self.examples(evaluation, MOST_WORST)]
+        return {"mistakes": found.counts, "mistakes_cost": gains, "worst": worst}
 
     def headline(self, metrics: dict[str, Any]) -> str:
         """AP, and AP at an overlap of a half."""
@@ -213,26 +215,27 @@ class DetectionTask(Task):
             (row["class"], *(_percent(row[key]) for key in columns), f"{row['boxes']:,}", f"{row['n']:,}")
             for row in metrics["per_class"]
         ]
+        wrong = [
+            (kind, f"{metrics['mistakes'][kind]:,}", _percent(metrics["mistakes_cost"][kind]))
+            for kind in metrics["mistakes"]
+        ]
         worst = [(row["id"], *(f"{row[key]:,}" for key in COUNTED)) for row in metrics["worst"]]
         title = f"{metrics['split']} set, {metrics['n']:,} images, {metrics['objects']:,} objects"
         return [
             Table(title, ("figure", "value"), lines),
             Table("", ("class", "AP", "AP50", "AP75", "recall", "objects", "images"), classes),
-            Table(f"worst images, at scores from {metrics['best_score']:.2f}", ("image", *COUNTED), worst),
+            Table(f"at scores from {metrics['best_score']:.2f}", ("mistake", "boxes", "AP50 without it, more"), wrong),
+            Table("worst images", ("image", *COUNTED), worst),
         ]
 
     def rows(self, evaluation: Evaluation) -> list[dict[str, Any]]:
-        """Id of each image, its objects, how many are found, missed and made up, and what was answered as JSON."""
-        found = _detections(evaluation)
-        sure = found.above(best_score(found, evaluation.targets))
-        rows = []
+        """Id of each image, its objects, and how many are found, missed and made up at the score for people."""
+        sure, rows = _sure(evaluation), []
         for index, (name, truth) in enumerate(zip(sure.ids, evaluation.targets, strict=True)):
-            hits, ignored = (flags[:, 0] for flags in matched(sure.boxes[index], sure.classes[index], truth))
-            objects, right = int((~truth.crowd).sum()), int(hits.sum())
-            wrong = int((~hits & ~ignored).sum())
-            rows.append(
-                {"id": printable(name), "objects": objects, "found": right, "missed": objects - right, "wrong": wrong}
-            )
+            kinds, _ = judged(sure.boxes[index], sure.scores[index], sure.classes[index], truth)
+            objects, right = int((~truth.crowd).sum()), int((kinds == RIGHT).sum())
+            counts = (objects, right, objects - right, int((kinds >= 0).sum()))
+            rows.append({"id": printable(name), **dict(zip(COUNTED, counts, strict=True))})
         return rows
 
     def examples(self, evaluation: Evaluation, most: int) -> list[int]:
@@ -240,15 +243,11 @@ class DetectionTask(Task):
         wrong = [-row["missed"] - row["wrong"] for row in self.rows(evaluation)]
         return [int(index) for index in np.argsort(wrong, kind="stable")[:most]]
 
-    def pictures(self, image: Image, evaluation: Evaluation, index: int) -> list[Picture]:
+    def pictures(self, image: Image, evaluation: Evaluation, index: int, frame: Frame | None = None) -> list[Picture]:
         """The image with the boxes of the truth, and with those of the answer that are sure enough."""
-        found = _detections(evaluation)
-        sure = found.above(best_score(found, evaluation.targets))
-        truth = evaluation.targets[index]
-        return [
-            ("truth", outlined(image, truth.xyxy, truth.classes)),
-            ("answer", outlined(image, sure.boxes[index], sure.classes[index])),
-        ]
+        sure, truth = _sure(evaluation), evaluation.targets[index]
+        pairs = [("truth", truth.xyxy, truth.classes), ("answer", sure.boxes[index], sure.classes[index])]
+        return [(name, outlined(image, framed(boxes, frame), classes)) for name, boxes, classes in pairs]
 
     def per_class(self, outputs: Tensor) -> Tensor:
         """The logit of the surest box of each class (B, K)."""
@@ -272,10 +271,11 @@ def _condense(row: Tensor, found: Detections, truth: Boxes) -> None:
     row[-1 - len(counts) : -1] = torch.from_numpy(counts)
 
 
-def _detections(evaluation: Evaluation) -> Detections:
+def _sure(evaluation: Evaluation) -> Detections:
+    """The answers that are sure enough to serve people."""
     results: Results = evaluation.predictions
     assert isinstance(results, Detections)
-    return results
+    return results.above(evaluation.metrics["best_score"])
 
 
 def _percent(value: float | None) -> str:

@@ -15,6 +15,7 @@ from msresnet.data.augment_masks import augment_masks
 from msresnet.data.decode import printable
 from msresnet.data.draws import Draws
 from msresnet.data.preprocess import Preprocess
+from msresnet.data.resize import Frame
 from msresnet.data.sample import IGNORED, Image
 from msresnet.data.sets import Samples
 from msresnet.errors import UsageError
@@ -257,7 +258,7 @@ class SegmentationTask(Task):
         accuracy = [1.0 if row["pixel_accuracy"] is None else row["pixel_accuracy"] for row in self.rows(evaluation)]
         return [int(index) for index in np.argsort(accuracy, kind="stable")[:most]]
 
-    def pictures(self, image: Image, evaluation: Evaluation, index: int) -> list[Picture]:
+    def pictures(self, image: Image, evaluation: Evaluation, index: int, frame: Frame | None = None) -> list[Picture]:
         """The image, the truth, the answer, and where they differ."""
         answer, truth, classes = _masks(evaluation).masks[index], evaluation.targets[index], len(self.class_names)
         masks = [("truth", coloured(truth, classes)), ("answer", coloured(answer, classes))]

@@ -11,7 +11,7 @@ from torch import Tensor
 from msresnet.bundle import Bundle
 from msresnet.data.loaders import Samples
 from msresnet.errors import ResourceError, UsageError
-from msresnet.infer.backends.base import Backend, Exits, Outputs, Pixels
+from msresnet.infer.backend import Backend, Exits, Outputs, Pixels
 from msresnet.infer.config import TTA, Budget, Running
 from msresnet.infer.exits import EarlyExit
 from msresnet.infer.predictor import Predictor

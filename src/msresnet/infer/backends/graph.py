@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from msresnet.bundle import Bundle
 from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError
+from msresnet.infer.backend import INPUT, OUTPUT
 from msresnet.infer.backends.artefact import missing, stamp
-from msresnet.infer.backends.base import INPUT, OUTPUT
 from msresnet.nn.folding import fold
 from msresnet.trained import exported_config
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from msresnet.errors import ModelError, UsageError
+from msresnet.infer.backend import INPUT, Backend, Exits, Outputs, Pixels, threads_for
 from msresnet.infer.backends.artefact import missing
-from msresnet.infer.backends.base import INPUT, Backend, Exits, Outputs, Pixels, threads_for
 from msresnet.infer.config import Running
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

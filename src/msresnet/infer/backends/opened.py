@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msresnet.errors import ModelError, UsageError
+from msresnet.infer.backend import Backend
 from msresnet.infer.backends.artefact import find_file, read_bytes, read_config, read_onnx
-from msresnet.infer.backends.base import Backend
 from msresnet.infer.config import Engine, Running
 from msresnet.infer.predictor import Predictor
 

@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 
 from msresnet.errors import ModelError, UsageError
+from msresnet.infer.backend import Backend, Exits, Outputs, Pixels, threads_for
 from msresnet.infer.backends.artefact import missing
-from msresnet.infer.backends.base import Backend, Exits, Outputs, Pixels, threads_for
 from msresnet.infer.config import Running
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}

@@ -10,6 +10,11 @@ export function make(tag, settings = {}, ...children) {
   return made;
 }
 
+const HEAT = "Heat map", LONG = 6;
+
+/* Pixels across below which a picture's own pixels are to be seen. */
+export const COARSE = 100;
+
 export const percent = (share) => {
   const value = 100 * share;
   return `${value >= 99.95 || value < 0.05 ? value.toFixed(0) : value.toFixed(1)} %`;
@@ -85,17 +90,36 @@ function boxes(result, image) {
   return layer;
 }
 
-/* A button that shows and hides a layer over the picture. */
-function toggle(words, layer, shown, changed = () => {}) {
-  const button = make("button", { type: "button" }, words);
-  const set = (on) => {
-    button.setAttribute("aria-pressed", on);
-    layer.hidden = !on;
-    changed(on);
-  };
-  button.addEventListener("click", () => set(layer.hidden));
-  set(shown);
-  return button;
+/* Layers over a picture, of which one or none is shown, and a button for each. */
+class Layers {
+  constructor(view) {
+    this.view = view;
+    this.buttons = make("div", { className: "layers", role: "group", "aria-label": "Over the picture" });
+    this.known = new Map();
+  }
+
+  add(name, layer) {
+    this.known.get(name)?.button.remove();
+    this.known.get(name)?.layer.remove();
+    const button = make("button", { type: "button" }, name);
+    button.addEventListener("click", () => this.show(layer.hidden ? name : null));
+    this.known.set(name, { button, layer });
+    this.view.append(layer);
+    this.buttons.append(button);
+  }
+
+  get shown() {
+    return [...this.known].find(([, { layer }]) => !layer.hidden)?.[0] ?? null;
+  }
+
+  show(wanted) {
+    for (const [name, { button, layer }] of this.known) {
+      layer.hidden = name !== wanted;
+      button.setAttribute("aria-pressed", name === wanted);
+    }
+    this.view.classList.toggle("dimmed", wanted === HEAT);
+    if (this.caption) this.caption.hidden = this.known.has(HEAT) && wanted !== HEAT;
+  }
 }
 
 export class Answer {
@@ -132,35 +156,40 @@ export class Answer {
   /* Show an answer; the picture is {url, words}. Returns it in words. */
   show({ result, timing }, picture) {
     const { headline, words, rows } = read(result);
-    const image = make("img", { src: picture.url, alt: picture.words, className: picture.small ? "base coarse" : "base" });
-    const view = make("div", { className: "view" }, image), layers = make("div", { className: "layers" });
-    this.kept = { result, view, image, layers, caption: make("figcaption", { className: "soft" }), reasons: make("div") };
-    if (result.mask) this.layer("Mask", make("img", { src: result.mask.image, alt: "the class of each pixel, in colours", className: "layer mask" }), true);
-    if (result.detections) this.layer("Boxes", boxes(result, image), true);
+    const image = make("img", { src: picture.url, alt: picture.words, className: "base" });
+    image.addEventListener("load", () => image.classList.toggle("coarse", image.naturalWidth < COARSE));
+    const view = make("div", { className: "view" }, image), caption = make("figcaption", { className: "soft" });
+    const layers = new Layers(view), reasons = make("div");
+    this.kept = { view, image, layers, caption, reasons };
+    layers.caption = caption;
+    if (result.mask) {
+      const source = { src: result.mask.image, alt: "the class of each pixel, in colours", className: "layer mask" };
+      layers.add("Mask", make("img", source));
+      layers.show("Mask");
+    }
+    if (result.detections) {
+      layers.add("Boxes", boxes(result, image));
+      layers.show("Boxes");
+    }
     const list = make("ul", { className: "bars", "aria-label": "Probabilities" }, ...rows.map((row) => bar(row, this.why)));
     const facts = make("div", { className: "facts" },
-      make("p", { className: "headline" }, headline),
+      make("p", { className: headline.length > LONG ? "headline long" : "headline" }, headline),
       make("p", { className: "sure" }, words && `${words} · `,
         make("span", { className: "soft", title: `${time(timing.compute_ms)} of it in the network` }, `answered in ${time(timing.total_ms)}`)),
       list,
       this.why && make("p", { className: "soft hint" }, "Choose a row to see what speaks for it."));
     if (!rows.length) facts.append(make("pre", {}, JSON.stringify(result, null, 1)));
-    const figure = make("figure", {}, view, layers, this.kept.caption);
+    const figure = make("figure", {}, view, layers.buttons, caption);
     image.addEventListener("error", () => view.classList.add("hidden"), { once: true });
     this.element.classList.remove("waiting");
     this.element.replaceChildren(this.head(), make("div", { className: "first" }, facts, figure), this.kept.reasons);
     return `${headline}, ${words}`;
   }
 
-  layer(words, element, shown, changed) {
-    this.kept.view.append(element);
-    this.kept.layers.append(toggle(words, element, shown, changed));
-  }
-
   looking(label) {
-    if (!this.kept) return;
     this.press(label);
-    this.kept.caption.textContent = "Looking for where it was found …";
+    this.kept.caption.hidden = false;
+    this.kept.caption.textContent = "Looking for where that is …";
   }
 
   press(label) {
@@ -168,11 +197,9 @@ export class Answer {
       button.setAttribute("aria-pressed", button.dataset.label === label);
   }
 
-  /* Show the reasons. Returns them in words. */
-  explain(found) {
-    const { view, image, layers, caption, reasons, result } = this.kept;
-    view.querySelector(".heat")?.remove();
-    layers.querySelector(".for-heat")?.remove();
+  /* Show the reasons; over the picture too, where they were asked for or nothing else is. Returns them in words. */
+  explain(found, asked) {
+    const { view, image, layers, caption, reasons } = this.kept, before = layers.shown;
     this.press(found.class);
     if (view.classList.contains("hidden")) {  // a picture that this browser cannot show
       image.src = found.seen;
@@ -182,9 +209,8 @@ export class Answer {
     const [left, top, right, bottom] = found.box.map((value) => 100 * value);
     const heat = make("img", { src: found.heat, alt: `bright where it speaks for ${found.class}`, className: "layer heat" });
     Object.assign(heat.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
-    const first = !result.mask && !result.detections;
-    this.layer("Heat map", heat, first, (on) => view.classList.toggle("dimmed", on));
-    layers.lastElementChild.classList.add("for-heat");
+    layers.add(HEAT, heat);
+    layers.show(asked || layers.known.size === 1 ? HEAT : before);
     caption.replaceChildren(
       make("span", { className: "scale", "aria-hidden": "true" }),
       `The brighter a place, the more it speaks for ${found.class} (${found.method.replaceAll("-", " ")}, ${time(found.ms)}).`);
@@ -193,7 +219,8 @@ export class Answer {
   }
 
   unexplained(words) {
-    if (this.kept) this.kept.caption.textContent = words;
+    this.kept.caption.hidden = false;
+    this.kept.caption.textContent = words;
   }
 
   details({ scales, blocks, words, class: label }) {
@@ -223,7 +250,7 @@ export class Answer {
     const { height, width, channels } = this.model.input;
     const kind = channels === 1 ? "grey" : "colour";
     return make("section", { className: "seen" },
-      make("img", { src: seen, alt: "the picture as the network saw it", className: Math.max(height, width) < 100 ? "coarse" : "" }),
+      make("img", { src: seen, alt: "the picture as the network saw it", className: width < COARSE ? "coarse" : "" }),
       make("p", { className: "soft" }, `What reached the network: ${width} × ${height} pixels, ${kind}.`));
   }
 }

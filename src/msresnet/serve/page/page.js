@@ -1,6 +1,6 @@
 /* The page: ways to give a picture, and the answers of one model or of two beside each other. */
 
-import { Answer } from "./answer.js";
+import { Answer, COARSE } from "./answer.js";
 import { examples, explain, models, predict, Refused, useKey } from "./ask.js";
 import { Board } from "./board.js";
 
@@ -11,7 +11,7 @@ const say = () => (at("status").textContent = slots.map((slot) => slot.said).fil
 const PAUSE = 250;
 let known = [], slots = [], mode = "", picture = null, stream = null;
 
-/* A picture is {blob, url, words, small}, for a model: what is drawn is prepared for each. `make(model)` gives it. */
+/* What is asked about gives, by `make(model)`, a picture {blob, url, words}: a drawing is prepared for each model. */
 
 class Slot {
   constructor(model) {
@@ -21,17 +21,21 @@ class Slot {
 
   /* Ask about a picture; of those that come while one is asked about, only the latest is. */
   async ask(given, done) {
-    this.next = { given, done };
-    this.stop?.abort();
-    this.stop = null;
+    this.wanted = { given, done };
+    this.leave();
     if (this.busy) return;
     this.busy = true;
-    while (this.next) {
-      const now = this.next;
-      this.next = null;
-      await this.once(now).catch((error) => this.fail(error));
+    for (let now = null; this.wanted && this.wanted !== now; ) {
+      now = this.wanted;
+      await this.once(now).catch((error) => this.fail(error, now));
     }
     this.busy = false;
+  }
+
+  /* Wait for reasons no longer. */
+  leave() {
+    this.stop?.abort();
+    this.stop = null;
   }
 
   /* For those who do not see the page. */
@@ -40,35 +44,35 @@ class Slot {
     say();
   }
 
-  async once({ given, done }) {
+  async once(now) {
     this.answer.wait();
-    const made = await given.make(this.model);
+    const made = await now.given.make(this.model);
     const found = await predict(this.model.name, made.blob);
-    if (this.next) return;
+    if (this.wanted !== now) return;
     this.given = made;
     this.headline = found.result.label;
     this.words = this.answer.show(found, made);
     compare();
-    if (!done) return;
+    if (!now.done) return;
     this.tell(`${this.words}.`);
     await new Promise((resolve) => setTimeout(resolve, PAUSE)); // the next stroke may follow
-    if (this.model.explains && !this.next) this.explain();
+    if (this.model.explains && this.wanted === now) this.explain();
   }
 
   async explain(label) {
-    this.stop?.abort();
+    this.leave();
     const stop = (this.stop = new AbortController());
     this.answer.looking(label ?? this.headline);
     try {
       const found = await explain(this.model.name, this.given.blob, label ?? this.headline, stop.signal);
-      if (this.stop === stop) this.tell(`${this.words}. ${this.answer.explain(found)}`);
+      if (this.stop === stop) this.tell(`${this.words}. ${this.answer.explain(found, label !== undefined)}`);
     } catch (error) {
-      if (error.name !== "AbortError") this.answer.unexplained(words(error));
+      if (this.stop === stop) this.answer.unexplained(words(error));
     }
   }
 
-  fail(error) {
-    if (this.next) return;
+  fail(error, now) {
+    if (this.wanted !== now) return;
     this.headline = undefined;
     this.answer.fail(words(error));
     compare();
@@ -76,8 +80,8 @@ class Slot {
   }
 
   rest(text) {
-    this.next = null;
-    this.stop?.abort();
+    this.wanted = null;
+    this.leave();
     this.headline = undefined;
     this.answer.invite(text);
     this.tell("");
@@ -143,7 +147,7 @@ function give(blob, text) {
   const url = URL.createObjectURL(blob), preview = at("preview");
   if (preview.src.startsWith("blob:")) URL.revokeObjectURL(preview.src);
   preview.onload = () => {
-    preview.classList.toggle("coarse", Math.max(preview.naturalWidth, preview.naturalHeight) < 100);
+    preview.classList.toggle("coarse", preview.naturalWidth < COARSE);
     stage("preview");
   };
   preview.onerror = () => {
@@ -152,8 +156,7 @@ function give(blob, text) {
   };
   preview.alt = text;
   preview.src = url;
-  const small = blob.size < 4096;
-  ask({ make: async () => ({ blob, url, words: text, small }) });
+  ask({ make: async () => ({ blob, url, words: text }) });
 }
 
 function file(list, otherwise) {
@@ -316,20 +319,21 @@ async function start() {
   offer(slots[0].model);
 }
 
-function begin() {
+function begin(tried) {
   start().catch((error) => {
-    if (error.status === 401) {
-      show("key", true);
-      at("about").textContent = "";
-      at("key-text").focus();
-    } else at("about").textContent = words(error);
+    if (error.status !== 401) return (at("about").textContent = words(error));
+    show("key", true);
+    at("about").textContent = "";
+    show("key-problem", tried);
+    at("key-problem").textContent = tried ? "That is not the key." : "";
+    at("key-text").select();
   });
 }
 
 at("key").addEventListener("submit", (event) => {
   event.preventDefault();
   useKey(at("key-text").value);
-  begin();
+  begin(true);
 });
 
-begin();
+begin(false);

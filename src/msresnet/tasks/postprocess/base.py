@@ -36,6 +36,10 @@ class Postprocess(ABC):
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From what `Task.to_dict` wrote. Raises KeyError, TypeError or ValueError for what it did not write."""
 
+    def shown(self, results: Results) -> Results:
+        """What people are shown of results; figures take them whole."""
+        return results
+
     @abstractmethod
     def __call__(self, outputs: Outputs, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Results:
         """Outputs of N images -> results.

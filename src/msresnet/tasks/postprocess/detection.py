@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,14 +12,44 @@ import numpy.typing as npt
 
 from msresnet.boxes import areas, clip, nms
 from msresnet.data.resize import Frame
-from msresnet.results import Detections
+from msresnet.results import Detections, Results
 from msresnet.tasks.postprocess.base import Outputs, Postprocess, names_of
 
-LEAST, OVERLAP = 0.05, 0.6
-"""The lowest score that is looked at, and the intersection over union above which a box covers another: FCOS's."""
-MOST_LOOKED_AT, MOST = 1000, 100
-"""Boxes of an image that come before the others are covered, and that are left: COCO's and FCOS's."""
+MOST_LOOKED_AT = 1000
+"""Boxes of an image, the surest, that take part: FCOS's."""
 Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which boxes are answers. The values are FCOS's (arXiv 1904.01355), and COCO's number of boxes.
+
+    Args:
+        least: the lowest score of an answer, above 0.
+        overlap: intersection over union with a surer box of its class above which a box is left out.
+        most: boxes of an image.
+        sure: the lowest score of what people are shown, unless a set says which serves them best.
+
+    Raises ValueError for numbers out of range.
+    """
+
+    least: float = 0.05
+    overlap: float = 0.6
+    most: int = 100
+    sure: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least < 1 or not 0 <= self.overlap <= 1 or not 0 <= self.sure <= 1 or self.most < 1:
+            raise ValueError(f"no rules for boxes: {self}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """From plain values; what is not there is as usual. Raises TypeError for what are no numbers."""
+        numbers = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, int if name == "most" else (int, float)):
+                raise TypeError(f"{name} {value!r} is no number")
+        return cls(**numbers)
 
 
 class DetectionPostprocess(Postprocess):
@@ -26,43 +57,27 @@ class DetectionPostprocess(Postprocess):
 
     Args:
         class_names: in the order of the class indices.
-        least: the lowest score of an answer, above 0.
-        overlap: intersection over union with a surer box of its class above which a box is left out.
-        most: boxes of an image.
+        rules: which boxes are answers.
         looked_at: boxes of an image, the surest, that take part.
-
-    Raises ValueError for numbers out of range.
     """
 
     task: ClassVar[str] = "detection"
     columns: ClassVar[tuple[str, ...]] = ("count", "detections")
     whole: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        class_names: Sequence[str],
-        least: float = LEAST,
-        overlap: float = OVERLAP,
-        most: int = MOST,
-        looked_at: int = MOST_LOOKED_AT,
-    ) -> None:
+    def __init__(self, class_names: Sequence[str], rules: Rules | None = None, looked_at: int = MOST_LOOKED_AT) -> None:
         super().__init__(class_names)
-        if not 0 < least < 1 or not 0 <= overlap <= 1 or most < 1 or looked_at < 1:
-            raise ValueError(f"scores from {least}, overlaps up to {overlap}, {most} of {looked_at} boxes")
-        self.least, self.overlap, self.most, self.looked_at = least, overlap, most, looked_at
+        self.rules, self.looked_at = rules or Rules(), looked_at
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From what the task wrote."""
-        numbers = {key: values[key] for key in ("least", "overlap", "most") if key in values}
-        for key, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int if key == "most" else (int, float)):
-                raise TypeError(f"{key} {value!r} is no number")
-        return cls(names_of(values), **numbers)
+        return cls(names_of(values), Rules.from_dict(values))
 
-    def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` reads, beside the class names."""
-        return {"least": self.least, "overlap": self.overlap, "most": self.most}
+    def shown(self, results: Results) -> Results:
+        """The answers that are sure enough."""
+        assert isinstance(results, Detections)
+        return results.above(self.rules.sure)
 
     def __call__(self, outputs: Outputs, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Detections:
         """Boxes and logits (N, P, 4 + K) -> boxes in the images' own pixels, none beyond their edges."""
@@ -75,7 +90,7 @@ class DetectionPostprocess(Postprocess):
     def _of_image(self, answer: Outputs, frame: Frame | None) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
         """(P, 4 + K) -> boxes (M, 4), scores (M,) and classes (M,), by falling score."""
         logits = np.asarray(answer[:, 4:], np.float32)
-        places, classes = np.nonzero(logits >= math.log(self.least / (1 - self.least)))
+        places, classes = np.nonzero(logits >= math.log(self.rules.least / (1 - self.rules.least)))
         there = logits[places, classes]
         surest = np.argsort(-there, kind="stable")[: self.looked_at]
         places, classes = places[surest], classes[surest].astype(np.int64)
@@ -83,7 +98,7 @@ class DetectionPostprocess(Postprocess):
         boxes = in_image(np.asarray(answer[places, :4], np.float32), frame)
         seen = areas(boxes) > 0
         boxes, scores, classes = boxes[seen], scores[seen], classes[seen]
-        stays = nms(boxes, scores, classes, self.overlap, self.most)
+        stays = nms(boxes, scores, classes, self.rules.overlap, self.rules.most)
         return boxes[stays], scores[stays], classes[stays]
 
 

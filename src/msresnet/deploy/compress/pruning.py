@@ -20,6 +20,7 @@ from msresnet.bundle import Bundle
 from msresnet.data.loaders import Samples
 from msresnet.errors import UsageError
 from msresnet.models.base import ImageModel
+from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_network, network_arguments
 from msresnet.nn.folding import fold
 from msresnet.nn.surgery import FORMS, Inside, blocks_of, inside, pruned_state
@@ -53,8 +54,8 @@ class Step:
 def prunable(bundle: Bundle) -> dict[str, Inside]:
     """The blocks that can lose channels. Raises UsageError where there are none."""
     blocks = blocks_of(bundle.model)
-    found = {path: what for path, block in blocks.items() if (what := inside(block)) is not None}
-    found = {path: what for path, what in found.items() if _widths(what)}
+    found = {path: each for path, block in blocks.items() if (each := inside(block)) is not None}
+    found = {path: each for path, each in found.items() if _widths(each)}
     if not found or ARGUMENT not in network_arguments(bundle.task.head, bundle.architecture):
         what = f"{bundle.architecture} has no channels that can be taken out exactly"
         why = "only blocks whose channels are not all tied together, by attention or by an identity, can lose some"
@@ -145,7 +146,7 @@ def _prices(model: ImageModel) -> dict[str, int]:
     with torch.device("meta"):
         shadow = fold(type(model)(model.spec, model.config).eval())  # type: ignore[call-arg]
         image = torch.empty(1, model.in_chans, *model.config.img_size)
-    with torch.no_grad(), FlopCounterMode(display=False, depth=None) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shadow(image)
     flops = {name.partition(".")[2]: sum(each.values()) for name, each in counter.get_flop_counts().items()}
     return {
@@ -160,8 +161,6 @@ def _after(steps: list[Step], blocks: Mapping[str, Inside]) -> dict[str, int]:
 
 
 def _cost(bundle: Bundle, widths: Mapping[str, int]) -> int:
-    from msresnet.models.cost import count_macs
-
     with torch.device("meta"):
         return count_macs(create_network(bundle.task.head, bundle.architecture, **_arguments(bundle, widths)))
 
@@ -172,7 +171,7 @@ def _arguments(bundle: Bundle, widths: Mapping[str, int]) -> dict[str, object]:
 
 
 def without(bundle: Bundle, blocks: Mapping[str, Inside], scores: Scores, widths: Mapping[str, int]) -> Bundle:
-    """The bundle whose blocks have these widths, keeping what matters most; it computes as if the rest had been zero."""
+    """The bundle whose blocks have these widths, by what matters most; it computes as if the rest had been zero."""
     fewer = {path: width for path, width in widths.items() if width < blocks[path].width}
     kept = {path: blocks[path].kept(scores[path], width) for path, width in fewer.items()}
     arguments = _arguments(bundle, widths)

@@ -1,0 +1,239 @@
+"""The server beside a plain FastAPI handler and LitServe: the same model, the same upload, the same clients.
+
+Each contestant is a process of its own on a free port of this machine; only one is asked at a time, round after round.
+What the network alone can do, at its best batch, is measured in each round too, while all of them are idle.
+
+Run: python benchmarks/serving.py --model runs/latest [--clients 16] [--output benchmarks/results/serving.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import importlib
+import io
+import os
+import shlex
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from msresnet.data.decode import decode_bytes
+from msresnet.infer.backends.opened import open_predictor
+from msresnet.infer.config import Running
+from msresnet.infer.predictor import Predictor
+
+CONTESTANTS = ("msresnet", "plain FastAPI", "LitServe")
+PATIENCE, BATCHES = 120.0, (1, 2, 4, 8, 16, 32)
+FORM = b'--B\r\nContent-Disposition: form-data; name="image"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+
+
+def opened(model: str, threads: int) -> Predictor:
+    """The model, with a number of threads."""
+    return open_predictor(model, Running(threads=threads))
+
+
+def answer(predictor: Predictor, files: list[bytes]) -> list[dict[str, Any]]:
+    """What every contestant does with some uploads."""
+    images = [decode_bytes(data, "image", predictor.trained.preprocess.at_least) for data in files]
+    return predictor.predict(images, ["image"] * len(images)).to_dict()
+
+
+def plain(model: str, threads: int, port: int) -> None:
+    """The handler that one writes first: FastAPI runs it in threads."""
+    import fastapi
+    import uvicorn
+
+    app, predictor = fastapi.FastAPI(), opened(model, threads)
+    upload = fastapi.File()
+
+    @app.get("/health")
+    def health() -> str:
+        return "ok"
+
+    @app.post("/predict")
+    def predict(image: bytes = upload) -> dict[str, Any]:
+        return answer(predictor, [image])[0]
+
+    uvicorn.run(app, port=port, log_level="critical")
+
+
+def litserve(model: str, threads: int, port: int, batch: int) -> None:
+    """LitServe with its batching."""
+    ls: Any = importlib.import_module("litserve")
+
+    class Api(ls.LitAPI):  # type: ignore[misc]
+        def setup(self, device: str) -> None:
+            self.predictor = opened(model, threads)
+
+        def decode_request(self, request: Any) -> bytes:
+            data: bytes = request["image"].file.read()
+            return data
+
+        def predict(self, files: Any) -> Any:
+            return answer(self.predictor, files) if isinstance(files, list) else answer(self.predictor, [files])[0]
+
+        def encode_response(self, output: Any) -> Any:
+            return output
+
+    server = ls.LitServer(Api(max_batch_size=batch, batch_timeout=0.002 if batch > 1 else 0.0), accelerator="cpu")
+    server.run(host="127.0.0.1", port=port, log_level="critical", generate_client_file=False)
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+@contextlib.contextmanager
+def contestant(name: str, args: argparse.Namespace, batch: int) -> Iterator[int]:
+    """A server that answers; its port."""
+    port = free_port()
+    mine = ["-m", "msresnet", "serve", "-q", "--port", str(port), "--model", f"m={args.model}"]
+    mine += ["--threads", str(args.threads), "--batch-size", str(batch), "--queue", "512"]
+    other = [__file__, "--model", args.model, "--threads", str(args.threads), "--role", name]
+    other += ["--port", str(port), "--batch", str(batch)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
+    process = subprocess.Popen([sys.executable, *(mine if name == "msresnet" else other)], env=environment)
+    try:
+        end = time.monotonic() + PATIENCE
+        while not healthy(port):
+            if time.monotonic() > end or process.poll() is not None:
+                raise SystemExit(f"{name} does not start")
+            time.sleep(0.2)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def healthy(port: int) -> bool:
+    """Whether a server answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def load(port: int, body: bytes, clients: int, seconds: float) -> tuple[float, list[float]]:
+    """Answers a second of clients that ask again when they are answered, and the seconds of each answer."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+
+    def one() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            connection.request("POST", "/predict", body, {"Content-Type": "multipart/form-data; boundary=B"})
+            response = connection.getresponse()
+            response.read()
+            if response.status != http.client.OK:
+                raise SystemExit(f"{response.status} instead of an answer")
+            times.append(time.perf_counter() - start)
+        connection.close()
+
+    start = time.perf_counter()
+    threads = [threading.Thread(target=one) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(times) / (time.perf_counter() - start), times
+
+
+def raw(predictor: Predictor, batch: int, seconds: float) -> float:
+    """Images a second of the network alone."""
+    preprocess = predictor.trained.preprocess
+    images = np.random.default_rng(0).integers(0, 256, (batch, preprocess.channels, *preprocess.size), dtype=np.uint8)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds or count < 2:
+        predictor.backend(images)
+        count += 1
+    return batch * count / (time.perf_counter() - start)
+
+
+def photo(side: int) -> bytes:
+    """A JPEG of smooth noise, as large as photographs of that size are."""
+    noise = np.random.default_rng(0).integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def compare(args: argparse.Namespace) -> list[str]:
+    """The rows of the result, as Markdown."""
+    predictor = opened(args.model, args.threads)
+    data = photo(args.side)
+    body = FORM + data + b"\r\n--B--\r\n"
+    best = args.batch or max(BATCHES, key=lambda size: raw(predictor, size, args.seconds / 5))
+    found: dict[str, list[float]] = {name: [] for name in ("network alone", *CONTESTANTS)}
+    times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
+    with contextlib.ExitStack() as stack:
+        ports = {name: stack.enter_context(contestant(name, args, best)) for name in CONTESTANTS}
+        for name in CONTESTANTS:
+            load(ports[name], body, args.clients, args.seconds / 3)
+        for _ in range(args.rounds):
+            found["network alone"].append(raw(predictor, best, args.seconds))
+            for name in CONTESTANTS:
+                rate, seconds = load(ports[name], body, args.clients, args.seconds)
+                found[name].append(rate)
+                times[name] += seconds
+    rows = ["| | images/s | of the network alone | p50, ms | p99, ms |", "|---|--:|--:|--:|--:|"]
+    for name, rates in found.items():
+        share = statistics.median(r / n for r, n in zip(rates, found["network alone"], strict=True))
+        late = [f"{1000 * float(np.quantile(times[name], q)):.1f}" if name in times else "" for q in (0.5, 0.99)]
+        rows.append(f"| {name} | {statistics.median(rates):.1f} | {100 * share:.0f} % | {' | '.join(late)} |")
+    trained, backend = predictor.trained, predictor.backend
+    rows += [
+        "",
+        f"{trained.architecture} at {trained.preprocess.size[0]} pixels, {backend.name} in {backend.precision}, "
+        f"{args.threads} threads, batches of up to {best}; JPEG of {len(data):,} bytes ({args.side} pixels), "
+        f"{args.clients} clients; medians of {args.rounds} rounds of {args.seconds:g} s",
+    ]
+    return rows
+
+
+def main() -> None:
+    """Measure and print, and write what was printed; or be one of the contestants."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--side", type=int, default=500, help="of the uploaded JPEG, in pixels")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each contestant in a round")
+    parser.add_argument("--batch", type=int, default=0, help="images at a time; 0 finds the fastest")
+    parser.add_argument("--role", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    if args.role == "plain FastAPI":
+        plain(args.model, args.threads, args.port)
+    elif args.role == "LitServe":
+        litserve(args.model, args.threads, args.port, args.batch)
+    else:
+        rows = compare(args)
+        words = shlex.join(["python", "benchmarks/serving.py", *sys.argv[1:]])
+        text = "\n".join(["# Answers a second over HTTP", "", *rows, f"`{words}`", ""])
+        print(text)
+        if args.output:
+            args.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

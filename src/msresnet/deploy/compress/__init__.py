@@ -1,0 +1,1 @@
+"""A trained model made smaller and faster, and what that costs."""

@@ -1,0 +1,153 @@
+"""Static quantisation to 8 bits, in ONNX with QuantizeLinear and DequantizeLinear: one file for every runtime.
+
+Decisions:
+
+- Activations are unsigned: what multiplies them on x86 takes unsigned with signed numbers, and a ReLU is then the lower
+  bound of the range, at no cost.
+- Weights are signed, with a scale for each output channel. They have 7 bits unless asked otherwise: without VNNI, two
+  products of 8 bits are added into 16, which overflow.
+- Only what feeds another convolution or matrix product is quantised. Normalising pixels, and what makes answers of the
+  last maps, stay in float.
+
+N calibration images.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from msresnet.infer.backend import INPUT
+from msresnet.infer.backends.artefact import missing
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+Ready = npt.NDArray[np.uint8]
+LAYERS = ("Conv", "Gemm", "MatMul")
+"""What has weights to quantise."""
+PASSING = (
+    "Relu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Split", "Slice", "Resize", "Pad", "Clip",
+)  # fmt: skip
+"""What takes part between layers, so that maps stay in 8 bits from one to the next."""
+BATCH = 8
+FULL = 8
+
+
+@dataclass(frozen=True)
+class Float:
+    """A float network ready to be quantised, and how large its activations get.
+
+    Args:
+        file: the network.
+        ranges: where the ranges are kept, so that images are looked at once.
+        layers: names of the layers that can be quantised, in order.
+        others: names of what passes maps on between them.
+    """
+
+    file: Path
+    ranges: Path
+    layers: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+@contextmanager
+def calibrated(proto: ModelProto, images: Ready) -> Iterator[Float]:
+    """Look at images (N, C, H, W) uint8 once. Raises ResourceError without the packages."""
+    try:
+        import onnx
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise missing("onnx and onnxruntime", error) from error
+    with tempfile.TemporaryDirectory(prefix="msresnet-") as place, _quiet():
+        folder = Path(place)
+        onnx.save_model(proto, folder / "float.onnx")
+        quant_pre_process(str(folder / "float.onnx"), str(folder / "ready.onnx"), skip_symbolic_shape=True)
+        inner = _inner(onnx.load_model(folder / "ready.onnx"))
+        layers = tuple(node.name for node in inner if node.op_type in LAYERS)
+        found = Float(
+            folder / "ready.onnx", folder / "ranges.json", layers, tuple(n.name for n in inner if n.name not in layers)
+        )
+        _quantise(found, folder / "all.onnx", (), FULL, _Reader(images))
+        yield found
+
+
+def quantised(found: Float, kept: Collection[str], bits: int) -> ModelProto:
+    """The network in 8 bits, but for the layers that are kept in float."""
+    import onnx
+
+    place = found.file.with_name("quantised.onnx")
+    with _quiet():
+        _quantise(found, place, kept, bits, None)
+    return onnx.load_model(place)
+
+
+class _Reader:
+    """Calibration images in batches, as ONNX Runtime asks for them."""
+
+    def __init__(self, images: Ready) -> None:
+        self.batches = iter([images[start : start + BATCH] for start in range(0, len(images), BATCH)])
+
+    def get_next(self) -> dict[str, Any] | None:
+        """One batch."""
+        batch = next(self.batches, None)
+        return None if batch is None else {INPUT: batch}
+
+
+def _quantise(found: Float, place: Path, kept: Collection[str], bits: int, reader: _Reader | None) -> None:
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    quantize_static(
+        str(found.file),
+        str(place),
+        reader,
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=[*LAYERS, *PASSING],
+        nodes_to_quantize=[name for name in (*found.layers, *found.others) if name not in kept],
+        per_channel=True,
+        reduce_range=bits < FULL,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        # Biases are small, and as integers they are only an input that some runtimes do not take.
+        extra_options={"QuantizeBias": False, "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+        calibration_cache_path=str(found.ranges),
+    )
+
+
+def _inner(proto: ModelProto) -> list[NodeProto]:
+    """The nodes between the first layers and the last ones, with those; in the graph's order.
+
+    A layer that nothing follows but arithmetic stays in float, unless it is a matrix product: its outputs are answers.
+    """
+    nodes = list(proto.graph.node)
+    makers = {name: node for node in nodes for name in node.output}
+    after: set[str] = set()  # names of nodes that are layers or come after one
+    for node in nodes:
+        if node.op_type in LAYERS or any(name in makers and makers[name].name in after for name in node.input):
+            after.add(node.name)
+    before: set[str] = set()  # names of nodes that another layer comes after
+    for node in reversed(nodes):
+        if node.op_type in LAYERS or node.name in before:
+            before |= {makers[name].name for name in node.input if name in makers}
+    kinds = {*LAYERS, *PASSING}
+    inner = [node for node in nodes if node.op_type in kinds and node.name in after and node.name in before]
+    return inner + [node for node in nodes if node.op_type in ("Gemm", "MatMul") and node.name not in before]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without ONNX Runtime's advice on the root logger."""
+    logger = logging.getLogger()
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

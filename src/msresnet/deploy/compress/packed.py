@@ -1,0 +1,134 @@
+"""What is computed from a bundle without training, as an exported folder: folded, in bfloat16, or in 8 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msresnet.bundle import Bundle
+from msresnet.data.loaders import Samples
+from msresnet.deploy.agreement import agreement
+from msresnet.deploy.compress.bf16 import Rounded, bf16_model, has_bf16
+from msresnet.deploy.compress.config import CompressConfig
+from msresnet.deploy.compress.data import Data
+from msresnet.deploy.compress.int8 import Ready, calibrated
+from msresnet.deploy.compress.made import Made, Scores, Watcher, engines
+from msresnet.deploy.compress.sensitive import choose
+from msresnet.deploy.package import About, describe, write_onnx
+from msresnet.errors import ResourceError
+from msresnet.infer.backend import Backend
+from msresnet.infer.backends.artefact import stamp
+from msresnet.infer.backends.eager import predictor_of
+from msresnet.infer.backends.graph import dims_of, onnx_model, program_of
+from msresnet.infer.backends.onnxruntime import OnnxRuntime
+from msresnet.infer.backends.openvino import OpenVino
+from msresnet.infer.config import Running
+from msresnet.infer.predictor import Predictor
+from msresnet.trained import Exported, exported_config
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+SENSITIVE = 0.005
+"""int8: what the task's figure may lose on validation images unless --max-drop says otherwise."""
+JUDGED, ALONE, COMPARED = 2000, 64, 64
+"""Images that layers are chosen by, that each layer is looked at alone with, and that runtimes are compared on."""
+
+
+def pack(bundle: Bundle, data: Data, config: CompressConfig, name: str, watcher: Watcher) -> Made:
+    """A bundle as one ONNX file, folded; in bfloat16 or in 8 bits where that is asked.
+
+    Args:
+        bundle: the model.
+        data: of it: training images calibrate, validation images choose.
+        config: what is wanted.
+        name: of the folder, by which servers know the model.
+        watcher: who is told.
+
+    Raises ResourceError without the packages, ModelError for a network that does not go into ONNX.
+    """
+    program = program_of(bundle)
+    network, precision = onnx_model(bundle, program), "fp32"
+    if config.to == "int8":
+        network, precision = _int8(bundle, data, config, network, watcher), "int8"
+    elif config.to == "bf16":
+        network, precision = bf16_model(network), "bf16"
+    values = exported_config(bundle, precision)
+    predictors = _running(stamp(network, values), values)
+    if config.to == "bf16":
+        predictors.append(Predictor(bundle, Rounded(bundle)))
+        watcher.notes([f"bf16: {has_bf16()[1]}; torch's autocast rounds as such arithmetic does"])
+
+    def write(folder: Path, scores: Scores) -> None:
+        told = Exported(values | {"scores": values["scores"] | scores})
+        write_onnx(folder, stamp(network, told.config()))
+        images, ids = pixels(data.sets["train"], bundle, data.some("train", COMPARED, config.seed))
+        original = predictor_of(bundle, "cpu")
+        proof = "; ".join(f"{p.backend.name}: {agreement(original, p, images, ids).words()}" for p in predictors)
+        describe(folder, told, About(name, "onnx", precision, *dims_of(program), proof))
+
+    return Made(predictors, len(network.SerializeToString()), alike=precision == "fp32", write=write)
+
+
+def pixels(data: Samples, bundle: Bundle, indices: Tensor) -> tuple[Ready, list[str]]:
+    """Some preprocessed images of a set, (M, C, H, W) uint8, and their ids; unreadable ones are left out."""
+    batches = list(data.batches(indices.split(64), torch.device("cpu")))
+    found = torch.cat([batch.indices for batch in batches]).tolist()
+    images = np.concatenate([batch.images.numpy() for batch in batches])[:, : bundle.preprocess.channels]
+    return np.ascontiguousarray(images), [data.ids[i] for i in found]
+
+
+def _running(network: ModelProto, values: dict[str, object]) -> list[Predictor]:
+    """A network in every runtime that takes its precision. Raises ResourceError where there is none."""
+    contents, told, how = network.SerializeToString(), Exported(values), Running(device="cpu")
+    precision, backends = told.precision, list[Backend]()
+    if "onnxruntime" in engines() and precision != "bf16":
+        backends.append(OnnxRuntime(contents, precision, told.architecture, how))
+    if "openvino" in engines():
+        backends.append(OpenVino(contents, precision, told.architecture, how))
+    if not backends:
+        hint = 'pip install "msresnet[export]"'
+        raise ResourceError(f"nothing that runs networks in {precision} is installed", hint=hint)
+    return [Predictor(told, backend) for backend in backends]
+
+
+def _int8(bundle: Bundle, data: Data, config: CompressConfig, proto: ModelProto, watcher: Watcher) -> ModelProto:
+    """The network in 8 bits, the layers that bear it least in float."""
+    chosen = data.some("train", config.calibration, config.seed)
+    images, _ = pixels(data.sets["train"], bundle, chosen)
+    watcher.notes([f"int8: ranges of activations from {len(images):,} training images, drawn with seed {config.seed}"])
+    judges = "val" if "val" in data.sets else "train"
+    judging = data.some(judges, JUDGED, config.seed)
+    before = _figure(Predictor(bundle, _running_first(proto, bundle)), data.sets[judges], judging)
+    bound = SENSITIVE if config.max_drop is None else config.max_drop
+
+    def drop(network: ModelProto) -> float:
+        return before - _figure(Predictor(bundle, _running_first(network, bundle)), data.sets[judges], judging)
+
+    with calibrated(proto, images) as found:
+        best = choose(found, config.weight_bits, images[:ALONE], drop, bound)
+    metric = bundle.task.metric
+    lost = f"{metric} {best.drop:+.4f} lower on {len(judging):,} {judges} images, at most {bound:g} was asked"
+    watcher.notes([f"int8: {best.words()}; {lost}"])
+    return best.proto
+
+
+def _running_first(network: ModelProto, bundle: Bundle) -> Backend:
+    return OnnxRuntime(network.SerializeToString(), "int8", bundle.architecture, Running(device="cpu"))
+
+
+def _figure(predictor: Predictor, data: Samples, indices: Tensor) -> float:
+    """The task's figure on some images of a set."""
+    trained, parts, kept = predictor.trained, [], []
+    for batch in data.batches(indices.split(predictor.batch_size), torch.device("cpu")):
+        places = batch.indices.tolist()
+        frames = [trained.preprocess.frame(data.size(i)) for i in places] if trained.postprocess.whole else None
+        parts.append(predictor.predict_ready(batch.images, [data.ids[i] for i in places], frames))
+        kept.append(batch.indices)
+    results = type(parts[0]).joined(parts)
+    measured = trained.task.evaluate(results, trained.task.truths(data, torch.cat(kept)))
+    return float(measured.metrics[trained.task.metric])

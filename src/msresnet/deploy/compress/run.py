@@ -1,0 +1,100 @@
+"""One call from a trained model to a smaller one: made, measured beside the given one, written if it is good enough.
+
+Nothing is written before it is measured, so that what is refused leaves nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from msresnet.bundle import Bundle
+from msresnet.deploy.compress.config import PACKED, CompressConfig, To
+from msresnet.deploy.compress.data import Data
+from msresnet.deploy.compress.made import Made, Scores, Watcher, at_work, bytes_of, engines, files_of
+from msresnet.deploy.compress.packed import pack, pixels
+from msresnet.deploy.compress.table import BATCH, Comparison, Row, check_good, speed
+from msresnet.deploy.compress.training import distil, prune
+from msresnet.deploy.package import new_folder
+from msresnet.files import check_free, check_output
+from msresnet.infer.baseline import beside
+from msresnet.infer.config import Engine
+from msresnet.infer.evaluate import evaluate
+from msresnet.infer.gates import read_gates
+from msresnet.infer.predictor import Predictor
+from msresnet.results import Evaluation
+
+
+def check_place(place: Path, to: To) -> None:
+    """Raise UsageError for a folder that cannot be written to or holds files of others."""
+    check_free(place, files_of(to))
+    check_output(place.parent, folder=True)
+
+
+def compress(bundle: Bundle, data: Data, config: CompressConfig, place: Path, watcher: Watcher) -> Comparison:
+    """Make, measure, and write unless a bound is broken.
+
+    Args:
+        bundle: the given model.
+        data: of the model.
+        config: what is wanted.
+        place: the folder of the result.
+        watcher: who is told, the comparison before it is judged.
+
+    Raises QualityGateError, with nothing written, and what making it raises.
+    """
+    split = data.measured_on(config.split)
+    made = _make(bundle, data, config, place.name, watcher)
+    found, evaluation = _compared(bundle, data, config, split, made)
+    watcher.compared(found)
+    check_good(found, read_gates(config.fail_under), config.max_drop)
+    kept = {name: evaluation.metrics[name] for name in bundle.task.kept}
+    scores = {split: kept | {"measured_by": "msresnet compress", "data": data.settings.data}}
+    with new_folder(place, files_of(config.to)) as folder:
+        made.write(folder, scores)
+    return found
+
+
+def _make(bundle: Bundle, data: Data, config: CompressConfig, name: str, watcher: Watcher) -> Made:
+    if config.to in PACKED:
+        return pack(bundle, data, config, name, watcher)
+    learn = prune if config.to == "pruned" else distil
+    smaller = learn(bundle, data, config, watcher)
+
+    def write(folder: Path, scores: Scores) -> None:
+        smaller.with_scores(scores).save(folder)
+
+    return Made(at_work(smaller, _engines(config.to), config.device), bytes_of(smaller), alike=True, write=write)
+
+
+def _engines(to: To) -> tuple[Engine, ...]:
+    """The runtimes that both models are measured in: torch, and what is installed for exported networks."""
+    return engines() if to == "int8" else ("torch", *engines())
+
+
+def _compared(
+    bundle: Bundle, data: Data, config: CompressConfig, split: str, made: Made
+) -> tuple[Comparison, Evaluation]:
+    """Both models' sizes, speeds and figures, and the evaluation of the result where it is worst."""
+    samples, task = data.sets[split], bundle.task
+    images, _ = pixels(samples, bundle, data.some(split, BATCH, config.seed))
+    given = [(p, speed(p, images)) for p in at_work(bundle, _engines(config.to), config.device)]
+    fastest, _ = max(given, key=lambda pair: pair[1][1])
+    before = evaluate(fastest, samples, split)
+    rows = [_row("before", predictor, bytes_of(bundle), fast, before) for predictor, fast in given]
+    difference, results = dict[str, Any](), list[Evaluation]()
+    for predictor in made.predictors:
+        if not results or not made.alike:
+            results.append(evaluate(predictor, samples, split))
+            if task.judged:
+                name = f"{predictor.backend.name} {predictor.backend.precision}"
+                difference[name] = beside(bundle, results[-1], bundle, before, config.model)["difference"]
+        rows.append(_row("after", predictor, made.size, speed(predictor, images), results[-1]))
+    worst = min(results, key=lambda result: float(result.metrics[task.metric]))
+    return Comparison(config.to, split, task.metric, task.gates, rows, difference), worst
+
+
+def _row(model: str, predictor: Predictor, size: int, fast: tuple[float, float], measured: Evaluation) -> Row:
+    trained, backend = predictor.trained, predictor.backend
+    words = (model, backend.name, backend.precision, size, trained.params, trained.macs)
+    return Row(*words, *fast, measured.metrics)

@@ -1,0 +1,154 @@
+"""The Python door for boxes: `Detector`, which finds objects.
+
+    from msresnet import Detector
+
+    model = Detector(epochs=20).fit(images, objects)
+    model.predict(images)
+
+Images come as one array (H, W), as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a list of images of any sizes, or
+as anything with boxes that `msresnet train --data` takes. What an image shows is a pair (boxes, labels) or a dictionary
+{'boxes': ..., 'labels': ...}: boxes (M, 4) x1, y1, x2, y2 in pixels of the image, and a label for each, a number or a
+text. Predictions are `Detections`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils.validation import check_is_fitted
+
+from msresnet.boxes import Boxes, clip
+from msresnet.data.arrays import Range, as_arrays, one_image, pixels_of, range_of_all
+from msresnet.data.boxed import BoxedArrays
+from msresnet.data.sample import Image, Source
+from msresnet.data.splits import Splits, arrange
+from msresnet.errors import DataError, UsageError
+from msresnet.estimator_base import ImageEstimator, is_path
+from msresnet.infer.evaluate import evaluate as measure
+from msresnet.infer.evaluate import prepare
+from msresnet.infer.predictor import Predictor
+from msresnet.results import Detections, Evaluation
+from msresnet.tasks.detection import DetectionTask
+from msresnet.train.config import TrainConfig
+
+FORM = "for each image (boxes, labels) or {'boxes': boxes, 'labels': labels}"
+LOWEST = 1e-3
+"""Every place of an image answers with some score; below this they are all the same."""
+Shown = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
+"""Boxes (M, 4) and labels (M,) of one image."""
+
+
+class Detector(ImageEstimator):
+    """A multi-scale ResNet with a pyramid that finds objects.
+
+    Arguments and attributes are those of `Classifier`; `classes_` are the labels, sorted.
+    """
+
+    task = "detection"
+
+    def predict(self, X: Any, score: float | None = None) -> Detections:  # noqa: N803
+        """The objects in each image, at the images' own pixels; of arrays, files, folders and patterns alike.
+
+        Args:
+            X: images.
+            score: the lowest score of an answer; None is what the model says, 0.3 or what was calibrated.
+        """
+        check_is_fitted(self, "bundle_")
+        results = self._results(X, self._predictor if score is None else self._from(score))
+        assert isinstance(results, Detections)
+        return results
+
+    def _from(self, score: float) -> Predictor:
+        """The model at work, its answers beginning at a score."""
+        task = self.bundle_.task
+        assert isinstance(task, DetectionTask)
+        if not 0 <= score <= 1:
+            raise UsageError(f"score={score:g}", why="scores are 0 to 1")
+        rules = replace(task.rules, sure=score, least=min(task.rules.least, max(score, LOWEST)))
+        wanted = replace(self.bundle_, task=DetectionTask(task.class_names, rules))
+        return Predictor(wanted, self._predictor.backend, self._predictor.batch_size)
+
+    def evaluate(self, X: Any, y: Any = None) -> Evaluation:  # noqa: N803
+        """Average precision, of all classes and of each, on arrays and their objects or on a path."""
+        check_is_fitted(self, "bundle_")
+        if is_path(X):
+            return self._measured(str(X), "none")
+        if y is None:
+            raise UsageError("evaluate needs objects", why=FORM, hint="evaluate(X, y), or a folder")
+        images, names = self._images(X), self.bundle_.task.class_names
+        source = BoxedArrays(images, self._boxes(_shown(y, "y"), images), names)
+        return measure(self._predictor, prepare(self.bundle_, source, self._config()), "given")
+
+    def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
+        """The average precision; 0 where there are no objects."""
+        return float(self.evaluate(X, y).metrics[self.bundle_.task.metric] or 0.0)
+
+    def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
+        if y is None:
+            raise UsageError("objects are learnt from boxes", why=FORM, hint="fit(images, objects)")
+        dense, shown = as_arrays(X, "X"), _shown(y, "y")
+        value_range = range_of_all(dense)
+        images = [pixels_of(one_image(image), value_range)[0] for image in dense]
+        labels = [labels for _, labels in shown if len(labels)]
+        if not labels:
+            raise DataError("no image shows an object", why="there is nothing to learn to find")
+        self.classes_ = np.unique(np.concatenate(labels))
+        names = [str(label) for label in self.classes_.tolist()]
+        found: dict[str, Source] = {"train": BoxedArrays(images, self._boxes(shown, images), names)}
+        if validation is not None:
+            dense = as_arrays(validation[0], "validation_data")
+            others = [pixels_of(one_image(image), value_range)[0] for image in dense]
+            known = self._boxes(_shown(validation[1], "validation_data"), others)
+            found["val"] = BoxedArrays(others, known, names, "validation")
+        return arrange(found, config), value_range
+
+    def _boxes(self, shown: list[Shown], images: list[Image]) -> list[Boxes]:
+        """Boxes cut at the edges, labels as class indices. Raises DataError for unknown labels and what is no box."""
+        if len(shown) != len(images):
+            raise DataError(f"objects of {len(shown)} images for {len(images)} images")
+        places, found = {label: index for index, label in enumerate(self.classes_.tolist())}, []
+        for number, ((boxes, labels), image) in enumerate(zip(shown, images, strict=True)):
+            unknown = next((label for label in labels.tolist() if label not in places), None)
+            if unknown is not None:
+                why = f"the model knows {', '.join(map(str, places))}"
+                raise DataError(f"unknown label {str(unknown)!r}", where=f"image {number}", why=why)
+            inside = clip(boxes, (image.shape[1], image.shape[2]))
+            if not (inside[:, 2:] > inside[:, :2]).all():
+                row = int(np.flatnonzero(~(inside[:, 2:] > inside[:, :2]).all(1))[0])
+                size = f"the image has {image.shape[2]} x {image.shape[1]} pixels"
+                what = f"{boxes[row].tolist()} is no box x1 < x2, y1 < y2 in its image"
+                raise DataError(what, where=f"image {number}, box {row}", why=size)
+            found.append(Boxes.of(inside, [places[label] for label in labels.tolist()]))
+        return found
+
+    def _images(self, X: Any) -> list[Image]:  # noqa: N803
+        value_range = self.bundle_.preprocess.value_range
+        return [pixels_of(one_image(image), value_range)[0] for image in as_arrays(X, "X")]
+
+
+def _shown(given: Any, name: str) -> list[Shown]:
+    """Pairs or dictionaries -> boxes and labels of each image. Raises DataError for anything else."""
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise DataError(f"{name} is no list of objects", why=FORM)
+    return [_pair(item, f"{name}[{number}]") for number, item in enumerate(given)]
+
+
+def _pair(item: Any, where: str) -> Shown:
+    """Boxes and labels of one image."""
+    if isinstance(item, Mapping) and {"boxes", "labels"} <= item.keys():
+        item = item["boxes"], item["labels"]
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        raise DataError(f"{where} is {type(item).__name__}", why=FORM)
+    try:
+        boxes, labels = np.asarray(item[0], np.float32), np.asarray(item[1]).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where} holds no boxes", why=str(error)) from error
+    boxes = boxes.reshape(0, 4) if not boxes.size else boxes
+    if boxes.shape != (len(labels), 4) or not np.isfinite(boxes).all():
+        what = f"{where} has boxes of shape {boxes.shape} for {len(labels)} labels"
+        raise DataError(what, why="boxes are finite numbers (M, 4): x1, y1, x2, y2")
+    return boxes, labels

@@ -1,0 +1,85 @@
+"""How well objects are found: precision against recall, kinds of mistakes, and the images with most of them."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from msresnet.metrics.detection import RECALLS, figures
+from msresnet.metrics.detection_errors import KINDS, MISSED
+from msresnet.report.charts import axes_of, chart, key
+from msresnet.report.page import Card, Cards, Line, Section, Table, Words, percent
+from msresnet.report.plots import BLUE, GREY, ORANGE, as_rgb
+from msresnet.report.story import Story, picture
+from msresnet.results import Detections
+
+MOST_SHOWN, SIDE = 12, 320
+"""Images that are shown, and pixels of their longer side: boxes are to be seen."""
+MOST_CURVES = 20
+MEANING = {
+    "duplicate": "a second box on an object that is found already",
+    "classification": "a box on an object of another class",
+    "localisation": "a box near an object of its class, that overlaps it by less than a half",
+    "both": "a box near an object of another class",
+    "background": "a box where there is no object",
+    MISSED: "an object that no box comes near",
+}
+
+
+def precision(story: Story) -> Section | None:
+    """Precision against recall at an overlap of a half; nothing where there is no object."""
+    results, task = story.evaluation.predictions, story.trained.task
+    assert isinstance(results, Detections)
+    found = figures(results, story.evaluation.targets)
+    curves = np.array([found.curve(index)[0] for index in range(len(task.class_names))])
+    if np.isnan(curves).all():
+        return None
+    figure, axes = axes_of("At an overlap of a half", "recall, %", "precision, %")
+    for curve in curves[:MOST_CURVES]:
+        axes.plot(100 * RECALLS, 100 * curve, color=GREY, linewidth=0.6)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # classes without an object
+        mean = np.nanmean(curves, 0)
+    axes.plot(100 * RECALLS, 100 * mean, color=BLUE, linewidth=1.8, label="mean of the classes")
+    key(axes)
+    best = story.evaluation.metrics["best_score"]
+    text = f"Blue is the mean, grey is each class. Answers serve people best at scores from {best:.2f} on."
+    half = int(mean.searchsorted(0.5)) if mean[0] < 0.5 else int((mean >= 0.5).sum()) - 1
+    words = f"Precision falls from {percent(mean[0])} to under a half at a recall of {percent(RECALLS[half])}."
+    title = "How many are found, and how many of them are right"
+    return Section("precision", title, [Words(text), chart(figure, words)])
+
+
+def mistaken(story: Story) -> Section | None:
+    """How many mistakes of each kind there are, and what each costs; nothing where they were not counted."""
+    metrics = story.evaluation.metrics
+    if "mistakes" not in metrics:
+        return None
+    counts, costs = metrics["mistakes"], metrics["mistakes_cost"]
+    kinds = [*KINDS, MISSED]
+    figure, axes = axes_of("What each kind costs", "points of AP50", "")
+    values = [100 * (costs[kind] or 0.0) for kind in kinds]
+    axes.barh(kinds[::-1], values[::-1], color=ORANGE, height=0.6)
+    worst = kinds[int(np.argmax(values))]
+    drawing = chart(figure, f"Most is lost to one kind of mistake: {worst}, {max(values):.2f} points of AP50.")
+    rows = [(kind, MEANING[kind], f"{counts[kind]:,}") for kind in kinds]
+    text = f"At scores from {metrics['best_score']:.2f} on. A cost is what AP50 would gain without such mistakes."
+    table = Table("mistakes", ("kind", "what it is", "boxes"), rows)
+    return Section("mistakes", "What goes wrong", [Words(text), drawing, table])
+
+
+def found(story: Story) -> Section:
+    """The images with most objects missed and made up, the worst first."""
+    task, evaluation = story.trained.task, story.evaluation
+    shown, rows = task.examples(evaluation, MOST_SHOWN), task.rows(evaluation)
+    words = f"The {len(shown)} images with most objects missed or made up, of {len(rows):,}."
+    return Section("boxes", "Where it fails", [Words(words), Cards([_card(story, i, rows[i]) for i in shown])])
+
+
+def _card(story: Story, index: int, row: dict[str, int]) -> Card:
+    """An image with the boxes of the truth and of the answer."""
+    frame = story.trained.preprocess.frame(story.data.size(story.places[index]))
+    shown = story.trained.task.pictures(story.image(index), story.evaluation, index, frame)
+    pictures = [picture(as_rgb(pixels), f"{caption} of {story.id(index)}", SIDE) for caption, pixels in shown]
+    lines = [Line(name, f"{row[name]:,}") for name in ("objects", "found", "missed", "wrong")]
+    return Card(pictures, lines, story.id(index))

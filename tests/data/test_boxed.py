@@ -1,0 +1,526 @@
+"""Images with boxes: every format says the same, usual layouts are found, damaged files name record and line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import boxed
+import hostile
+from boxed import FORMATS, HEIGHT, NAMES, WIDTH, Truth
+from msresnet.boxes import Boxes
+from msresnet.data.boxed import BoxedArrays, BoxedSource, fits
+from msresnet.data.decode import decode_file
+from msresnet.data.options import DataOptions
+from msresnet.data.sample import Relabelled, Subset
+from msresnet.data.sources.voc import read_record
+from msresnet.data.splits import open_data, read_any
+from msresnet.data.videos import VideoSource
+from msresnet.errors import DataError, ResourceError
+
+OPTIONS = DataOptions(workers=0)
+TRUTH = boxed.truth()
+
+
+def opened(spec: Path | str) -> tuple[BoxedSource, list[str]]:
+    """The training set of some data, and what was inferred."""
+    found, notes = read_any(str(spec), OPTIONS)
+    source = found["train"]
+    assert isinstance(source, BoxedSource)
+    return source, notes
+
+
+def refused(spec: Path | str) -> DataError:
+    """The error for some data."""
+    with pytest.raises(DataError) as caught:
+        opened(spec)
+    return caught.value
+
+
+def same(source: BoxedSource, truth: Truth) -> None:
+    """Every image of a source has the boxes that the truth says, by name."""
+    assert (source.task, source.boxed, source.classes) == ("detection", True, NAMES)
+    assert len(source) == len(truth)
+    for index, expected in enumerate(truth.values()):
+        found = source.truth(index)
+        assert np.allclose(found.xyxy, expected.xyxy, atol=1e-4)
+        assert np.array_equal(found.classes, expected.classes)
+        assert not found.crowd.any()
+        assert source.size(index) == (HEIGHT, WIDTH) == source.image(index).shape[1:]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_A09_A10_every_format_says_the_same(form: str, tmp_path: Path) -> None:
+    FORMATS[form](tmp_path, TRUTH)
+    source, notes = opened(tmp_path)
+    same(source, TRUTH)
+    stem = list(source.ids)[2].split("/")[-1]
+    assert int(stem.split(".")[0]) == (3 if form == "mot" else 2)
+    path = source.path(2)
+    assert path is not None
+    assert np.array_equal(source.image(2), decode_file(path))
+    assert len(source.files(2)) == 2
+    assert any("1 images without a box" in note for note in notes)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_several_sets_have_the_same_classes(form: str, tmp_path: Path) -> None:
+    FORMATS[form](tmp_path, TRUTH)
+    others = {f"9{stem}": boxes.chosen(boxes.classes == 1) for stem, boxes in boxed.truth(3, seed=1).items()}
+    FORMATS[form](tmp_path, others, "val")
+    splits = open_data(str(tmp_path), OPTIONS)
+    assert splits.val is not None
+    assert splits.val.classes == splits.classes == NAMES
+    assert [splits.val.truth(i).classes.tolist() for i in range(3)] == [b.classes.tolist() for b in others.values()]
+    assert splits.test is None
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
+def test_a_held_out_image_keeps_its_boxes(form: str, tmp_path: Path) -> None:
+    truth = boxed.truth(40)
+    FORMATS[form](tmp_path, truth)
+    splits = open_data(str(tmp_path), OPTIONS)
+    assert sum(map(len, splits.named().values())) == 40
+    for part in splits.named().values():
+        for index, name in enumerate(part.ids):
+            assert np.allclose(part.truth(index).xyxy, truth[Path(name).stem].xyxy, atol=1e-4)
+
+
+def test_one_class_is_enough_and_none_is_not(tmp_path: Path) -> None:
+    boxed.coco(tmp_path / "one", {stem: boxes.chosen(boxes.classes == 0) for stem, boxes in boxed.truth(20).items()})
+    assert open_data(str(tmp_path / "one"), OPTIONS).classes == ("cat",)
+    boxed.coco(tmp_path / "none", dict.fromkeys(TRUTH, Boxes.none()))
+    assert refused(tmp_path / "none").what == "there is no box in the data"
+    ignored = {stem: Boxes.of(boxes.xyxy, boxes.classes, boxes.classes >= 0) for stem, boxes in TRUTH.items()}
+    boxed.voc(tmp_path / "crowds", ignored)
+    with pytest.raises(DataError, match="no box in the training set"):
+        open_data(str(tmp_path / "crowds"), OPTIONS)
+
+
+def test_arrays_and_their_subsets() -> None:
+    images = [hostile.random_pixels(1, 20 + i, 30, seed=i) for i in range(3)]
+    boxes = [Boxes.of([[0, 0, 5, 5]], [1], [True]), Boxes.none(), Boxes.of([[1, 2, 3, 4], [0, 0, 9, 9]], [0, 2])]
+    source = BoxedArrays(images, boxes, ("a", "b", "c"))
+    assert source.present().tolist() == [0, 2]
+    assert source.size(2) == (22, 30)
+    part = Relabelled(Subset(source, np.array([2, 1])), ("c", "x", "b", "a"))
+    assert part.truth(0).classes.tolist() == [3, 0]
+    assert len(part.truth(1)) == 0
+    with pytest.raises(DataError, match="each image needs its boxes"):
+        BoxedArrays(images, boxes[:2], ("a", "b", "c"))
+
+
+# COCO: what is no matter of records is in test_coco.py.
+
+
+def test_A11_crowds_stay_and_are_known(tmp_path: Path) -> None:
+    path = boxed.coco(tmp_path, TRUTH)
+    content = json.loads(path.read_text())
+    content["annotations"][0]["iscrowd"] = content["annotations"][1]["ignore"] = 1
+    path.write_text(json.dumps(content))
+    source, notes = opened(path)
+    assert source.truth(0).crowd[:3].tolist() == [True, True, *([False] * (len(source.truth(0)) - 2))][:3]
+    assert any("2 boxes to be ignored" in note for note in notes)
+
+
+def test_a_category_without_a_box_is_no_class(tmp_path: Path) -> None:
+    path = boxed.coco(tmp_path, TRUTH)
+    content = json.loads(path.read_text())
+    content["categories"].insert(0, {"id": 0, "name": "animals", "supercategory": "none"})  # as exports have it
+    path.write_text(json.dumps(content))
+    source, notes = opened(tmp_path)
+    same(source, TRUTH)
+    assert "no box is of animals" in notes
+
+
+@pytest.mark.parametrize("form", ["coco", "voc"])
+def test_A06_A07_an_image_that_is_absent_or_of_another_size(form: str, tmp_path: Path) -> None:
+    FORMATS[form](tmp_path, TRUTH)
+    source, _ = opened(tmp_path)
+    paths = [source.path(index) for index in range(2)]
+    assert paths[0] is not None
+    assert paths[1] is not None
+    paths[0].write_bytes(hostile.encode(hostile.random_pixels(WIDTH, HEIGHT, 3), "PNG"))
+    paths[1].unlink()
+    for at_least in (None, (8, 8)):
+        with pytest.raises(DataError, match="another size") as caught:
+            source.image(0, at_least)
+        assert caught.value.why == f"upright it is {HEIGHT}x{WIDTH}, they say {WIDTH}x{HEIGHT}"
+    with pytest.raises(DataError, match="cannot open") as caught:
+        source.image(1)
+    assert "01.png" in caught.value.where
+
+
+def test_reduced_decoding_fits() -> None:
+    assert fits((101, 67), (201, 133), True)
+    assert not fits((101, 67), (201, 133), False)
+    assert fits((201, 133), (201, 133), False)
+    assert not fits((133, 201), (201, 133), True)
+
+
+# VOC
+
+
+@pytest.mark.parametrize(
+    ("records", "pictures"),
+    [("Annotations", "JPEGImages"), ("annotations", "images"), (".", "."), ("train", "train")],
+)
+def test_layouts_of_voc(records: str, pictures: str, tmp_path: Path) -> None:
+    boxed.images(tmp_path / pictures, TRUTH)
+    (tmp_path / records).mkdir(exist_ok=True)
+    for stem, boxes in TRUTH.items():
+        (tmp_path / records / f"{stem}.xml").write_text(boxed.voc_record(stem, boxes))
+    same(opened(tmp_path)[0], TRUTH)
+    (tmp_path / pictures / "07.png").write_bytes((tmp_path / pictures / "00.png").read_bytes())
+    source, notes = opened(tmp_path)
+    assert len(source) == len(TRUTH)
+    assert (records == pictures) == any("1 images without an XML file were left aside" in note for note in notes)
+
+
+def test_sets_of_voc_below_each_split(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        boxed.voc(tmp_path / split, TRUTH)
+    assert list(read_any(str(tmp_path), OPTIONS)[0]) == ["train", "val"]
+
+
+def test_trainval_trains_where_there_is_no_train(tmp_path: Path) -> None:
+    path = boxed.voc(tmp_path, TRUTH)
+    path.rename(path.with_name("trainval.txt"))
+    path.with_name("test.txt").write_text("00 1\n02 -1\n")
+    found, _ = read_any(str(tmp_path), OPTIONS)
+    assert {split: len(source) for split, source in found.items()} == {"train": 6, "test": 2}
+
+
+def test_corners_from_0_on_are_coordinates(tmp_path: Path) -> None:
+    boxed.voc(tmp_path, {"00": Boxes.of([[-1, 4, 20, 20], [9, 9, 19, 19]], [0, 1])})  # written as 0 and 10
+    source, notes = opened(tmp_path)
+    assert source.truth(0).xyxy.tolist() == [[0, 5, 20, 20], [10, 10, 19, 19]]
+    assert any("taken as coordinates from 0 on" in note for note in notes)
+
+
+def test_A11_difficult_objects_are_to_be_ignored(tmp_path: Path) -> None:
+    boxed.voc(tmp_path, {"00": Boxes.of([[0, 4, 20, 20], [9, 9, 19, 19]], [0, 1], [True, False])})
+    assert opened(tmp_path)[0].truth(0).crowd.tolist() == [True, False]
+
+
+def test_A05_A04_boxes_of_voc_are_cut_and_counted(tmp_path: Path) -> None:
+    boxed.voc(tmp_path, {"00": Boxes.of([[50, 30, 75, 44], [8, 8, 9, 9], [1, 1, 9, 9]], [0, 1, 1])})
+    source, notes = opened(tmp_path)
+    assert source.truth(0).xyxy.tolist() == [[50, 30, WIDTH, HEIGHT], [1, 1, 9, 9]]
+    assert any(note.startswith("1 boxes reached beyond") and "00.xml, object 1" in note for note in notes)
+    assert any(note.startswith("1 boxes have no area") and "00.xml, object 2" in note for note in notes)
+
+
+def record(tmp_path: Path, text: str | bytes) -> Path:
+    """One VOC file of some text."""
+    boxed.voc(tmp_path, TRUTH)
+    path = tmp_path / "Annotations" / "00.xml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def box_of(corners: str, name: str = "cat") -> str:
+    """A file with one object of these corners."""
+    keys = zip(("xmin", "ymin", "xmax", "ymax"), corners.split(), strict=False)
+    inside = "".join(f"<{key}>{value}</{key}>" for key, value in keys)
+    return f"<annotation><object><name>{name}</name><bndbox>{inside}</bndbox></object></annotation>"
+
+
+@pytest.mark.parametrize(
+    "corners", ["5 5 3 9", "5 5 9 3", "nan 1 2 3", "1 2 inf 4", "1 2 3", "a b c d", "1 2 3 1e300", ""]
+)
+def test_A04_corners_of_voc_that_are_none(corners: str, tmp_path: Path) -> None:
+    path = record(tmp_path, box_of(corners))
+    error = refused(tmp_path)
+    assert error.where == f"{path}, object 1"
+    assert error.what in ("an object has no box", "a box is turned inside out")
+
+
+def test_an_object_without_a_name(tmp_path: Path) -> None:
+    record(tmp_path, box_of("1 2 3 4", name=" "))
+    assert refused(tmp_path).what == "an object has no name"
+
+
+BOMB = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 10))
+HOSTILE_XML = {
+    "entities": f'<!DOCTYPE annotation [<!ENTITY a0 "ha">{BOMB}]><annotation>&a9;</annotation>',
+    "outside": '<!DOCTYPE annotation [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>',
+    "doctype": '<!DOCTYPE annotation SYSTEM "http://localhost/x.dtd"><annotation/>',
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_XML)
+def test_A12_entities_are_never_expanded(kind: str, tmp_path: Path) -> None:
+    path = record(tmp_path, HOSTILE_XML[kind])
+    error = refused(tmp_path)
+    assert (error.what, error.where) == ("the XML may be hostile", str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (boxed.voc_record("00", TRUTH["00"])[:200], "the file is no XML"), ("", "the file is no XML"),
+        (b"\xff\xfe\x00", "the file is no XML"), ("<a/>", "the XML is no VOC annotation"),
+        ('<?xml version="1.0" encoding="nonsense"?><annotation/>', "the file is no XML"),
+        (hostile.LFS_POINTER, "a Git-LFS pointer stands in place of the data"),
+    ],
+)  # fmt: skip
+def test_A01_xml_that_is_none(text: str | bytes, what: str, tmp_path: Path) -> None:
+    path = record(tmp_path, text)
+    error = refused(tmp_path)
+    assert (error.what, error.where) == (what, str(path))
+
+
+def test_A08_xml_nested_250_000_deep(tmp_path: Path) -> None:
+    path = tmp_path / "deep.xml"
+    path.write_text("<annotation>" + "<a>" * 250_000 + "</a>" * 250_000 + "</annotation>")
+    assert read_record(path).objects == []
+
+
+def test_the_extra_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxed.voc(tmp_path, TRUTH)
+    monkeypatch.setitem(sys.modules, "defusedxml", None)
+    with pytest.raises(ResourceError, match="defusedxml") as caught:
+        opened(tmp_path)
+    assert caught.value.hint == 'pip install "msresnet[detect]"'
+
+
+def test_D10_a_list_that_leads_out(tmp_path: Path) -> None:
+    boxed.voc(tmp_path, TRUTH).write_text("00\n../../etc/passwd\n")
+    assert refused(tmp_path).what == "a list of images names a path"
+
+
+def test_sizes_that_the_xml_does_not_know_come_from_the_image(tmp_path: Path) -> None:
+    record(tmp_path, boxed.voc_record("00", TRUTH["00"], size=(0, 0)))
+    same(opened(tmp_path)[0], TRUTH)
+
+
+# YOLO
+
+
+@pytest.mark.parametrize("layout", ["images/train labels/train", "train/images train/labels", "images labels"])
+@pytest.mark.parametrize("named", ["data.yaml", "classes.txt", "nothing"])
+def test_layouts_of_yolo(layout: str, named: str, tmp_path: Path) -> None:
+    boxed.yolo(tmp_path / "made", TRUTH)
+    root = tmp_path / "root"
+    for made, target in zip(("images/train", "labels/train"), layout.split(), strict=True):
+        shutil.copytree(tmp_path / "made" / made, root / target)
+    if named == "data.yaml":
+        (root / "data.yaml").write_text(f"train: ../{layout.split(maxsplit=1)[0]}\nnc: 2\nnames: ['cat', 'dog']\n")
+    elif named == "classes.txt":
+        (root / "classes.txt").write_text("cat\ndog\n")
+    source, _ = opened(root)
+    if named == "nothing":
+        assert source.classes == ("0", "1")
+        source.classes = NAMES
+    same(source, TRUTH)
+
+
+def test_a_yaml_and_lists_of_images(tmp_path: Path) -> None:
+    path = boxed.yolo(tmp_path, TRUTH)
+    (tmp_path / "some.txt").write_text("./images/train/00.png\nimages/train/02.png\n")
+    path.write_text("train: [images/train]\nval: some.txt\nnames: {0: cat, 1: dog, 5: yak}\n")
+    found, notes = read_any(str(path), OPTIONS)
+    assert {split: len(source) for split, source in found.items()} == {"train": 6, "val": 2}
+    assert np.allclose(found["val"].truth(1).xyxy, TRUTH["02"].xyxy, atol=1e-4)
+    assert "no box is of yak" in notes
+    path.write_text("train: images/train\nval: images/train\nnames: [cat, dog]\n")
+    found, notes = read_any(str(path), OPTIONS)
+    assert list(found) == ["train"]
+    assert "val is the training set again, which cannot measure: left out" in notes
+
+
+def test_an_outline_gives_its_box(tmp_path: Path) -> None:
+    boxed.yolo(tmp_path, TRUTH)
+    (tmp_path / "labels" / "train" / "00.txt").write_text("0 0.1 0.2 0.5 0.1 0.4 0.9\n1 0.5 0.5 0.2 0.2\n")
+    source, notes = opened(tmp_path)
+    expected = np.array([[0.1 * WIDTH, 0.1 * HEIGHT, 0.5 * WIDTH, 0.9 * HEIGHT], [24, 16, 36, 24]])
+    assert np.allclose(source.truth(0).xyxy, expected, atol=1e-4)
+    assert "1 outlines: the box around each is taken" in notes
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("0 30 20 10 10", "not normalised"), ("0 0.5 0.5 1.5 0.2", "not normalised"), ("0 -0.3 0.5 0.2 0.2", "not no"),
+        ("0 0.5 0.5 0.2", "4 columns"), ("0 0.5 0.5 0.2 0.2 0.9", "6 columns"), ("cat 0.5 0.5 0.2 0.2", "beside num"),
+        ("0.5 0.5 0.5 0.2 0.2", "class 0.5"), ("-1 0.5 0.5 0.2 0.2", "class -1"), ("2 0.5 0.5 0.2 0.2", "has no name"),
+        ("0 nan 0.5 0.2 0.2", "no number"), ("0 0.5 inf 0.2 0.2", "no number"), ("0,0.5,0.5,0.2,0.2", "beside numbers"),
+    ],
+)  # fmt: skip
+def test_A13_A04_lines_of_yolo_that_are_none(line: str, words: str, tmp_path: Path) -> None:
+    boxed.yolo(tmp_path, TRUTH)
+    path = tmp_path / "labels" / "train" / "02.txt"
+    path.write_text(f"0 0.5 0.5 0.1 0.1\n\n{line}\n")
+    error = refused(tmp_path)
+    assert words in error.what
+    assert error.where == f"{path}, line 3"
+
+
+def test_A05_boxes_of_yolo_are_cut_and_counted(tmp_path: Path) -> None:
+    boxed.yolo(tmp_path, TRUTH)
+    (tmp_path / "labels" / "train" / "00.txt").write_text("0 1.0 0.5 0.5 0.5\n1 0.5 0.5 0.0 0.2\n")
+    source, notes = opened(tmp_path)
+    assert np.allclose(source.truth(0).xyxy, [[0.75 * WIDTH, 0.25 * HEIGHT, WIDTH, 0.75 * HEIGHT]], atol=1e-4)
+    assert any(note.startswith("1 boxes reached beyond") and "00.txt:1" in note for note in notes)
+    assert any(note.startswith("1 boxes have no area") and "00.txt:2" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("names: [cat, cat]\n", "stands twice"), ("names: 7\n", "no list of names"), ("names: {a: b}\n", "no list"),
+        ("train: nowhere\nnames: [cat, dog]\n", "not there"), ("train: [1]\nnames: [cat, dog]\n", "no folder"),
+        ("names: &a [*a]\n", "no plain YAML"), ("names: !!python/object:os.system x\n", "no plain YAML"),
+        ("train: images\n", "names no classes"), ("[" * 10_000, "no plain YAML"),
+    ],
+)  # fmt: skip
+def test_settings_of_yolo_that_are_none(text: str, words: str, tmp_path: Path) -> None:
+    path = boxed.yolo(tmp_path, TRUTH)
+    path.write_text(text)
+    error = refused(path)
+    assert words in error.what
+    assert error.where.startswith(str(path))
+
+
+def test_D20_a_pointer_in_place_of_labels(tmp_path: Path) -> None:
+    boxed.yolo(tmp_path, TRUTH)
+    (tmp_path / "labels" / "train" / "00.txt").write_bytes(hostile.LFS_POINTER)
+    assert "Git-LFS pointer" in refused(tmp_path).what
+
+
+# MOTChallenge
+
+
+def test_videos_have_objects_and_stay_together(tmp_path: Path) -> None:
+    boxed.mot(tmp_path, TRUTH)
+    boxed.mot(tmp_path / "more", TRUTH)
+    shutil.move(tmp_path / "more" / "train" / "one", tmp_path / "train" / "two")
+    source, _ = opened(tmp_path)
+    assert isinstance(source, VideoSource)
+    first, second = source.followed.videos
+    assert (first.name, first.start, first.stop, first.rate) == ("one", 0, 6, 25.0)
+    assert (second.name, second.start, second.stop) == ("two", 6, 12)
+    assert source.objects(2).tolist() == [30 + i for i in range(len(TRUTH["02"]))] == source.objects(8).tolist()
+    assert {source.split_key(i) for i in range(6)} == {b"one"}
+
+
+def truth_lines(tmp_path: Path, *lines: str) -> Path:
+    """A video of six frames whose truth has these lines, and which names no classes."""
+    path = boxed.mot(tmp_path, TRUTH)
+    path.with_name("labels.txt").unlink()
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    "line", ["2,7,11,6,5,4", "2,7,11,6,5,4,1,1,0.8", "2,7,11,6,5,4,1,-1,-1,-1", "2 7 11 6 5 4 1 1 1"]
+)
+def test_A14_A15_lines_of_six_nine_and_ten_columns(line: str, tmp_path: Path) -> None:
+    truth_lines(tmp_path, line)
+    source, _ = opened(tmp_path)
+    assert source.classes == ("pedestrian",)
+    assert source.truth(1).xyxy.tolist() == [[10, 5, 15, 9]]
+    assert not source.truth(1).crowd.any()
+    assert [len(source.truth(i)) for i in range(6)] == [0, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["1,1,5,5,4,4,1"], "7 columns"), (["0,1,5,5,4,4"], "no frame 0"), (["1.5,1,5,5,4,4"], "no frame 1.5"),
+        (["1,0,5,5,4,4"], "no object 0"), (["1,1,5,5,-4,4"], "inside out"), (["1,1,nan,5,4,4"], "no number"),
+        (["1,1,a,5,4,4"], "beside numbers"), (["1,1,5,5,4,4", "1,1,9,9,4,4"], "twice in a frame"),
+        (["1,1,5,5,4,1e30"], "no number"), (["", "1,x,5,5,4,4"], "beside numbers"),
+    ],
+)  # fmt: skip
+def test_A14_lines_of_mot_that_are_none(lines: list[str], words: str, tmp_path: Path) -> None:
+    path = truth_lines(tmp_path, "1,9,5,5,4,4", *lines)
+    error = refused(tmp_path)
+    assert words in error.what
+    assert error.where == f"{path}, line {1 + len(lines)}"
+
+
+def test_A11_what_does_not_count_in_mot17(tmp_path: Path) -> None:
+    kinds = ("1,1", "0,7", "0,3", "0,1")  # a pedestrian; a sitting one, a car and one to be ignored
+    truth_lines(tmp_path, *(f"1,{i + 1},{6 * i + 1},1,5,5,{kind},1" for i, kind in enumerate(kinds)))
+    source, _ = opened(tmp_path)
+    assert source.truth(0).crowd.tolist() == [False, True, True]
+    assert source.truth(0).xyxy[:, 0].tolist() == [0, 6, 18]
+    assert isinstance(source, VideoSource)
+    assert source.objects(0).tolist() == [1, 0, 0]
+
+
+def test_A16_truth_and_video_of_different_lengths(tmp_path: Path) -> None:
+    path = truth_lines(tmp_path, "4,1,5,5,4,4")
+    assert any("the truth ends at frame 4 of 6" in note for note in opened(tmp_path)[1])
+    path.write_text("7,1,5,5,4,4\n")
+    error = refused(tmp_path)
+    assert (error.what, error.why) == (
+        "the truth is longer than the video", "the truth goes on to frame 7, there are 6 images"
+    )  # fmt: skip
+
+
+def test_A05_numbers_of_objects_stay_beside_their_boxes(tmp_path: Path) -> None:
+    truth_lines(tmp_path, "1,1,900,5,4,4", "1,2,5,5,4,4", "2,3,58,38,9,9")  # the first lies outside
+    source, notes = opened(tmp_path)
+    assert isinstance(source, VideoSource)
+    assert (source.objects(0).tolist(), source.objects(1).tolist()) == ([2], [3])
+    assert source.truth(1).xyxy.tolist() == [[57, 37, WIDTH, HEIGHT]]
+    assert sum("boxes" in note and "line" in note for note in notes) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[Sequence]\nimWidth=x\n", "[Sequence]\nframeRate=0\n", "nonsense", "\x00"])
+def test_a_video_whose_facts_are_none(text: str, tmp_path: Path) -> None:
+    path = boxed.mot(tmp_path, TRUTH)
+    info = path.parents[1] / "seqinfo.ini"
+    info.write_text(text)
+    assert refused(tmp_path).where == str(info)
+    info.unlink()
+    same(opened(tmp_path)[0], TRUTH)
+
+
+def test_videos_without_a_truth(tmp_path: Path) -> None:
+    boxed.mot(tmp_path, TRUTH)
+    shutil.copytree(tmp_path / "train" / "one", tmp_path / "train" / "two")
+    (tmp_path / "train" / "two" / "gt" / "gt.txt").unlink()
+    assert any("1 videos without gt/gt.txt" in note for note in opened(tmp_path)[1])
+    (tmp_path / "train" / "one" / "gt" / "gt.txt").unlink()
+    assert refused(tmp_path).what == "no video has a truth"
+
+
+@given(data=st.data())
+def test_F17_any_bytes_are_read_or_refused(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.mktemp("fuzz")
+    form = data.draw(st.sampled_from(["voc", "yolo", "mot"]))
+    FORMATS[form](root, TRUTH)
+    path = {"voc": "Annotations/00.xml", "yolo": "labels/train/00.txt", "mot": "train/one/gt/gt.txt"}[form]
+    (root / path).write_bytes(hostile.mutated((root / path).read_bytes(), data.draw(st.integers(0, 10**6))))
+    try:
+        source, _ = opened(root)
+    except DataError:
+        return
+    for index in range(len(source)):
+        found: Any = source.truth(index)
+        assert (found.xyxy >= 0).all()
+        assert (found.xyxy <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
+
+
+def test_the_blood_cells(shared_data: Path) -> None:
+    splits = open_data(str(shared_data / "bccd"), OPTIONS)
+    assert splits.classes == ("Platelets", "RBC", "WBC")
+    assert {name: len(source) for name, source in splits.named().items()} == {"train": 205, "val": 87, "test": 72}
+    counts = np.zeros(3, np.int64)
+    for source in splits.named().values():
+        assert isinstance(source, BoxedSource)
+        counts += np.bincount(source.boxes.classes, minlength=3)
+    assert counts.sum() == 4155 + 372 + 361 - 2  # two are single pixels
+    assert splits.train.image(0).shape == (3, 480, 640)

@@ -1,0 +1,109 @@
+"""What is refused before anything is served, with the right exit code."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from msresnet.cli.main import main
+from msresnet.errors import UsageError
+from msresnet.serve.config import ServeConfig
+from msresnet.serve.server import read_key
+
+
+def refused(words: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *words]) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert text in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--port", "70000"], "ports end at 65535"),
+        (["--port", "-1"], "it must be at least 0"),
+        (["--workers", "-1"], "it must be at least 0"),
+        (["--batch-size", "0"], "it must be at least 1"),
+        (["--timeout", "0"], "seconds, above 0"),
+        (["--timeout", "nan"], "seconds, above 0"),
+        (["--max-delay", "nan"], "it must be at least 0"),
+        (["--queue", "10"], "would never find room"),
+        (["--model", "a=x", "a=y"], "two models are called 'a'"),
+        (["--model", "runs/my model"], "is no name"),
+        (["--model", "runs/.."], "is no name"),
+        (["--api-key-file", "nothing"], "cannot read the key"),
+        (["--api-key-file", "."], "cannot read the key"),
+        (["--host", "no such host", "--port", "0"], "no such address"),
+    ],
+)
+def test_K01_settings_that_cannot_be(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(words, 2, text, capsys)
+
+
+def test_K10_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused(["--port", str(taken.getsockname()[1])], 5, "cannot listen at port", capsys)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_models_that_cannot_be_served(workers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    for name in ("broken.onnx", "nothing.onnx", "runs/nothing"):
+        refused(["--model", name, "--workers", workers, "--port", "0"], 4, name, capsys)
+
+
+def test_keys_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "key"
+    monkeypatch.setenv("MSRESNET_API_KEY", "of the environment")
+    assert read_key(None) == "of the environment"
+    file.write_text("of the file\nsecond line\n")
+    assert read_key(str(file)) == "of the file"
+    for content in (b"", b"\n", b"  \n", b"\xff\n"):
+        file.write_bytes(content)
+        with pytest.raises(UsageError):
+            read_key(str(file))
+    monkeypatch.delenv("MSRESNET_API_KEY")
+    assert read_key(None) == ""
+
+
+def test_models_are_called_by_their_folder_or_file_or_as_said(tmp_path: Path) -> None:
+    words = ("runs/digits", "exported/cats.onnx", "dogs=some/where.xml", "hf:user/repo", "a=b=c")
+    assert ServeConfig(model=words).models == {
+        "digits": "runs/digits",
+        "cats": "exported/cats.onnx",
+        "dogs": "some/where.xml",
+        "repo": "hf:user/repo",
+        "a": "b=c",
+    }
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/latest").symlink_to("2026-best")
+    assert ServeConfig().models == {"2026-best": "runs/latest"}
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys; from msresnet.cli.main import main\n"
+        "assert main(['serve', '--help']) == 0\n"
+        "heavy = {'torch', 'numpy', 'fastapi', 'uvicorn', 'PIL', 'prometheus_client'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "usage: msresnet serve" in result.stdout
+
+
+def test_a_missing_extra_is_named(tmp_path: Path) -> None:
+    """Python finds a FastAPI that cannot be imported, as where it is not installed."""
+    (tmp_path / "fastapi.py").write_text("raise ImportError('gone', name='fastapi')")
+    command = [sys.executable, "-m", "msresnet", "serve", "--model", "x"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 5
+    assert 'pip install "msresnet[serve]"' in result.stderr
