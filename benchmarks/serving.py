@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
-import importlib
 import io
 import os
 import shlex
+import signal
 import socket
 import statistics
 import subprocess
@@ -34,7 +34,7 @@ from msresnet.infer.config import Running
 from msresnet.infer.predictor import Predictor
 
 CONTESTANTS = ("msresnet", "plain FastAPI", "LitServe")
-PATIENCE, BATCHES = 120.0, (1, 2, 4, 8, 16, 32)
+PATIENCE, BATCHES = 60.0, (1, 2, 4, 8, 16, 32)
 FORM = b'--B\r\nContent-Disposition: form-data; name="image"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
 
 
@@ -68,28 +68,6 @@ def plain(model: str, threads: int, port: int) -> None:
     uvicorn.run(app, port=port, log_level="critical")
 
 
-def litserve(model: str, threads: int, port: int, batch: int) -> None:
-    """LitServe with its batching."""
-    ls: Any = importlib.import_module("litserve")
-
-    class Api(ls.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.predictor = opened(model, threads)
-
-        def decode_request(self, request: Any) -> bytes:
-            data: bytes = request["image"].file.read()
-            return data
-
-        def predict(self, files: Any) -> Any:
-            return answer(self.predictor, files) if isinstance(files, list) else answer(self.predictor, [files])[0]
-
-        def encode_response(self, output: Any) -> Any:
-            return output
-
-    server = ls.LitServer(Api(max_batch_size=batch, batch_timeout=0.002 if batch > 1 else 0.0), accelerator="cpu")
-    server.run(host="127.0.0.1", port=port, log_level="critical", generate_client_file=False)
-
-
 def free_port() -> int:
     """A port that nobody listens at."""
     with socket.create_server(("127.0.0.1", 0)) as found:
@@ -100,12 +78,14 @@ def free_port() -> int:
 def contestant(name: str, args: argparse.Namespace, batch: int) -> Iterator[int]:
     """A server that answers; its port."""
     port = free_port()
-    mine = ["-m", "msresnet", "serve", "-q", "--port", str(port), "--model", f"m={args.model}"]
-    mine += ["--threads", str(args.threads), "--batch-size", str(batch), "--queue", "512"]
-    other = [__file__, "--model", args.model, "--threads", str(args.threads), "--role", name]
-    other += ["--port", str(port), "--batch", str(batch)]
+    common = ["--model", args.model, "--threads", str(args.threads), "--port", str(port)]
+    words = {
+        "msresnet": ["-m", "msresnet", "serve", "-q", *common, "--batch-size", str(batch), "--queue", "512"],
+        "plain FastAPI": [__file__, "--role", name, *common],
+        "LitServe": [str(Path(__file__).with_name("in_litserve.py")), *common, "--batch", str(batch)],
+    }
     environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
-    process = subprocess.Popen([sys.executable, *(mine if name == "msresnet" else other)], env=environment)
+    process = subprocess.Popen([sys.executable, *words[name]], env=environment, start_new_session=True)
     try:
         end = time.monotonic() + PATIENCE
         while not healthy(port):
@@ -114,8 +94,11 @@ def contestant(name: str, args: argparse.Namespace, batch: int) -> Iterator[int]
             time.sleep(0.2)
         yield port
     finally:
-        process.terminate()
-        process.wait(PATIENCE)
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def healthy(port: int) -> bool:
@@ -143,7 +126,7 @@ def load(port: int, body: bytes, clients: int, seconds: float) -> tuple[float, l
             response = connection.getresponse()
             response.read()
             if response.status != http.client.OK:
-                raise SystemExit(f"{response.status} instead of an answer")
+                raise RuntimeError(f"{response.status} instead of an answer")
             times.append(time.perf_counter() - start)
         connection.close()
 
@@ -153,6 +136,8 @@ def load(port: int, body: bytes, clients: int, seconds: float) -> tuple[float, l
         thread.start()
     for thread in threads:
         thread.join()
+    if not times:
+        raise SystemExit(f"no answer came from port {port}")
     return len(times) / (time.perf_counter() - start), times
 
 
@@ -185,8 +170,9 @@ def compare(args: argparse.Namespace) -> list[str]:
     times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     with contextlib.ExitStack() as stack:
         ports = {name: stack.enter_context(contestant(name, args, best)) for name in CONTESTANTS}
-        for name in CONTESTANTS:
-            load(ports[name], body, args.clients, args.seconds / 3)
+        for name in CONTESTANTS:  # to warm up
+            rate, _ = load(ports[name], body, args.clients, args.seconds / 3)
+            print(f"{name}: port {ports[name]}, {rate:.1f} images/s", file=sys.stderr, flush=True)
         for _ in range(args.rounds):
             found["network alone"].append(raw(predictor, best, args.seconds))
             for name in CONTESTANTS:
@@ -218,14 +204,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each contestant in a round")
     parser.add_argument("--batch", type=int, default=0, help="images at a time; 0 finds the fastest")
-    parser.add_argument("--role", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    if args.role == "plain FastAPI":
+    if args.role is not None:
         plain(args.model, args.threads, args.port)
-    elif args.role == "LitServe":
-        litserve(args.model, args.threads, args.port, args.batch)
     else:
         rows = compare(args)
         words = shlex.join(["python", "benchmarks/serving.py", *sys.argv[1:]])

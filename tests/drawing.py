@@ -1,13 +1,23 @@
-"""Digits as a hand draws them: lines of points, in 0 to 1 of a board's side."""
+"""The server's page as a person uses it: digits as a hand draws them, and the places where answers appear.
+
+A stroke is a line of points, in 0 to 1 of the board's side.
+"""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
+from hostile import encode
+from msresnet.data.sources.digits import digits
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+Visit = Callable[..., "tuple[Page, list[str]]"]
+"""Opens the page; gives it, and a list of what the browser complains of."""
 Stroke = list[tuple[float, float]]
 
 
@@ -47,3 +57,38 @@ def draw(page: Page, digit: int) -> None:
         for point in rest:
             page.mouse.move(*point)
         page.mouse.up()
+
+
+def picture(index: int = 0) -> bytes:
+    """A sample of the digits as a PNG; the first ten are 0 to 9, of which the 5 could be a 9."""
+    return encode(digits().images[index][0], "PNG")
+
+
+def give(page: Page, data: bytes, name: str = "x.png") -> None:
+    """Choose a file."""
+    page.locator("#file").set_input_files({"name": name, "mimeType": "image/png", "buffer": data})
+
+
+def article(page: Page, model: str = "digits") -> Locator:
+    return page.get_by_role("article", name=f"Answer of {model}")
+
+
+def headline(page: Page, model: str = "digits") -> Locator:
+    return article(page, model).locator(".headline")
+
+
+def wait_text(place: Locator, text: str) -> None:
+    place.filter(has_text=re.compile(f"^{re.escape(text)}$")).wait_for()
+
+
+def explained(page: Page, model: str = "digits") -> Locator:
+    """The answer, once it is explained."""
+    place = article(page, model)
+    place.locator("img.heat").wait_for()
+    return place
+
+
+def alone(page: Page, model: str = "digits") -> None:
+    """One model, nothing beside it."""
+    page.get_by_label("Model").select_option(model)
+    page.get_by_label("Beside it").select_option("none")

@@ -14,7 +14,6 @@ text. Predictions are `Detections`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,14 +29,10 @@ from msresnet.errors import DataError, UsageError
 from msresnet.estimator_base import ImageEstimator, is_path
 from msresnet.infer.evaluate import evaluate as measure
 from msresnet.infer.evaluate import prepare
-from msresnet.infer.predictor import Predictor
 from msresnet.results import Detections, Evaluation
-from msresnet.tasks.detection import DetectionTask
 from msresnet.train.config import TrainConfig
 
 FORM = "for each image (boxes, labels) or {'boxes': boxes, 'labels': labels}"
-LOWEST = 1e-3
-"""Every place of an image answers with some score; below this they are all the same."""
 Shown = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
 """Boxes (M, 4) and labels (M,) of one image."""
 
@@ -58,19 +53,9 @@ class Detector(ImageEstimator):
             score: the lowest score of an answer; None is what the model says, 0.3 or what was calibrated.
         """
         check_is_fitted(self, "bundle_")
-        results = self._results(X, self._predictor if score is None else self._from(score))
+        results = self._results(X, self._predictor if score is None else self._predictor.from_score(score))
         assert isinstance(results, Detections)
         return results
-
-    def _from(self, score: float) -> Predictor:
-        """The model at work, its answers beginning at a score."""
-        task = self.bundle_.task
-        assert isinstance(task, DetectionTask)
-        if not 0 <= score <= 1:
-            raise UsageError(f"score={score:g}", why="scores are 0 to 1")
-        rules = replace(task.rules, sure=score, least=min(task.rules.least, max(score, LOWEST)))
-        wanted = replace(self.bundle_, task=DetectionTask(task.class_names, rules))
-        return Predictor(wanted, self._predictor.backend, self._predictor.batch_size)
 
     def evaluate(self, X: Any, y: Any = None) -> Evaluation:  # noqa: N803
         """Average precision, of all classes and of each, on arrays and their objects or on a path."""

@@ -76,6 +76,17 @@ def test_without_a_mosaic_pixels_are_those_of_images_without_boxes() -> None:
         )
 
 
+def test_what_is_only_moved_is_moved_by_whole_pixels() -> None:
+    images = torch.rand(8, 1, HEIGHT, WIDTH)
+    boxes = torch.tensor([[[2.0, 40, 30, 60, 50, 0]]]).repeat(8, 1, 1)
+    moved, found = augment_boxes(images, boxes, Augment(shift=0.2), Draws(1, 8))
+    for index in range(8):
+        _, left, top, right, bottom, _ = (round(value) for value in found[index, 0].tolist())
+        assert (right - left, bottom - top) == (20, 20)
+        assert torch.allclose(moved[index, :, top:bottom, left:right], images[index, :, 30:50, 40:60], atol=1e-3)
+    assert len(set(found[:, 0, 1].tolist())) > 4
+
+
 def test_a_turned_thing_lies_in_its_box() -> None:
     images, boxes = things(16)
     moved, found = augment_boxes(images, boxes, Augment(rotate=30, shear=0.1), Draws(1, 16))

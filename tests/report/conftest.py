@@ -41,7 +41,7 @@ def told(story: Story) -> str:
     return render(story)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # two at a time cannot be, nor one beside asyncio
 def browser() -> Iterator[Browser]:
     """A real one."""
     with chromium() as opened:

@@ -123,4 +123,4 @@ def test_ten_thousand_boxes_take_little_memory() -> None:
     assert (found[..., 0] >= 0).any()
     assert (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
-    )  # KiB; at once it would be more than 1 GB
+    )  # KiB; at once 1 GB

@@ -123,7 +123,17 @@ def test_every_door_gives_the_same_boxes(run: Path, data: Path, capsys: pytest.C
     for path in saved:
         with Pillow.open(path) as picture:
             assert picture.size == (160, 128)  # enlarged, so that labels can be read
+    words = ["predict", "--model", str(run), folder, "--format", "jsonl", "--score", "0.01"]
+    assert main(words) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (
+        main(["predict", "--model", str(run), folder, "--output", "shards", "--format", "jsonl", "--score", "0.01"])
+        == 0
+    )
+    written = [json.loads(line) for line in Path("shards/test.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["detections"] for row in written] == [row["detections"] for row in rows]
     everything = load(run).predict(folder, score=0.01)
+    assert [row["count"] for row in rows] == everything.counts.tolist()
     assert everything.counts.sum() > results.counts.sum()
     arrays = load(run).predict([drawn(n)[0] for n in range(1000, 1012)])
     by_name = {Path(name).stem: index for index, name in enumerate(results.ids)}
@@ -162,6 +172,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(data: Path, tmp_path: Path)
     ("words", "message"),
     [
         (["predict", "IMAGE", "--tta", "flip"], "the task is detection"),
+        (["predict", "IMAGE", "--score", "2"], "scores are 0 to 1"),
         (["evaluate", "--data", "digits"], "the data is for classification, the model for detection"),
         (["evaluate", "--fail-under", "top1=0.9"], "top1"),
     ],

@@ -15,6 +15,7 @@ VERBS = {
     "train": "train a classifier on your images",
     "evaluate": "measure a trained model on labelled images",
     "predict": "say what is on images",
+    "track": "follow the objects in a video, or measure on labelled ones how well that goes",
     "explain": "show where, and at which scale, a model finds its answer",
     "compare": "train several ways at an equal budget, and say which is better by more than chance",
     "tune": "search for the settings that train best",

@@ -41,6 +41,7 @@ def answer_shards(config: PredictConfig, common: Common) -> int:
         backend=config.backend,
         precision=config.precision,
         threads=config.threads,
+        score=config.score,
     )
 
     def note(outcome: Outcome, tally: Tally) -> None:

@@ -114,7 +114,6 @@ class Screen:
         """A table of data, on standard output."""
         self.out.print(table)
 
-
     def columns(self, titles: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str]) -> None:
         """A table without lines, on standard output; columns of words stand left, those of numbers right."""
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)

@@ -52,7 +52,7 @@ def remaining(boxes: Tensor, moved: Tensor, low: Tensor, high: Tensor) -> Tensor
     clear = seen & (sides >= LEAST_SIDE).all(-1)
     kept = torch.where((sides > 0).all(-1), boxes[..., 0], float(NOTHING))
     crowd = torch.where(clear, boxes[..., 5], 1.0)
-    return torch.cat([kept[..., None], cut, crowd[..., None]], -1)
+    return torch.cat([kept[..., None], cut, crowd[..., None], boxes[..., 6:]], -1)
 
 
 def _edges(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,8 +75,10 @@ def _flipped(images: Tensor, boxes: Tensor, probability: float, draws: Draws) ->
 def _moved(images: Tensor, boxes: Tensor, settings: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
     """Moved, turned, slanted and resized; a box becomes the smallest around its four corners."""
     matrix = affine_matrix(images, settings, draws)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     low, high = _edges(images)
+    if not (settings.rotate or settings.scale or settings.shear):  # by whole pixels: edges stay as sharp as they were
+        matrix[:, :, 2] = (matrix[:, :, 2] * high[0] / 2).round() / high[0] * 2
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     corners = boxes[..., [1, 2, 3, 2, 1, 4, 3, 4]].unflatten(-1, (4, 2)) / high[..., None, :] * 2 - 1
     back = torch.linalg.inv(matrix[:, None, :, :2])
     places = (back @ (corners - matrix[:, None, None, :, 2]).transpose(2, 3)).transpose(2, 3)

@@ -39,7 +39,7 @@ class Sample:
 class Batch:
     """Preprocessed images (B, C, H, W) uint8, targets, and the indices (B,) of the samples.
 
-    Targets are class indices (B,), masks (B, H, W) uint8, or boxes (B, M, 6) as `targets.py` says.
+    Targets are class indices (B,), masks (B, H, W) uint8, or boxes (B, M, 6 or 7) as `targets.py` says.
     """
 
     images: Tensor
@@ -89,6 +89,13 @@ class Source(ABC):
     def truth(self, index: int) -> Any:
         """What belongs to one image, at the image's own size. Raises DataError for what cannot be read."""
         return int(self.targets[index])
+
+    def identities(self, index: int) -> npt.NDArray[np.int64] | None:
+        """Which of all objects of the source each box of one image shows (M,), from 1; 0 for one that nobody knows.
+
+        None from sources that do not say who is who.
+        """
+        return None
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) of one image as it came. Raises DataError for one that cannot be read."""
@@ -225,6 +232,10 @@ class Subset(Source):
         """What belongs to one image."""
         return self.source.truth(int(self.indices[index]))
 
+    def identities(self, index: int) -> npt.NDArray[np.int64] | None:
+        """Which objects of the whole one image shows."""
+        return self.source.identities(int(self.indices[index]))
+
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) of one image as it came."""
         return self.source.size(int(self.indices[index]))
@@ -267,6 +278,10 @@ class Relabelled(Source):
             boxes: Boxes = self.source.truth(index)
             return boxes.renumbered(self.indices)
         return self.lookup[self.source.truth(index)] if self.planes else super().truth(index)
+
+    def identities(self, index: int) -> npt.NDArray[np.int64] | None:
+        """Which objects one image shows."""
+        return self.source.identities(index)
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) of one image as it came."""

@@ -57,6 +57,8 @@ class VideoSource(BoxedSource):
     def __init__(self, frames: BoxedSource, followed: Followed, ids: Sequence[str] | None = None) -> None:
         super().__init__(frames.classes, frames.ids if ids is None else ids, np.diff(frames.first), frames.boxes)
         self.frames, self.followed = frames, followed
+        spans = [followed.objects[self.first[video.start] : self.first[video.stop]] for video in followed.videos]
+        self._highest = [int(span.max(initial=0)) for span in spans]
 
     def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
         """One frame (C, H, W)."""
@@ -65,6 +67,12 @@ class VideoSource(BoxedSource):
     def objects(self, index: int) -> Ints:
         """The numbers of the objects in one frame, in the order of `truth`; 0 for a crowd."""
         return self.followed.objects[self.first[index] : self.first[index + 1]]
+
+    def identities(self, index: int) -> Ints:
+        """The same, other numbers in each video (M,)."""
+        objects = self.objects(index)
+        before = sum(self._highest[: self.followed.videos.index(self.followed.video(index))])
+        return np.where(objects > 0, objects + before, 0)
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) of one frame as it came."""

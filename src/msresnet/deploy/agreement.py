@@ -51,11 +51,14 @@ class Agreement:
 
 
 def agreement(one: Predictor, other: Predictor, images: Ready, ids: Sequence[str]) -> Agreement:
-    """Ask both about preprocessed images (N, C, H, W) uint8."""
+    """Ask both about preprocessed images (N, C, H, W) uint8. Raises ModelError for outputs of other shapes."""
     difference, largest, same = 0.0, 0.0, []
     for start in range(0, len(images), one.batch_size):
         rows = slice(start, start + one.batch_size)
         left, right = (predictor.backend(images[rows])[0] for predictor in (one, other))
+        if left.shape != right.shape:
+            what, why = f"{other.backend.name} gives other outputs", f"{right.shape}, not {left.shape}"
+            raise ModelError(what, why=why, hint="another --format or image size")
         difference = max(difference, float(np.abs(left - right).max()))
         largest = max(largest, float(np.abs(left).max()))
         first, second = (p.trained.postprocess(o, ids[rows]) for p, o in ((one, left), (other, right)))

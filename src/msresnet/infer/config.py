@@ -198,6 +198,8 @@ class PredictConfig:
     continues; any number of processes that see the folder may run it at once. With --tile, a folder of maps."""
     top: int = 5
     """How many classes to list for each image."""
+    score: float | None = None
+    """Of boxes: the lowest score that is shown. Default: what the model says, 0.3 unless it was changed."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     backend: Engine = "auto"
@@ -281,7 +283,7 @@ class PredictConfig:
                     raise UsageError(f"--{name} has no effect here", why="it is for tiles", hint="--tile auto")
             return
         tiling(self)
-        for name, given in {"save-images": self.save_images, "every": self.every}.items():
+        for name, given in {"save-images": self.save_images, "every": self.every, "score": self.score}.items():
             if given is not None:
                 raise UsageError(f"--{name} and --tile contradict each other", hint="one of the two")
         if self.output is not None and Path(self.output).suffix[1:] in FORMS:

@@ -39,15 +39,25 @@ class Predictor:
 
     def __init__(self, trained: Trained, backend: Backend, batch_size: int = 64) -> None:
         self.trained, self.backend, self.batch_size = trained, backend, max(1, batch_size)
+        self.postprocess = trained.postprocess
+
+    def from_score(self, score: float) -> Predictor:
+        """The same model, its answers for people beginning at a score. Raises UsageError for a task without scores."""
+        other = Predictor(self.trained, self.backend, self.batch_size)
+        other.postprocess = self.postprocess.from_score(score)
+        return other
 
     def predict(self, images: Sequence[Image], ids: Sequence[str]) -> Results:
         """Results for decoded images of any size, before preprocessing; what belongs to pixels belongs to theirs.
 
         Files are decoded at no less than `Preprocess.at_least` everywhere, `stream.decode_all` among them.
         """
+        return self.postprocess.shown(self.everything(images, ids))
+
+    def everything(self, images: Sequence[Image], ids: Sequence[str]) -> Results:
+        """The same, with the answers that are too unsure to be shown to people."""
         ready = np.stack([self.trained.preprocess.image(i) for i in images])
-        results = self.predict_ready(ready, ids, self._frames((i.shape[1], i.shape[2]) for i in images))
-        return self.trained.postprocess.shown(results)
+        return self.predict_ready(ready, ids, self._frames((i.shape[1], i.shape[2]) for i in images))
 
     def predict_ready(self, images: Pixels, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Results:
         """Results for preprocessed images (N, C, H, W) uint8; `frames` as for `Postprocess`."""
@@ -71,13 +81,13 @@ class Predictor:
 
     def _frames(self, sizes: Iterable[tuple[int, int]]) -> list[Frame] | None:
         """Where images of these (H, W) lie in the network's input, for a task that answers at their size."""
-        return [self.trained.preprocess.frame(size) for size in sizes] if self.trained.postprocess.whole else None
+        return [self.trained.preprocess.frame(size) for size in sizes] if self.postprocess.whole else None
 
     def _results(self, images: Pixels, ids: Sequence[str], frames: Sequence[Frame] | None) -> Results:
         """Results for one batch of preprocessed images (B, C, H, W) uint8."""
         outputs, exits = self.backend(images)
         check_numbers(outputs, ids, self.trained.architecture)
-        results = self.trained.postprocess(outputs, ids, frames)
+        results = self.postprocess(outputs, ids, frames)
         return results if exits is None else replace(classified(results), exits=exits)
 
 

@@ -40,20 +40,23 @@ class Asked:
     backend: Engine = "auto"
     precision: Precision = "auto"
     threads: int | None = None
+    score: float | None = None
 
     def predictor(self, model: Bundle | Path) -> Predictor:
         """A bundle, or an exported file, at work. Raises what `open_predictor` raises."""
         how = Running(device=self.device, backend=self.backend, precision=self.precision, threads=self.threads)
         limit = None if self.budget is None else budget(self.budget)
         how = replace(how, batch_size=self.batch_size, budget=limit, tta=self.tta)
-        return open_predictor(model, how) if isinstance(model, Path) else run_bundle(model, how)
+        predictor = open_predictor(model, how) if isinstance(model, Path) else run_bundle(model, how)
+        return predictor if self.score is None else predictor.from_score(self.score)
 
     def settings(self, trained: Trained, model: str) -> dict[str, Any]:
         """What answers depend on, and `model`, as people call it."""
         top = None if self.form == "csv" else self.top
         chosen = {"format": self.form, "top": top, "budget": self.budget, "tta": self.tta}
         asked = {"backend": self.backend, "precision": self.precision}
-        runs = {name: value for name, value in asked.items() if value != "auto"}
+        runs: dict[str, Any] = {name: value for name, value in asked.items() if value != "auto"}
+        runs |= {} if self.score is None else {"score": self.score}
         return {"model": model, "digest": digest(trained), **chosen, **runs, "msresnet": version()}
 
 

@@ -1,5 +1,7 @@
 """Any backbone with a pyramid and boxes at its places: (B, C, H, W) -> (B, P, 4 + K), boxes xyxy in pixels and logits.
 
+With `embedding` E, a vector that tells objects apart follows: (B, P, 4 + K + E).
+
 Decisions:
 
 - Images up to 256 pixels, whose objects have few pixels too, are looked at from a quarter of the resolution on, larger
@@ -16,25 +18,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from msresnet.errors import UsageError
+from msresnet.models.arguments import check_count
 from msresnet.models.base import Config, FeatureInfo
 from msresnet.models.embodied import BodySpec, Embodied, init_convolutions
 from msresnet.nn.detection import DetectionHead
+from msresnet.nn.embedding import Embedder, EmbeddingHead
 from msresnet.nn.fusion import resize_to
 from msresnet.nn.necks import PathAggregation
 
 SMALL_IMAGE, FINE, USUAL, MAPS = 256, 4, 8, 5
 NARROWEST, WIDEST = 32, 128
+MOST_EMBEDDED = 1024
 FINEST = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
 class DetectorSpec(BodySpec):
-    """And how far the finest map divides the image's resolution (None: by the image's size)."""
+    """And how far the finest map divides the image's resolution (None: by the image's size), and E, 0 for no vectors."""
 
     finest: int | None = None
+    embedding: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.embedding != 0:
+            check_count("embedding", self.embedding, MOST_EMBEDDED)
 
 
 class Detector(Embodied):
@@ -54,6 +66,7 @@ class Detector(Embodied):
         self.neck = PathAggregation(channels, self.num_features, extra)
         self.head = DetectionHead(self.strides, self.num_features, config.num_classes, drop_rate=config.drop_rate)
         init_convolutions(self.neck)
+        self.embedder: Embedder | None = EmbeddingHead(self.num_features, spec.embedding) if spec.embedding else None
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the pyramid's finest map (B, num_features, h, w)."""
@@ -65,8 +78,11 @@ class Detector(Embodied):
         return x if pre_logits else self.classify(x)
 
     def forward(self, x: Tensor, exits: bool = False) -> Tensor | list[Tensor]:
-        """(B, C, H, W) -> (B, P, 4 + K); with `exits` a list of this one answer."""
-        answers: Tensor = self.head(self._pyramid(x))
+        """(B, C, H, W) -> (B, P, 4 + K + E); with `exits` a list of this one answer."""
+        pyramid = self._pyramid(x)
+        answers: Tensor = self.head(pyramid)
+        if self.embedder is not None:
+            answers = torch.cat([answers, self.embedder(pyramid)], 2)
         return [answers] if exits else answers
 
     def _pyramid(self, x: Tensor) -> list[Tensor]:

@@ -22,7 +22,7 @@ from msresnet.models.published import published
 from msresnet.models.segmenter import Segmenter
 from msresnet.registry import Registry
 
-OF_HEADS = {"pyramid": ("pyramid_width",), "detector": ("pyramid_width", "finest")}
+OF_HEADS = {"pyramid": ("pyramid_width",), "detector": ("pyramid_width", "finest", "embedding")}
 """Arguments of networks that a head adds."""
 
 
@@ -160,6 +160,7 @@ def create_detector(
     pretrained: bool | str | Path = False,
     pyramid_width: int | None = None,
     finest: int | None = None,
+    embedding: int = 0,
     **kwargs: Any,
 ) -> Detector:
     """A network by name with boxes and their classes at places of the image instead of one class for it.
@@ -168,11 +169,12 @@ def create_detector(
         name, pretrained, kwargs: as for `create_model`; weights fill all but the pyramid and the head.
         pyramid_width: channels of the pyramid and the head; None chooses by the finest map.
         finest: how far the finest map divides the resolution; None chooses by the image's size.
+        embedding: numbers of a vector at each place that tells objects apart; 0 for none.
 
     Raises UsageError and ModelError as `create_model` does, and UsageError for a width or a map that cannot be.
     """
     family, row, config, _ = _chosen(name, kwargs)
-    model = Detector(DetectorSpec(family.network, row, pyramid_width, finest), config)
+    model = Detector(DetectorSpec(family.network, row, pyramid_width, finest, embedding), config)
     _ready(model, name, pretrained, kwargs)
     return model
 

@@ -32,6 +32,8 @@ class Detections(Results):
         boxes: for each image (M, 4) float32, xyxy in the image's own pixels.
         scores: for each image (M,) float32, 0 to 1: how sure each box is.
         classes: for each image (M,) int64, class indices.
+        appearances: for each image (M, E) float32, vectors that are alike for one object in different images; None
+            from networks that give none.
 
     Raises ValueError when the shapes disagree, or a box, score or class is none.
     """
@@ -41,6 +43,7 @@ class Detections(Results):
     boxes: tuple[Floats, ...]
     scores: tuple[Floats, ...]
     classes: tuple[Ints, ...]
+    appearances: tuple[Floats, ...] | None = None
 
     def __post_init__(self) -> None:
         lengths = [len(part) for part in (self.ids, self.boxes, self.scores, self.classes)]
@@ -60,9 +63,23 @@ class Detections(Results):
             if len(classes) and not 0 <= classes.min() <= classes.max() < len(self.class_names):
                 raise ValueError(f"{name} holds class {classes.max()}, there are {len(self.class_names)} classes")
 
+        self._check_appearances()
+
+    def _check_appearances(self) -> None:
+        looks = self.appearances
+        if looks is None:
+            return
+        if len(looks) != len(self.ids):
+            raise ValueError(f"appearances of {len(looks)} images for {len(self.ids)} images")
+        for name, boxes, vectors in zip(self.ids, self.boxes, looks, strict=True):
+            if vectors.ndim != 2 or len(vectors) != len(boxes) or not np.isfinite(vectors).all():
+                raise ValueError(f"{name} holds {len(boxes)} boxes and appearances {vectors.shape}, or no numbers")
+
     def part(self, rows: slice) -> Detections:
         """The answers about some of the images."""
-        return Detections(self.ids[rows], self.class_names, self.boxes[rows], self.scores[rows], self.classes[rows])
+        looks = None if self.appearances is None else self.appearances[rows]
+        boxes, scores, classes = self.boxes[rows], self.scores[rows], self.classes[rows]
+        return Detections(self.ids[rows], self.class_names, boxes, scores, classes, looks)
 
     @classmethod
     def joined(cls, parts: Sequence[Detections]) -> Detections:
@@ -73,6 +90,7 @@ class Detections(Results):
             tuple(chain.from_iterable(part.boxes for part in parts)),
             tuple(chain.from_iterable(part.scores for part in parts)),
             tuple(chain.from_iterable(part.classes for part in parts)),
+            None if any(part.appearances is None for part in parts) else _chained(parts),
         )
 
     @property
@@ -82,13 +100,19 @@ class Detections(Results):
 
     def above(self, score: float) -> Detections:
         """The same images, with the boxes whose score is at least so high."""
-        sure = [scores >= score for scores in self.scores]
+        return self.chosen([scores >= score for scores in self.scores])
+
+    def chosen(self, masks: Sequence[npt.NDArray[np.bool_] | Ints]) -> Detections:
+        """The same images, of each the boxes of a mask (M,), or of indices in their order."""
         return Detections(
             self.ids,
             self.class_names,
-            tuple(boxes[mask] for boxes, mask in zip(self.boxes, sure, strict=True)),
-            tuple(scores[mask] for scores, mask in zip(self.scores, sure, strict=True)),
-            tuple(classes[mask] for classes, mask in zip(self.classes, sure, strict=True)),
+            tuple(boxes[mask] for boxes, mask in zip(self.boxes, masks, strict=True)),
+            tuple(scores[mask] for scores, mask in zip(self.scores, masks, strict=True)),
+            tuple(classes[mask] for classes, mask in zip(self.classes, masks, strict=True)),
+            None
+            if self.appearances is None
+            else tuple(looks[mask] for looks, mask in zip(self.appearances, masks, strict=True)),
         )
 
     def agreement(self, other: Detections) -> npt.NDArray[np.float64]:
@@ -168,6 +192,10 @@ class Detections(Results):
             tuple(np.asarray(part.confidence, np.float32) for part in parts),
             tuple(np.asarray(part.class_id, np.int64) for part in parts),
         )
+
+
+def _chained(parts: Sequence[Detections]) -> tuple[Floats, ...]:
+    return tuple(chain.from_iterable(part.appearances or () for part in parts))
 
 
 def counted(detections: Sequence[dict[str, Any]]) -> str:

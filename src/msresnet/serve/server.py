@@ -101,7 +101,7 @@ class Server(uvicorn.Server):
     Args:
         guard: the application.
         limits: of connections.
-        words: what to say once it listens.
+        words: what to say once it listens; without any it is silent at its end, too.
     """
 
     def __init__(self, guard: Guard, limits: Limits, words: list[str]) -> None:
@@ -134,8 +134,9 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self.guard.draining, self.since = True, time.monotonic()
-        name = signal.Signals(sig).name
-        print(f"· {name}: {self.guard.active} requests are being finished", file=sys.stderr, flush=True)
+        if self.words:
+            name = signal.Signals(sig).name
+            print(f"· {name}: {self.guard.active} requests are being finished", file=sys.stderr, flush=True)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop now."""

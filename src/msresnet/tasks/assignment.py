@@ -26,16 +26,20 @@ BACKGROUND, IGNORED = -1, -2
 
 @torch.no_grad()
 def assigned(boxes: Tensor, size: tuple[int, int], strides: Sequence[int]) -> Tensor:
-    """What each place learns: (B, P, 5): class index, BACKGROUND or IGNORED, and the box.
+    """What each place learns (B, P, 5 or 6): class index, BACKGROUND or IGNORED, the box, and who it is if known.
 
     Args:
-        boxes: (B, M, 6) as data/targets.py says; places in a crowd that no object wants are IGNORED.
+        boxes: (B, M, 6 or 7) as data/targets.py says; places in a crowd that no object wants are IGNORED.
         size: (H, W) of the images in pixels.
         strides: of the maps.
     """
     middles, steps = places(size, strides, boxes.device)
     counts = [int((steps == stride).sum()) for stride in strides]
-    most, found = boxes.new_zeros(len(boxes), len(middles)), boxes.new_full((len(boxes), len(middles), 5), BACKGROUND)
+    fields = boxes.shape[2] - 1
+    most, found = (
+        boxes.new_zeros(len(boxes), len(middles)),
+        boxes.new_full((len(boxes), len(middles), fields), BACKGROUND),
+    )
     for part in boxes.split(BLOCK, 1):
         is_crowd = (part[..., 5] > 0) & (part[..., 0] != NOTHING)
         inside = _inside(middles, part)
@@ -44,7 +48,7 @@ def assigned(boxes: Tensor, size: tuple[int, int], strides: Sequence[int]) -> Te
         best = overlaps.max(1)
         better = best.values > most
         most = torch.where(better, best.values, most)
-        theirs = part[..., :5].take_along_dim(best.indices[..., None], 1)
+        theirs = torch.cat([part[..., :5], part[..., 6:]], -1).take_along_dim(best.indices[..., None], 1)
         found = torch.where(better[..., None], theirs, found)
         hidden = (inside & is_crowd[..., None]).any(1) & (most == 0)
         found[..., 0] = torch.where(hidden, float(IGNORED), found[..., 0])

@@ -19,7 +19,7 @@ from msresnet.data.augment import Augment, augment, mix
 from msresnet.data.draws import Draws
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.resize import Frame
-from msresnet.data.sample import Image
+from msresnet.data.sample import Image, Source
 from msresnet.data.sets import Samples
 from msresnet.errors import UsageError
 from msresnet.results import Evaluation, Results
@@ -94,6 +94,11 @@ class Task(ABC):
         if preprocess.channels == 1:
             return Augment(shift=0.08, rotate=12, scale=0.12), "for grey images: shift, rotate, scale, no mirror"
         return Augment(flip=0.5, shift=0.1, scale=0.15), "for colour images: mirror, shift, scale"
+
+    @classmethod
+    def suggested(cls, source: Source) -> dict[str, Any]:
+        """Arguments of the network that a training set suggests, unless the user says otherwise."""
+        return {}
 
     @property
     def num_outputs(self) -> int:

@@ -18,7 +18,7 @@ from msresnet.data.decode import printable
 from msresnet.data.draws import Draws
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.resize import Frame
-from msresnet.data.sample import Image
+from msresnet.data.sample import Image, Source
 from msresnet.data.sets import Samples
 from msresnet.data.targets import NOTHING, framed
 from msresnet.errors import UsageError
@@ -26,6 +26,7 @@ from msresnet.metrics.detection import THRESHOLDS, figures
 from msresnet.metrics.detection_errors import RIGHT, errors, judged
 from msresnet.metrics.matching import average_precision, best_score, matched
 from msresnet.results import Detections, Evaluation, Results
+from msresnet.tasks.appearance_loss import WEIGHT, appearance_loss
 from msresnet.tasks.assignment import assigned
 from msresnet.tasks.base import Better, Learning, Picture, Table, Task
 from msresnet.tasks.detection_loss import detection_loss
@@ -35,6 +36,8 @@ from msresnet.tasks.postprocess.detection import DetectionPostprocess, Rules
 LOOKED_AT = 300
 """Boxes of an image that a validation during training looks at: a new network answers everywhere."""
 MOST_WORST = 10
+EMBEDDING = 128
+"""Numbers of a vector that tells objects apart: FairMOT's (arXiv 2004.01888)."""
 COUNTED = ("objects", "found", "missed", "wrong")
 Truths = Sequence[Boxes]
 PER_BOX = 3
@@ -113,13 +116,18 @@ class DetectionTask(Task):
             return chosen, "for grey images with boxes: mosaic, shift, scale, no mirror"
         return replace(chosen, flip=0.5), "for colour images with boxes: mosaic, mirror, shift, scale"
 
+    @classmethod
+    def suggested(cls, source: Source) -> dict[str, Any]:
+        """Vectors that tell objects apart, where the data says who is who."""
+        return {} if not len(source) or source.identities(0) is None else {"embedding": EMBEDDING}
+
     @property
     def postprocess(self) -> DetectionPostprocess:
         """Non-maximum suppression of the boxes with a score."""
         return DetectionPostprocess(self.class_names, self.rules)
 
     def encode(self, targets: Tensor) -> Tensor:
-        """Boxes (B, M, 6) in images of the task's size -> what each place learns (B, P, 5)."""
+        """Boxes (B, M, 6 or 7) in images of the task's size -> what each place learns (B, P, 5 or 6)."""
         return assigned(targets, self.size, self.strides)
 
     def resized(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
@@ -135,8 +143,15 @@ class DetectionTask(Task):
         return images, assigned(boxes, (images.shape[-2], images.shape[-1]), self.strides)
 
     def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
-        """Boxes and logits (B, P, 4 + K) and what places learn (B, P, 5) -> the mean over what learns an object."""
-        return detection_loss(outputs, encoded)
+        """Boxes, logits and perhaps vectors (B, P, 4 + K + E) and what places learn (B, P, 5 or 6) -> a scalar.
+
+        The mean over what learns an object; where who is who is known, vectors learn that too.
+        """
+        known = 4 + self.num_outputs
+        loss = detection_loss(outputs[..., :known], encoded[..., :5])
+        if outputs.shape[-1] == known or encoded.shape[-1] == 5:
+            return loss
+        return loss + WEIGHT * appearance_loss(outputs[..., known:], encoded[..., 5])
 
     def imitate(self, outputs: Tensor, truth: Tensor, temperature: float) -> Tensor:
         """Raise UsageError: boxes are learnt from data alone."""
@@ -148,7 +163,7 @@ class DetectionTask(Task):
         return PER_BOX * self.rules.most + self.num_outputs + 1
 
     def condense(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Boxes and logits (B, P, 4 + K) and boxes (B, M, 6) -> what was found and missed of each image (B, F)."""
+        """Outputs (B, P, 4 + K + E) and boxes (B, M, 6 or 7) -> what was found and missed of each image (B, F)."""
         post = DetectionPostprocess(self.class_names, self.rules, LOOKED_AT)
         found = post(outputs.float().cpu().numpy(), [""] * len(outputs))
         losses = self.loss_of_each(outputs, self.encode(targets)).cpu()
@@ -251,7 +266,7 @@ class DetectionTask(Task):
 
     def per_class(self, outputs: Tensor) -> Tensor:
         """The logit of the surest box of each class (B, K)."""
-        return outputs[..., 4:].amax(1)
+        return outputs[..., 4 : 4 + self.num_outputs].amax(1)
 
 
 def _boxes(rows: Tensor) -> Boxes:

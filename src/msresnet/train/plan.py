@@ -125,6 +125,10 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     kind.check(preprocess, _augment(config, preprocess, kind)[0], how)
     model = _model(config, preprocess, device, notes)
     arguments = _arguments(config, preprocess, len(splits.classes))
+    for name, value in kind.suggested(splits.train).items():
+        if name not in arguments:
+            arguments[name] = value
+            notes.append(f"{name} {value}: the data says which objects are the same")
     with torch.device("meta"):  # an impossible network is refused before the data is read; no memory is taken
         network = create_network(kind.head, model, **arguments)
     parameters = sum(p.numel() for p in network.parameters())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from browsing import chromium
+from drawing import Visit
 from msresnet import Classifier
 from msresnet.bundle import Bundle, load_bundle
 from msresnet.data.preprocess import Preprocess
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 QUICK = {"device": "cpu", "precision": "fp32", "workers": 0}
-Visit = Callable[..., "tuple[Page, list[str]]"]
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ def exported(trained: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def serving(trained: Path, nasty: Path, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     words = [f"digits={trained}", f"nasty={nasty}", f"file={exported}"]
     small = ("--threads", "1", "--batch-size", "4", "--max-body", "1", "--workers", "0")
@@ -64,7 +64,7 @@ def serving(trained: Path, nasty: Path, exported: Path, tmp_path_factory: pytest
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # two at a time cannot be, nor one beside asyncio
 def browser() -> Iterator[Browser]:
     """A real one, with a camera that shows a test picture."""
     with chromium(*CAMERA) as opened:
@@ -80,8 +80,10 @@ def visit(browser: Browser, serving: Serving) -> Iterator[Visit]:
         width: int = 1400, scheme: Any = "light", port: int | None = None, **more: Any
     ) -> tuple[Page, list[str]]:
         origin = f"http://127.0.0.1:{port or serving.port}"
-        size = {"width": width, "height": 844 if width < 600 else 900}
-        context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce", **more)
+        height = 844 if width < 600 else 900
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", **more
+        )
         opened.append(context)
         page, complaints = context.new_page(), list[str]()
         page.set_default_timeout(60_000)

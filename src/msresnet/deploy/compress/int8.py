@@ -81,9 +81,11 @@ def calibrated(proto: ModelProto, images: Ready) -> Iterator[Float]:
 
 
 def quantised(found: Float, kept: Collection[str], bits: int) -> ModelProto:
-    """The network in 8 bits, but for the layers that are kept in float."""
+    """The network in 8 bits, but for the nodes that are kept in float; without a layer left, all of it is float."""
     import onnx
 
+    if not set(found.layers) - set(kept):
+        return onnx.load_model(found.file)
     place = found.file.with_name("quantised.onnx")
     with _quiet():
         _quantise(found, place, kept, bits, None)

@@ -19,7 +19,7 @@ from msresnet.deploy.compress.int8 import Ready, calibrated
 from msresnet.deploy.compress.made import Made, Scores, Watcher, engines
 from msresnet.deploy.compress.sensitive import choose
 from msresnet.deploy.package import About, describe, write_onnx
-from msresnet.errors import ResourceError
+from msresnet.errors import QualityGateError, ResourceError
 from msresnet.infer.backend import Backend
 from msresnet.infer.backends.artefact import stamp
 from msresnet.infer.backends.eager import predictor_of
@@ -114,6 +114,9 @@ def _int8(bundle: Bundle, data: Data, config: CompressConfig, proto: ModelProto,
     metric = bundle.task.metric
     lost = f"{metric} {best.drop:+.4f} lower on {len(judging):,} {judges} images, at most {bound:g} was asked"
     watcher.notes([f"int8: {best.words()}; {lost}"])
+    if len(best.kept) == best.layers:
+        why = f"{metric} falls by more than {bound:g} with any of them in 8 bits"
+        raise QualityGateError("no layer bears 8 bits", why=why, hint="--max-drop 0.02, --weight-bits 8, or --to bf16")
     return best.proto
 
 

@@ -17,7 +17,7 @@ from msresnet.infer.predictor import Predictor
 from msresnet.tasks.base import Better, Table
 
 BATCH = 16
-SECONDS, RUNS = 1.0, 5
+SECONDS, RUNS = 0.5, 5
 """A speed is measured for so long, and at least so often, after two runs that do not count."""
 
 

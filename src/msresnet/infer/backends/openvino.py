@@ -37,7 +37,7 @@ class OpenVino(Backend):
     def __init__(self, model: Any, precision: str, where: str, how: Running) -> None:
         if how.device not in ("auto", "cpu"):
             raise UsageError(f"--device {how.device} with OpenVINO", why="it runs on the CPU here", hint="--device cpu")
-        self.precision = precision
+        self.precision, self.where = precision, where
         self.threads, why = threads_for(how.threads)
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -58,7 +58,11 @@ class OpenVino(Backend):
 
     def __call__(self, images: Pixels) -> tuple[Outputs, Exits | None]:
         """Images (B, C, H, W) uint8 -> outputs (B, ...)."""
-        found = self.request.infer([np.ascontiguousarray(images)])
+        try:
+            found = self.request.infer([np.ascontiguousarray(images)])
+        except RuntimeError as error:
+            shape = "x".join(map(str, images.shape))
+            raise ModelError(f"OpenVINO cannot answer images of {shape}", where=self.where, why=short(error)) from error
         return np.array(found[self.compiled.output(0)]), None  # a copy: the runtime writes there again
 
 

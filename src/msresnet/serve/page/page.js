@@ -1,101 +1,18 @@
 /* The page: ways to give a picture, and the answers of one model or of two beside each other. */
 
-import { Answer, COARSE } from "./answer.js";
-import { examples, explain, models, predict, Refused, useKey } from "./ask.js";
+import { COARSE } from "./answer.js";
+import { examples, models, useKey } from "./ask.js";
 import { Board } from "./board.js";
+import { Slot, words } from "./slot.js";
 
 const at = (id) => document.getElementById(id);
 const show = (id, shown) => (at(id).hidden = !shown);
-const say = () => (at("status").textContent = slots.map((slot) => slot.said).filter(Boolean).join(" "));
 
-const PAUSE = 250;
 let known = [], slots = [], mode = "", picture = null, stream = null;
 
-/* What is asked about gives, by `make(model)`, a picture {blob, url, words}: a drawing is prepared for each model. */
-
-class Slot {
-  constructor(model) {
-    this.model = model;
-    this.answer = new Answer(model, (label) => this.explain(label));
-  }
-
-  /* Ask about a picture; of those that come while one is asked about, only the latest is. */
-  async ask(given, done) {
-    this.wanted = { given, done };
-    this.leave();
-    if (this.busy) return;
-    this.busy = true;
-    for (let now = null; this.wanted && this.wanted !== now; ) {
-      now = this.wanted;
-      await this.once(now).catch((error) => this.fail(error, now));
-    }
-    this.busy = false;
-  }
-
-  /* Wait for reasons no longer. */
-  leave() {
-    this.stop?.abort();
-    this.stop = null;
-  }
-
-  /* For those who do not see the page. */
-  tell(text) {
-    this.said = text && `${this.model.name}: ${text}`;
-    say();
-  }
-
-  async once(now) {
-    this.answer.wait();
-    const made = await now.given.make(this.model);
-    const found = await predict(this.model.name, made.blob);
-    if (this.wanted !== now) return;
-    this.given = made;
-    this.headline = found.result.label;
-    this.words = this.answer.show(found, made);
-    compare();
-    if (!now.done) return;
-    this.tell(`${this.words}.`);
-    await new Promise((resolve) => setTimeout(resolve, PAUSE)); // the next stroke may follow
-    if (this.model.explains && this.wanted === now) this.explain();
-  }
-
-  async explain(label) {
-    this.leave();
-    const stop = (this.stop = new AbortController());
-    this.answer.looking(label ?? this.headline);
-    try {
-      const found = await explain(this.model.name, this.given.blob, label ?? this.headline, stop.signal);
-      if (this.stop === stop) this.tell(`${this.words}. ${this.answer.explain(found, label !== undefined)}`);
-    } catch (error) {
-      if (this.stop === stop) this.answer.unexplained(words(error));
-    }
-  }
-
-  fail(error, now) {
-    if (this.wanted !== now) return;
-    this.headline = undefined;
-    this.answer.fail(words(error));
-    compare();
-    this.tell(words(error));
-  }
-
-  rest(text) {
-    this.wanted = null;
-    this.leave();
-    this.headline = undefined;
-    this.answer.invite(text);
-    this.tell("");
-  }
-}
-
-function words(error) {
-  if (error instanceof Refused) return error.message;
-  console.error(error);
-  return "Something went wrong in the page itself.";
-}
-
-/* Two answers beside each other: whether they are the same. */
+/* What is said to those who do not see the page, and, of two answers, whether they are the same. */
 function compare() {
+  at("status").textContent = slots.map((slot) => slot.said).filter(Boolean).join(" ");
   const said = slots.map((slot) => slot.headline);
   const both = said.length === 2 && said.every((label) => label !== undefined);
   show("verdict", slots.length === 2);
@@ -112,7 +29,6 @@ function ask(given, done = true) {
 function forget(text) {
   picture = null;
   for (const slot of slots) slot.rest(text);
-  compare();
 }
 
 function problem(text) {
@@ -264,7 +180,7 @@ at("clear").addEventListener("click", () => {
 function choose() {
   const chosen = [at("first").value, at("second").value].filter((name, place) => name && (!place || name !== at("first").value));
   for (const slot of slots) slot.rest("");
-  slots = chosen.map((name) => new Slot(known.find((model) => model.name === name)));
+  slots = chosen.map((name) => new Slot(known.find((model) => model.name === name), compare));
   at("columns").replaceChildren(...slots.map((slot) => slot.answer.element));
   at("columns").dataset.count = slots.length;
   const pens = slots.map((slot) => slot.model.drawing).filter(Boolean);
@@ -283,7 +199,7 @@ async function offer(model) {
   show("examples", found.length);
   at("example-list").replaceChildren(...found.map(({ source, words: text }) => {
     const item = document.createElement("li"), button = document.createElement("button"), image = new Image();
-    Object.assign(image, { src: source, alt: text, className: "coarse" });
+    Object.assign(image, { src: source, alt: text });
     Object.assign(button, { type: "button" });
     button.append(image);
     button.addEventListener("click", async () => give(bytes(source), text));

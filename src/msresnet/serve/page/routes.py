@@ -15,7 +15,7 @@ from msresnet.serve.page.shown import described, examples
 
 INDEX = "index.html"
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-PARTS = ("page.css", "page.js", "answer.js", "ask.js", "board.js", "icon.svg")
+PARTS = ("page.css", "page.js", "answer.js", "ask.js", "board.js", "slot.js", "icon.svg")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.resize import Frame
+from msresnet.errors import UsageError
 from msresnet.results import Results
 
 Outputs = npt.NDArray[np.floating[Any]]
@@ -39,6 +40,10 @@ class Postprocess(ABC):
     def shown(self, results: Results) -> Results:
         """What people are shown of results; figures take them whole."""
         return results
+
+    def from_score(self, score: float) -> Self:
+        """The same, its answers for people beginning at a score. Raises UsageError where answers have none."""
+        raise UsageError(f"--score {score:g} has no effect here", why=f"the model's task is {self.task}")
 
     @abstractmethod
     def __call__(self, outputs: Outputs, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Results:

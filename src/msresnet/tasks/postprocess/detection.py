@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,11 +12,14 @@ import numpy.typing as npt
 
 from msresnet.boxes import areas, clip, nms
 from msresnet.data.resize import Frame
+from msresnet.errors import UsageError
 from msresnet.results import Detections, Results
 from msresnet.tasks.postprocess.base import Outputs, Postprocess, names_of
 
 MOST_LOOKED_AT = 1000
 """Boxes of an image, the surest, that take part: FCOS's."""
+LOWEST = 1e-3
+"""Every place of an image answers with some score; below this they are all the same."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -79,17 +82,29 @@ class DetectionPostprocess(Postprocess):
         assert isinstance(results, Detections)
         return results.above(self.rules.sure)
 
+    def from_score(self, score: float) -> Self:
+        """The same, its answers for people beginning at a score. Raises UsageError for one that is not 0 to 1."""
+        if not 0 <= score <= 1:
+            raise UsageError(f"--score {score:g}", why="scores are 0 to 1")
+        rules = replace(self.rules, sure=score, least=min(self.rules.least, max(score, LOWEST)))
+        return type(self)(self.class_names, rules, self.looked_at)
+
     def __call__(self, outputs: Outputs, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Detections:
-        """Boxes and logits (N, P, 4 + K) -> boxes in the images' own pixels, none beyond their edges."""
+        """Boxes, logits and perhaps vectors (N, P, 4 + K + E) -> boxes in the images' own pixels.
+
+        None lies beyond the images' edges; vectors become appearances.
+        """
         found = [
             self._of_image(answer, None if frames is None else frames[index]) for index, answer in enumerate(outputs)
         ]
-        boxes, scores, classes = (tuple(column) for column in zip(*found, strict=True)) if found else ((), (), ())
-        return Detections(tuple(ids), self.class_names, boxes, scores, classes)
+        boxes, scores, classes, looks = (tuple(c) for c in zip(*found, strict=True)) if found else ((), (), (), ())
+        known = outputs.shape[-1] > 4 + len(self.class_names)
+        return Detections(tuple(ids), self.class_names, boxes, scores, classes, looks if known else None)
 
-    def _of_image(self, answer: Outputs, frame: Frame | None) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-        """(P, 4 + K) -> boxes (M, 4), scores (M,) and classes (M,), by falling score."""
-        logits = np.asarray(answer[:, 4:], np.float32)
+    def _of_image(self, answer: Outputs, frame: Frame | None) -> tuple[Floats, Floats, npt.NDArray[np.int64], Floats]:
+        """(P, 4 + K + E) -> boxes (M, 4), scores (M,), classes (M,) and vectors (M, E), by falling score."""
+        end = 4 + len(self.class_names)
+        logits = np.asarray(answer[:, 4:end], np.float32)
         places, classes = np.nonzero(logits >= math.log(self.rules.least / (1 - self.rules.least)))
         there = logits[places, classes]
         surest = np.argsort(-there, kind="stable")[: self.looked_at]
@@ -97,9 +112,10 @@ class DetectionPostprocess(Postprocess):
         scores = (1 / (1 + np.exp(-there[surest]))).astype(np.float32)
         boxes = in_image(np.asarray(answer[places, :4], np.float32), frame)
         seen = areas(boxes) > 0
-        boxes, scores, classes = boxes[seen], scores[seen], classes[seen]
+        places, boxes, scores, classes = places[seen], boxes[seen], scores[seen], classes[seen]
         stays = nms(boxes, scores, classes, self.rules.overlap, self.rules.most)
-        return boxes[stays], scores[stays], classes[stays]
+        looks = np.asarray(answer[places[stays], end:], np.float32)
+        return boxes[stays], scores[stays], classes[stays], looks
 
 
 def in_image(boxes: Floats, frame: Frame | None) -> Floats:

@@ -1,0 +1,155 @@
+"""`msresnet track`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from msresnet.cli.layers import parse
+from msresnet.cli.main import Common
+from msresnet.errors import DataError, Interrupted
+from msresnet.infer.config import which_run
+from msresnet.infer.gates import check_gates, judge, read_gates
+from msresnet.infer.track_config import TrackConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from msresnet.cli.screen import Screen
+    from msresnet.infer.predictor import Predictor
+    from msresnet.infer.tracking import Answer
+    from msresnet.results import Tracks
+    from msresnet.track.association import Rules
+    from msresnet.track.figures import Figures
+
+EMBEDDED = "digit-videos"
+METRICS = "metrics.json"
+GATES: dict[str, Literal["higher", "lower"]] = {
+    "hota": "higher", "deta": "higher", "assa": "higher", "mota": "higher", "idf1": "higher", "id_switches": "lower",
+}  # fmt: skip
+SHARES = {"hota": "HOTA", "deta": "DetA", "assa": "AssA", "mota": "MOTA", "idf1": "IDF1"}
+COUNTS = {"id_switches": "switches", "missed": "missed", "wrong": "wrong"}
+
+
+def main(words: list[str], common: Common) -> int:
+    """Follow what is in a video and print it frame by frame, or measure on labelled videos and print the figures."""
+    parsed = parse("track", TrackConfig, _named(words), common.config)
+    config = parsed.config
+    if common.print_config:
+        print(parsed.table())
+        return 0
+    gates = read_gates(config.fail_under)
+    check_gates(gates, GATES, ())
+    from msresnet.cli.screen import Screen
+    from msresnet.infer.tracking import opened, rules_of
+
+    screen = Screen(common)
+    screen.notes(which_run(config.model))
+    live = config.input is not None and config.input.startswith("camera:")
+    predictor, looks = opened(config.model, _running(config, live), config.appearance)
+    rules = rules_of(config, predictor, looks)
+    screen.notes([f"{rules.tracker}, objects from a score of {rules.sure:g}, kept for {rules.keep} frames"])
+    if config.input is not None:
+        return _follow(config, predictor, rules, screen, live)
+    metrics = _measure(config, predictor, rules, screen)
+    judge(gates, GATES, metrics)
+    return 0
+
+
+def _named(words: list[str]) -> list[str]:
+    """The embedded videos in the first place are labelled videos, not a file."""
+    return ["--data", *words] if words and words[0] == EMBEDDED else words
+
+
+def _running(config: TrackConfig, live: bool) -> Any:
+    from dataclasses import replace
+
+    return replace(config.running, batch_size=1) if live else config.running
+
+
+def _follow(config: TrackConfig, predictor: Predictor, rules: Rules, screen: Screen, live: bool) -> int:
+    """One video, to its end or until somebody stops it."""
+    from msresnet.cli.track_written import open_sinks
+    from msresnet.infer.moving import frames_of
+    from msresnet.infer.tracking import follow
+    from msresnet.runtime import stop_on_signals
+
+    assert config.input is not None
+    count, highest, failures = 0, 0, 0
+    frames = frames_of(config.input)
+    with stop_on_signals() as stop, open_sinks(config, live) as sinks:
+        for item in _each(follow(frames, predictor, rules)):
+            error = item if isinstance(item, DataError) else item.frame.error
+            if error is not None:
+                print(f"error: {error}", file=sys.stderr)
+                failures += 1
+            if not isinstance(item, DataError):
+                count += 1
+                highest = max(highest, int(item.tracks.track_ids[0].max(initial=0)))
+                for sink in sinks:
+                    sink.add(item, count)
+            if stop.code:
+                break
+    screen.note(f"{highest:,} objects in {count:,} frames", "bold")
+    if stop.code:
+        raise Interrupted("stopped by a signal; what was answered is written", exit_code=stop.code)
+    return DataError.exit_code if failures else 0
+
+
+def _each(answers: Iterator[Answer]) -> Iterator[Answer | DataError]:
+    """The answers, and in the end the error that breaks them off, if one does."""
+    try:
+        yield from answers
+    except DataError as error:
+        yield error
+
+
+def _measure(config: TrackConfig, predictor: Predictor, rules: Rules, screen: Screen) -> dict[str, Any]:
+    """Labelled videos: their figures, printed and written."""
+    from msresnet.cli.run_data import sets_of
+    from msresnet.data.options import DataOptions
+    from msresnet.files import check_free, check_output
+    from msresnet.infer.evaluate import pick
+    from msresnet.infer.tracking import measure
+
+    if config.output is not None:
+        check_output(Path(config.output), folder=True)
+    sets, notes = sets_of(config.model, config.data, DataOptions())
+    split, source = pick(sets, config.split)
+    if config.output is not None:
+        from msresnet.infer.tracking import videos_of
+
+        check_free(Path(config.output), ours=(METRICS, *(f"{name}.txt" for name in videos_of(source))))
+    screen.notes([*notes, f"measuring on the {split} set"])
+    tracks, found = measure(source, predictor, rules)
+    metrics = {
+        "task": "tracking", "split": split, "n": len(source), "tracker": rules.tracker, "appearance": rules.appearance,
+        "score": rules.sure, **found.total, "videos": found.each,
+    }  # fmt: skip
+    if config.output is not None:
+        _write(Path(config.output), tracks, metrics)
+    _print(config, found, metrics, screen)
+    return metrics
+
+
+def _write(folder: Path, tracks: dict[str, Tracks], metrics: dict[str, Any]) -> None:
+    from msresnet.files import write_json, write_text
+
+    for name, answer in tracks.items():
+        write_text(folder / f"{name}.txt", answer.to_mot())
+    write_json(folder / METRICS, metrics)
+
+
+def _print(config: TrackConfig, found: Figures, metrics: dict[str, Any], screen: Screen) -> None:
+    """The figures, on standard output."""
+    if config.format == "json":
+        print(json.dumps(metrics, indent=2, ensure_ascii=False))
+        return
+    several = {"all": found.total} if len(found.each) > 1 else {}
+    rows = [
+        (name, *(f"{100 * part[key]:.2f} %" for key in SHARES), *(f"{part[key]:,}" for key in COUNTS))
+        for name, part in (found.each | several).items()
+    ]
+    screen.columns(("video", *SHARES.values(), *COUNTS.values()), rows, ("video",))

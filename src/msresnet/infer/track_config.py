@@ -1,0 +1,118 @@
+"""What a user can say about tracking. No torch here: `--help` reads this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from msresnet.errors import UsageError
+from msresnet.infer.config import LATEST, Engine, Precision, Running
+from msresnet.track.library import Tracker
+
+Looks = Literal["auto", "learnt", "features", "none"]
+ENDINGS = (".txt", ".jsonl")
+FILMS = (".mp4", ".avi", ".mkv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackConfig:
+    """Follow the objects in a video; or, of labelled videos, measure how well that goes."""
+
+    input: Positional[str | None] = None
+    """A video, a folder of frames in the order of their names, or camera:0, to be followed."""
+    model: str = LATEST
+    """A run's folder, any other bundle, hf:user/repo, or an exported file or folder; its task is detection."""
+    data: str | None = None
+    """Labelled videos to measure on: digit-videos, or a folder in MOTChallenge's layout. Default, without an input:
+    the run's own."""
+    split: Literal["auto", "train", "val", "test"] = "auto"
+    """Which set of them. auto: test, else val, else all there is."""
+    tracker: Tracker = "bytetrack"
+    """What joins boxes to tracks: bytetrack, botsort (with the camera's own movement), ocsort, sort or cbiou."""
+    appearance: Looks = "auto"
+    """What objects look like decides where boxes alone do not: by vectors that the model learnt (learnt), by its
+    features as they are (features, of a run or bundle), or not at all (none). auto: learnt where the model has them."""
+    weight: float = 0.5
+    """Share of the looks beside the boxes where boxes are ambiguous, from 0 to 1."""
+    score: float | None = None
+    """The lowest score of an object; less sure boxes only continue what is followed already. Default: what the model
+    says, 0.3 unless it was changed."""
+    keep: int = 30
+    """Frames for which an object that is not seen keeps its number."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    backend: Engine = "auto"
+    """What runs the network: torch, compiled (torch.compile), onnxruntime or openvino. Default: torch for a run, the
+    fastest that is installed for an exported file."""
+    precision: Precision = "auto"
+    """fp32, or bf16 where the processor computes in it. Default: fp32, or what an exported file was made for."""
+    threads: int | None = None
+    """Of the network. Default: one for each core."""
+    batch_size: int = 8
+    """Frames at a time; of a camera, one."""
+    output: str | None = None
+    """A file: .txt as MOTChallenge has answers, or .jsonl. Of labelled videos, a folder for a .txt each and
+    metrics.json."""
+    save_video: str | None = None
+    """A .mp4, .avi or .mkv with the tracks on its frames."""
+    save_images: str | None = None
+    """A folder for the frames with the tracks on them."""
+    format: Literal["table", "jsonl", "mot", "json"] = "table"
+    """How answers are printed, a line a frame: table, jsonl or mot; how figures are: table or json."""
+    fail_under: Annotated[str | None, arg(metavar="hota=0.8,idf1=0.9")] = None
+    """Of labelled videos: exit with 8 when a figure is worse than its bound: below it for hota, deta, assa, mota and
+    idf1, above it for id_switches."""
+
+    def __post_init__(self) -> None:
+        lows = {"batch-size": (self.batch_size, 1), "keep": (self.keep, 0)}
+        for name, (value, low) in lows.items():
+            if value < low:
+                raise UsageError(f"--{name} {value}", why=f"it must be at least {low}")
+        for name, share in {"weight": self.weight, "score": self.score}.items():
+            if share is not None and not 0 <= share <= 1:
+                raise UsageError(f"--{name} {share:g}", why="from 0 to 1")
+        if self.weight != 0.5 and self.appearance == "none":
+            raise UsageError(
+                f"--weight {self.weight:g} has no effect here", why="--appearance none", hint="leave it out"
+            )
+        if self.appearance not in ("auto", "none") and self.tracker == "cbiou":
+            why = "cbiou compares boxes in a way of its own"
+            raise UsageError(f"--appearance {self.appearance} and --tracker cbiou", why=why, hint="--tracker bytetrack")
+        _ = self.running
+        if self.input is None:
+            self._check_measuring()
+        else:
+            self._check_following(self.input)
+
+    def _check_measuring(self) -> None:
+        """Raise UsageError for what is for a video without labels."""
+        for name, given in {"save-video": self.save_video, "save-images": self.save_images}.items():
+            if given is not None:
+                raise UsageError(f"--{name} has no effect here", why="it is for a video", hint="msresnet track VIDEO")
+        if self.format not in ("table", "json"):
+            raise UsageError(f"--format {self.format} is for a video", hint="--format json")
+        if self.output is not None and Path(self.output).suffix in ENDINGS:
+            raise UsageError(f"--output {self.output}", why="of labelled videos it is a folder", hint="--output tracks")
+
+    def _check_following(self, text: str) -> None:
+        """Raise UsageError for what is for labelled videos, and for files of a kind that cannot be written."""
+        measuring = {"data": self.data, "fail-under": self.fail_under, "split": self.split != "auto"}
+        for name, given in measuring.items():
+            if given:
+                why = f"{text} is followed, not measured"
+                raise UsageError(f"--{name} has no effect here", why=why, hint="leave one of the two out")
+        if self.format == "json":
+            raise UsageError("--format json is for figures", why="a video has no end yet", hint="--format jsonl")
+        for name, file, endings in (("output", self.output, ENDINGS), ("save-video", self.save_video, FILMS)):
+            if file is not None and Path(file).suffix.lower() not in endings:
+                hint = f"--{name} tracks{endings[0]}"
+                raise UsageError(f"--{name} {file}", why=f"a file that ends in {' or '.join(endings)}", hint=hint)
+
+    @property
+    def running(self) -> Running:
+        """What is to run the model."""
+        how = {"device": self.device, "backend": self.backend, "precision": self.precision}
+        return Running(**how, threads=self.threads, batch_size=self.batch_size)  # type: ignore[arg-type]

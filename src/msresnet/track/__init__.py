@@ -1,0 +1,1 @@
+"""Objects found in frames of a video -> the same objects over time."""

@@ -1,0 +1,95 @@
+"""What objects look like, beside where they are.
+
+Trackers of the library ask for the similarity of the boxes that they expect with those that were found. Where boxes
+alone leave one candidate, its answer stays their intersection over union; where they leave several, how alike objects
+look decides with them. T tracks, M boxes of a frame, E numbers of a vector.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from msresnet.boxes import iou
+
+Matrix = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.float32]
+KEPT = 0.9
+"""Share of what a track looked like that stays when it is seen again: FairMOT's (arXiv 2004.01888, section 3.4)."""
+
+
+class Appearance:
+    """Similarities for one tracker of the library, in the form that it takes as `iou`.
+
+    Args:
+        weight: share of the looks beside the boxes, from 0 to 1.
+        least: boxes that overlap less are no candidates.
+    """
+
+    def __init__(self, weight: float, least: float) -> None:
+        self.weight, self.least = weight, least
+        self.tracks: list[Any] = []
+        self.looks: WeakKeyDictionary[Any, Vectors] = WeakKeyDictionary()
+        self.boxes = np.zeros((0, 4))
+        self.vectors = np.zeros((0, 0), np.float32)
+
+    def begin(self, tracks: list[Any], boxes: npt.NDArray[np.float32], vectors: Vectors) -> None:
+        """What a frame holds: boxes (M, 4) xyxy and their vectors (M, E), beside the tracks so far."""
+        self.tracks, self.boxes, self.vectors = tracks, boxes.astype(np.float64), normalised(vectors)
+
+    def seen(self, track: Any, index: int) -> None:
+        """A track was found in the frame as one of its boxes."""
+        new, old = self.vectors[index], self.looks.get(track)
+        self.looks[track] = new if old is None else normalised(KEPT * old + (1 - KEPT) * new)
+
+    def compute(self, boxes_1: npt.NDArray[Any], boxes_2: npt.NDArray[Any]) -> Matrix:
+        """Similarity of expected (T, 4) with found (M, 4) boxes: (T, M), 0 to 1."""
+        expected, found = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (boxes_1, boxes_2))
+        near = iou(expected, found)
+        candidates = near >= self.least
+        if not candidates.any():
+            return near
+        return np.where(ambiguous(candidates), self._blended(near, expected, found), near)
+
+    def normalize_for_fusion(self, similarity_matrix: Matrix) -> Matrix:
+        """The same: similarities are 0 to 1 already."""
+        return similarity_matrix
+
+    def _blended(self, near: Matrix, expected: Matrix, found: Matrix) -> Matrix:
+        rows, columns = self._looks(expected), self._columns(found)
+        known = np.array([row is not None for row in rows])[:, None] & (columns >= 0)[None]
+        alike = np.zeros_like(near)
+        for index, row in enumerate(rows):
+            if row is not None:
+                alike[index] = (1 + self.vectors[columns] @ row) / 2
+        return np.where(known, (1 - self.weight) * near + self.weight * alike, near)
+
+    def _looks(self, expected: Matrix) -> list[Vectors | None]:
+        """What the tracks at some expected boxes look like, as far as that is known."""
+        by_box = {_key(track.get_state_bbox()): track for track in self.tracks}
+        tracks = [by_box.get(_key(box)) for box in expected]
+        return [None if track is None else self.looks.get(track) for track in tracks]
+
+    def _columns(self, found: Matrix) -> npt.NDArray[np.int64]:
+        """Which boxes of the frame some found boxes are; -1 for what is none."""
+        by_box = {_key(box): index for index, box in enumerate(self.boxes)}
+        return np.array([by_box.get(_key(box), -1) for box in found], np.int64)
+
+
+def ambiguous(candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Of pairs (T, M) that may be the same, those whose track or box has another candidate."""
+    several = (candidates.sum(1) > 1)[:, None] | (candidates.sum(0) > 1)[None]
+    return candidates & several
+
+
+def normalised(vectors: Vectors) -> Vectors:
+    """Vectors (..., E) of length 1; 0 stays 0."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+
+
+def _key(box: npt.NDArray[Any]) -> tuple[float, ...]:
+    return tuple(np.asarray(box, np.float64).tolist())
