@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import hostile
 from msresnet.cli.main import main
 from msresnet.data.decode import decode_file
+from msresnet.data.names import Names, Numbered, Printed, below, spread
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Source
-from msresnet.data.sources.names import Names, Numbered, Printed, below, spread
 from msresnet.data.sources.table import holds_paths
 from msresnet.data.splits import open_data, read_any
 from msresnet.errors import DataError, MsresnetError, UsageError

@@ -14,6 +14,8 @@ import torch
 from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
 from msresnet.deploy.compress import table
+from msresnet.deploy.compress.table import Comparison, Row, check_good
+from msresnet.errors import QualityGateError
 from tiny import contents, pictures, train_words
 
 FAST = ("--workers", "0", "--device", "cpu", "--format", "json")
@@ -108,7 +110,6 @@ def test_classes_are_matched_by_name(run: Path, tmp_path: Path) -> None:
     [
         ("--to", "int8", "--fail-under", "loss=0.000001"),
         ("--to", "folded", "--fail-under", "top1=0.5,loss=0"),
-        ("--to", "pruned", "--keep", "0.3", "--epochs", "1", "--lr", "0.5", "--max-drop", "0"),
     ],
 )
 def test_what_is_not_good_enough_is_not_written(
@@ -122,13 +123,24 @@ def test_what_is_not_good_enough_is_not_written(
     assert list(Path("kept").iterdir()) == []
 
 
+def test_a_fall_is_judged_where_it_is_largest() -> None:
+    rows = [
+        Row(model, backend, "int8", 1, 1, 1, 1.0, 1.0, {"top1": top1})
+        for model, backend, top1 in (("before", "a", 0.9), ("after", "a", 0.9), ("after", "b", 0.88))
+    ]
+    found = Comparison("int8", "test", "top1", {"top1": "higher"}, rows, {})
+    check_good(found, {"top1": 0.88}, 0.021)
+    with pytest.raises(QualityGateError, match=r"0\.0200 less"):
+        check_good(found, {}, 0.01)
+    with pytest.raises(QualityGateError, match=r"0\.8800, under 0\.89"):
+        check_good(found, {"top1": 0.89}, None)
+
+
 def test_an_earlier_result_stays_when_a_new_one_is_refused(run: Path) -> None:
     assert compress(run, "--to", "folded") == 0
     before = contents(Path("out"))
     assert compress(run, "--to", "int8", "--fail-under", "loss=0.000001") == 8
     assert contents(Path("out")) == before
-    assert compress(run, "--to", "int8") == 0
-    assert contents(Path("out")).keys() == before.keys()
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_help_needs_nothing_heavy() -> None:
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     """Python finds a FastAPI that cannot be imported, as where it is not installed."""
-    (tmp_path / "fastapi.py").write_text("raise ImportError('gone', name='fastapi')")
+    (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError('gone', name='fastapi')")
     command = [sys.executable, "-m", "msresnet", "serve", "--model", "x"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -32,8 +32,10 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.cli.export import name_of
     from msresnet.cli.screen import Screen
     from msresnet.deploy.compress.data import open_for
-    from msresnet.deploy.compress.run import check_place, compress
+    from msresnet.deploy.compress.made import files_of
+    from msresnet.deploy.compress.run import compress
     from msresnet.deploy.compress.training import check_possible
+    from msresnet.deploy.package import check_place
 
     screen = Screen(common)
     default = Path(FOLDER) / f"{name_of(config.model)}-{config.to}"
@@ -41,7 +43,7 @@ def main(words: list[str], common: Common) -> int:
     bundle = load_bundle(config.model)
     check_gates(gates, bundle.task.gates, ())
     check_possible(bundle, config)
-    check_place(place, config.to)
+    check_place(place, files_of(config.to))
     data = open_for(bundle, config)
     screen.notes([*which_run(config.model), *data.notes])
     compress(bundle, data, config, place, _Watching(screen, config))

@@ -19,7 +19,9 @@ def main(words: list[str], common: Common) -> int:
         return 0
     try:
         from msresnet.serve.server import serve
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("msresnet"):
+            raise
         why = f"{error.name} is not installed"
         raise ResourceError("serving needs more packages", why=why, hint='pip install "msresnet[serve]"') from error
     if not common.quiet:

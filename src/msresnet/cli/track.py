@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from msresnet.infer.gates import check_gates, judge, read_gates
 from msresnet.infer.track_config import TrackConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from msresnet.cli.screen import Screen
     from msresnet.infer.predictor import Predictor
@@ -43,18 +44,11 @@ def main(words: list[str], common: Common) -> int:
     gates = read_gates(config.fail_under)
     check_gates(gates, GATES, ())
     from msresnet.cli.screen import Screen
-    from msresnet.infer.tracking import opened, rules_of
 
     screen = Screen(common)
-    screen.notes(which_run(config.model))
-    live = config.input is not None and config.input.startswith("camera:")
-    predictor, looks = opened(config.model, _running(config, live), config.appearance)
-    rules = rules_of(config, predictor, looks)
-    screen.notes([f"{rules.tracker}, objects from a score of {rules.sure:g}, kept for {rules.keep} frames"])
     if config.input is not None:
-        return _follow(config, predictor, rules, screen, live)
-    metrics = _measure(config, predictor, rules, screen)
-    judge(gates, GATES, metrics)
+        return _follow(config, config.input, screen)
+    judge(gates, GATES, _measure(config, screen))
     return 0
 
 
@@ -63,24 +57,31 @@ def _named(words: list[str]) -> list[str]:
     return ["--data", *words] if words and words[0] == EMBEDDED else words
 
 
-def _running(config: TrackConfig, live: bool) -> Any:
-    from dataclasses import replace
+def _opened(config: TrackConfig, screen: Screen, live: bool = False) -> tuple[Predictor, Rules]:
+    """The model at work, and how its boxes are joined."""
+    from msresnet.infer.tracking import opened, rules_of
 
-    return replace(config.running, batch_size=1) if live else config.running
+    screen.notes(which_run(config.model))
+    how = replace(config.running, batch_size=1) if live else config.running
+    predictor, looks = opened(config.model, how, config.appearance)
+    rules = rules_of(config, predictor, looks)
+    screen.notes([f"{rules.tracker}, objects from a score of {rules.sure:g}, kept for {rules.keep} frames"])
+    return predictor, rules
 
 
-def _follow(config: TrackConfig, predictor: Predictor, rules: Rules, screen: Screen, live: bool) -> int:
+def _follow(config: TrackConfig, text: str, screen: Screen) -> int:
     """One video, to its end or until somebody stops it."""
     from msresnet.cli.track_written import open_sinks
     from msresnet.infer.moving import frames_of
     from msresnet.infer.tracking import follow
+    from msresnet.infer.video import CAMERA
     from msresnet.runtime import stop_on_signals
 
-    assert config.input is not None
+    live = CAMERA.fullmatch(text) is not None
     count, highest, failures = 0, 0, 0
-    frames = frames_of(config.input)
+    predictor, rules = _opened(config, screen, live)
     with stop_on_signals() as stop, open_sinks(config, live) as sinks:
-        for item in _each(follow(frames, predictor, rules)):
+        for item in _each(follow(frames_of(text), predictor, rules)):
             error = item if isinstance(item, DataError) else item.frame.error
             if error is not None:
                 print(f"error: {error}", file=sys.stderr)
@@ -106,32 +107,38 @@ def _each(answers: Iterator[Answer]) -> Iterator[Answer | DataError]:
         yield error
 
 
-def _measure(config: TrackConfig, predictor: Predictor, rules: Rules, screen: Screen) -> dict[str, Any]:
+def _measure(config: TrackConfig, screen: Screen) -> dict[str, Any]:
     """Labelled videos: their figures, printed and written."""
     from msresnet.cli.run_data import sets_of
     from msresnet.data.options import DataOptions
-    from msresnet.files import check_free, check_output
     from msresnet.infer.evaluate import pick
-    from msresnet.infer.tracking import measure
+    from msresnet.infer.tracking import measure, measure_files, videos_of
 
-    if config.output is not None:
-        check_output(Path(config.output), folder=True)
     sets, notes = sets_of(config.model, config.data, DataOptions())
     split, source = pick(sets, config.split)
-    if config.output is not None:
-        from msresnet.infer.tracking import videos_of
-
-        check_free(Path(config.output), ours=(METRICS, *(f"{name}.txt" for name in videos_of(source))))
+    _check_output(config, [f"{name}.txt" for name in videos_of(source)])
     screen.notes([*notes, f"measuring on the {split} set"])
-    tracks, found = measure(source, predictor, rules)
-    metrics = {
-        "task": "tracking", "split": split, "n": len(source), "tracker": rules.tracker, "appearance": rules.appearance,
-        "score": rules.sure, **found.total, "videos": found.each,
-    }  # fmt: skip
+    metrics: dict[str, Any] = {"task": "tracking", "split": split, "n": len(source)}
+    if config.answers is not None:
+        tracks, found = measure_files(source, Path(config.answers))
+    else:
+        predictor, rules = _opened(config, screen)
+        metrics |= {"tracker": rules.tracker, "appearance": rules.appearance, "score": rules.sure, "keep": rules.keep}
+        tracks, found = measure(source, predictor, rules)
+    metrics |= {**found.total, "videos": found.each}
     if config.output is not None:
         _write(Path(config.output), tracks, metrics)
     _print(config, found, metrics, screen)
     return metrics
+
+
+def _check_output(config: TrackConfig, names: Sequence[str]) -> None:
+    """Raise UsageError for a folder that cannot be written to or holds files of others, before anything is measured."""
+    from msresnet.files import check_free, check_output
+
+    if config.output is not None:
+        check_free(Path(config.output), ours=(METRICS, *names))
+        check_output(Path(config.output), folder=True)
 
 
 def _write(folder: Path, tracks: dict[str, Tracks], metrics: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from msresnet.boxes import Boxes, scale
 from msresnet.data.decode import decode_file, file_size, printable
+from msresnet.data.names import Names, Printed
 from msresnet.data.sample import Image, Source
-from msresnet.data.sources.names import Names, Printed
 from msresnet.errors import DataError
 
 EIGHTHS = 8

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msresnet.deploy.config import Form
-from msresnet.errors import ModelError, ResourceError
+from msresnet.errors import ModelError, ResourceError, UsageError
 from msresnet.files import PART, check_free, check_output, disk_errors, make_folder, write_text
 from msresnet.infer.backend import INPUT, OUTPUT
 from msresnet.infer.backends.artefact import DIGEST, META, STEM, VERSION
@@ -34,14 +34,21 @@ DELAY = 1000
 """Microseconds that Triton waits for more images."""
 
 
+def check_place(place: Path, ours: Collection[str] = (TRITON, CARD, VERSION)) -> None:
+    """Raise UsageError for a folder that cannot be written, or where anything but `ours` stands."""
+    if place.exists() and not place.is_dir():
+        raise UsageError("--output is a file", where=str(place), hint="--output elsewhere")
+    check_free(place, ours)
+    check_output(place.parent, folder=True)
+
+
 @contextmanager
 def new_folder(place: Path, ours: Collection[str] = (TRITON, CARD, VERSION)) -> Iterator[Path]:
     """A folder to fill, which takes its place when all went well; what stood there before stays until then.
 
     Raises UsageError where there are other files than `ours`, ResourceError where it cannot be written.
     """
-    check_free(place, ours)
-    check_output(place.parent, folder=True)
+    check_place(place, ours)
     with disk_errors(place):
         make_folder(place.parent)
         part = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=PART, dir=place.parent))

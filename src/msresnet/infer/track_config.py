@@ -30,6 +30,9 @@ class TrackConfig:
     the run's own."""
     split: Literal["auto", "train", "val", "test"] = "auto"
     """Which set of them. auto: test, else val, else all there is."""
+    answers: str | None = None
+    """Of labelled videos: measure the tracks in the files NAME.txt of a folder, as MOTChallenge has answers, instead of
+    a model's."""
     tracker: Tracker = "bytetrack"
     """What joins boxes to tracks: bytetrack, botsort (with the camera's own movement), ocsort, sort or cbiou."""
     appearance: Looks = "auto"
@@ -99,7 +102,8 @@ class TrackConfig:
 
     def _check_following(self, text: str) -> None:
         """Raise UsageError for what is for labelled videos, and for files of a kind that cannot be written."""
-        measuring = {"data": self.data, "fail-under": self.fail_under, "split": self.split != "auto"}
+        measuring = {"data": self.data, "fail-under": self.fail_under, "answers": self.answers}
+        measuring |= {"split": self.split != "auto"}
         for name, given in measuring.items():
             if given:
                 why = f"{text} is followed, not measured"

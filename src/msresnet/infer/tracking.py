@@ -6,14 +6,17 @@ A frame's answer comes when the next few are known, as `Association` says. C cha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from msresnet.data.decode import printable
 from msresnet.data.sample import Image, Source
+from msresnet.data.sources.mot import TRUTH, read_uncut
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.infer.config import Running
@@ -135,10 +138,46 @@ def measure(source: Source, predictor: Predictor, rules: Rules) -> tuple[dict[st
     for name, indices in videos_of(source).items():
         frames = (_sample(source, index) for index in indices)
         answers[name] = Tracks.joined([answer.tracks for answer in follow(frames, predictor, rules)])
-        who = [source.identities(index) for index in indices]
-        known = [np.zeros(0, np.int64) if numbers is None else numbers for numbers in who]
-        truths[name] = Truth([source.truth(index) for index in indices], known)
+        truths[name] = _truth(source, indices)
     return answers, figures(answers, truths)
+
+
+def measure_files(source: Source, folder: Path) -> tuple[dict[str, Tracks], Figures]:
+    """Measure tracks that somebody else found in labelled videos, NAME.txt in MOTChallenge's layout for each.
+
+    Raises UsageError for data that does not say who is who, DataError for a file that is absent or cannot be.
+    """
+    answers, truths = dict[str, Tracks](), dict[str, Truth]()
+    for name, indices in videos_of(source).items():
+        answers[name] = _read(folder / f"{name}.txt", len(indices))
+        truths[name] = _uncut(source, indices) or _truth(source, indices)
+    return answers, figures(answers, truths)
+
+
+def _truth(source: Source, indices: Sequence[int]) -> Truth:
+    who = [source.identities(index) for index in indices]
+    known = [np.zeros(0, np.int64) if numbers is None else numbers for numbers in who]
+    return Truth([source.truth(index) for index in indices], known)
+
+
+def _uncut(source: Source, indices: Sequence[int]) -> Truth | None:
+    """The truth as MOTChallenge counts it: boxes of people who leave the image go on outside of it."""
+    path = next((path for path in source.files(indices[0]) if path.match(TRUTH)), None)
+    frames = None if path is None else read_uncut(path, len(indices))
+    return None if frames is None else Truth([boxes for boxes, _ in frames], [who for _, who in frames])
+
+
+def _read(path: Path, frames: int) -> Tracks:
+    """The tracks in a file, of a video of so many frames."""
+    rows = [(boxes.chosen(who > 0), who[who > 0]) for boxes, who in read_uncut(path, frames)]
+    found = Detections(
+        tuple(f"{printable(path)}[{number}]" for number in range(1, frames + 1)),
+        ("object",),
+        tuple(boxes.xyxy for boxes, _ in rows),
+        tuple(np.ones(len(boxes), np.float32) for boxes, _ in rows),
+        tuple(boxes.classes for boxes, _ in rows),
+    )
+    return Tracks(found, tuple(who for _, who in rows))
 
 
 def videos_of(source: Source) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -89,6 +89,11 @@ class Batcher:
             for job in jobs:
                 job.answer.cancel()
 
+    async def worth(self, free: Callable[[], bool]) -> None:
+        """Wait until a worker is free, or a whole batch waits for one that is not."""
+        while not free() and len(self._jobs) < self.size:
+            await self._arrived()
+
     async def take(self) -> list[Job]:
         """The next batch, at least one image; for a worker that is free."""
         async with self._collecting:
@@ -103,6 +108,7 @@ class Batcher:
         """Learn from a batch how long an image takes."""
         each = seconds / images
         self.seconds = each if self.seconds == 0 else MEMORY * self.seconds + (1 - MEMORY) * each
+        self._arrival.set()  # who waits for a free worker looks again
 
     async def emptied(self) -> None:
         """Wait until nobody holds a place."""

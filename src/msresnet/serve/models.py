@@ -16,7 +16,7 @@ from msresnet.serve.batching import Batcher
 from msresnet.serve.config import ServeConfig
 from msresnet.serve.failures import Refusal
 from msresnet.serve.metrics import Metrics
-from msresnet.serve.served import Ready, Served, first_answers, signature
+from msresnet.serve.served import Loaded, Ready, Served, first_answers, signature
 from msresnet.serve.worker import Opening
 from msresnet.serve.workers import ProcessWorker, Started, ThreadWorker, Worker
 from msresnet.trained import Exported
@@ -121,17 +121,8 @@ class Models:
             sample = await first_answers(workers[0], Exported(started.values))
             batcher = Batcher(started.batch, config.max_delay / 1000, config.queue, config.timeout)
             self.metrics.waiting.labels(name).set_function(lambda: self._held(name))
-            return Served(
-                name,
-                path,
-                workers=workers,
-                started=started,
-                sample=sample,
-                files=files,
-                batcher=batcher,
-                metrics=self.metrics,
-                changed=self._changed,
-            )
+            loaded = Loaded(path, files, workers, started, sample)
+            return Served(name, loaded, batcher, self.metrics, self._changed)
         except BaseException:
             await asyncio.gather(*(worker.stop() for worker in workers))
             raise

@@ -119,6 +119,6 @@ def _metadata(served: Served) -> dict[str, Any]:
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": shape}],
         "outputs": [
             {"name": name, "datatype": inference.datatype(array), "shape": [-1, *array.shape[1:]]}
-            for name, array in served.sample.tensors().items()
+            for name, array in served.loaded.sample.tensors().items()
         ],
     }

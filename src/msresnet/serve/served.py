@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,22 +17,18 @@ import numpy.typing as npt
 
 from msresnet.data.resize import Frame
 from msresnet.data.sample import Image
-from msresnet.errors import ModelError, MsresnetError
+from msresnet.errors import ModelError
 from msresnet.infer.backend import OUTPUT, Outputs
 from msresnet.infer.predictor import check_numbers
 from msresnet.results import Results
-from msresnet.serve.batching import Answer, Batcher, Job
-from msresnet.serve.failures import BUSY, Refusal, refusal
+from msresnet.serve.batching import Answer, Batcher
 from msresnet.serve.metrics import Metrics
+from msresnet.serve.team import Team
 from msresnet.serve.workers import Started, Worker, WorkerDied
 from msresnet.trained import Exported
 
 VERSION = "1"
 """Of every model: a folder holds one, and loading it anew replaces it."""
-PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before a worker that died is started again, and longer ones when that fails."""
-
-
 PARTS = ("config.json", "model.safetensors")
 """What makes a bundle; a run's folder holds more, which changes all the time."""
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -62,44 +56,46 @@ class Answers(NamedTuple):
         return {OUTPUT: self.outputs} | self.results.arrays() | {"answers": rows}
 
 
+class Loaded(NamedTuple):
+    """A model that has computed once.
+
+    Args:
+        path: where it was loaded from.
+        files: what the files there were like.
+        workers: that have it.
+        started: what they said.
+        sample: the answers about one black image: what answers look like.
+    """
+
+    path: str
+    files: Signature
+    workers: Sequence[Worker]
+    started: Started
+    sample: Answers
+
+
 class Served:
     """A model, its queue and its workers.
 
     Args:
         name: in addresses.
-        path: where it was loaded from.
-        workers: that are started already.
-        started: what they said.
-        sample: the answers about one black image: what answers look like.
-        files: of which the workers' networks are.
+        loaded: the model.
         batcher: the queue.
         metrics: where batches are counted.
         changed: called when a new worker found another model than the others have.
     """
 
     def __init__(
-        self,
-        name: str,
-        path: str,
-        *,
-        workers: Sequence[Worker],
-        started: Started,
-        sample: Answers,
-        files: Signature,
-        batcher: Batcher,
-        metrics: Metrics,
-        changed: Callable[[str], None],
+        self, name: str, loaded: Loaded, batcher: Batcher, metrics: Metrics, changed: Callable[[str], None]
     ) -> None:
-        self.name, self.path, self.workers, self.started, self.sample = name, path, workers, started, sample
-        self.trained = Exported(started.values)
-        self.files, self.batcher, self.metrics, self.changed = files, batcher, metrics, changed
-        self.alive = len(workers)
-        self._tasks = [asyncio.create_task(self._work(worker)) for worker in workers]
+        self.name, self.loaded, self.batcher, self.changed = name, loaded, batcher, changed
+        self.path, self.started, self.trained = loaded.path, loaded.started, Exported(loaded.started.values)
+        self.team = Team(name, loaded.workers, batcher, metrics, self._fits)
 
     @property
     def ready(self) -> bool:
         """Whether somebody computes."""
-        return self.alive > 0
+        return self.team.alive > 0
 
     async def answer(self, ready: Sequence[Ready], ids: Sequence[str]) -> Answers:
         """Results for images that hold places in the queue.
@@ -148,71 +144,14 @@ class Served:
 
     async def stop(self) -> None:
         """End the workers."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(worker.stop() for worker in self.workers))
+        await self.team.stop()
 
-    async def _work(self, worker: Worker) -> None:
-        """Compute batch after batch with one worker, and start it again when it dies."""
-        while True:
-            ended = asyncio.create_task(worker.ended())
-            try:
-                await self._batches(worker, ended)
-            except WorkerDied:
-                self.metrics.replaced.labels(self.name).inc()
-                await self._revive(worker)
-            finally:
-                ended.cancel()
-
-    async def _batches(self, worker: Worker, ended: asyncio.Task[None]) -> None:
-        """Compute until the worker dies: then raises WorkerDied."""
-        while True:
-            taking = asyncio.create_task(self.batcher.take())
-            try:
-                await asyncio.wait((taking, ended), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                if not taking.done():
-                    taking.cancel()
-            if not taking.done():
-                raise WorkerDied("it is gone")
-            batch = taking.result()
-            try:
-                await self._compute(worker, batch)
-            except WorkerDied:
-                _refuse(batch, Refusal(BUSY, "the worker died while it computed this", retry_after=1))
-                raise
-            except MsresnetError as error:
-                _refuse(batch, refusal(error))
-            finally:
-                _refuse(batch, Refusal(BUSY, "the server is stopping", retry_after=1))  # those without an answer yet
-
-    async def _compute(self, worker: Worker, batch: Sequence[Job]) -> None:
-        start = time.monotonic()
-        outputs = await worker.compute(np.stack([job.image for job in batch]))
-        seconds = time.monotonic() - start
-        self.batcher.done(len(batch), seconds)
-        self.metrics.computed(self.name, len(batch), seconds)
-        for job, output in zip(batch, outputs, strict=True):
-            if not job.answer.done():
-                job.answer.set_result(Answer(output, start - job.arrived, seconds, len(batch)))
-
-    async def _revive(self, worker: Worker) -> None:
-        """Start a worker again, however often that takes."""
-        self.alive -= 1
-        for attempt in range(sys.maxsize):
-            await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
-            try:
-                started = await worker.start()
-                if started.values != self.started.values or signature(self.path) != self.files:
-                    self.changed(self.name)  # the files are of another model now; this one's days are over
-                    raise ModelError("the files hold another model than is served", where=self.path)
-            except MsresnetError as error:
-                print(f"error: a worker of {self.name} does not start: {error}", file=sys.stderr)
-            else:
-                print(f"· a worker of {self.name} died and was replaced", file=sys.stderr)
-                self.alive += 1
-                return
+    def _fits(self, started: Started) -> bool:
+        """Whether a new worker has the model of the others; else this one's days are over."""
+        same = started.values == self.started.values and signature(self.path) == self.loaded.files
+        if not same:
+            self.changed(self.name)
+        return same
 
 
 async def first_answers(worker: Worker, trained: Exported) -> Answers:
@@ -223,12 +162,6 @@ async def first_answers(worker: Worker, trained: Exported) -> Answers:
         return Answers(trained.postprocess(outputs, ["image"]), outputs)
     except (ValueError, IndexError, WorkerDied) as error:
         raise ModelError("the model's outputs are not what its task needs", why=str(error)) from error
-
-
-def _refuse(batch: Sequence[Job], why: Refusal) -> None:
-    for job in batch:
-        if not job.answer.done():
-            job.answer.set_exception(why)
 
 
 def signature(path: str) -> Signature:

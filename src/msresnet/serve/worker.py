@@ -13,9 +13,11 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -139,26 +141,35 @@ def main(words: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # standard output is for data, and a library may print
-    with socket.socket(fileno=int(words[0])) as connection, contextlib.suppress(EOFError, OSError):
+    with socket.socket(fileno=int(words[0])) as connection, contextlib.suppress(OSError):
         _serve(connection, Opening(**json.loads(words[1])))
     return 0
 
 
 def _serve(connection: socket.socket, opening: Opening) -> None:
-    """Open the model, then answer until the other side is gone: raises EOFError or OSError."""
+    """Open the model, then answer until the other side is gone. Raises OSError when that is while it is told."""
     try:
         opened = open_model(opening)
     except Exception as error:  # whatever it is, the server has to know
         wire.send(connection, told(failure(error)))
         return
     wire.send(connection, opened.header())
-    while True:
-        _answer(connection, opened.compute)
+    batches: Queue[npt.NDArray[np.uint8] | None] = Queue(1)
+    threading.Thread(target=_listen, args=(connection, batches), daemon=True).start()
+    while (images := batches.get()) is not None:
+        _answer(connection, opened.compute, images)
 
 
-def _answer(connection: socket.socket, compute: Compute) -> None:
-    _, images = wire.receive(connection)
-    assert images is not None
+def _listen(connection: socket.socket, batches: Queue[npt.NDArray[np.uint8] | None]) -> None:
+    """Read the next batch while one is computed; None is the end."""
+    try:
+        while True:
+            batches.put(wire.receive(connection)[1])
+    except (EOFError, OSError, ValueError):
+        batches.put(None)
+
+
+def _answer(connection: socket.socket, compute: Compute, images: npt.NDArray[np.uint8]) -> None:
     try:
         outputs = np.asarray(compute(images), np.float32)
     except Exception as error:  # a batch that fails is told; the next may be good

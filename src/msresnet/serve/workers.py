@@ -72,6 +72,7 @@ class ProcessWorker(Worker):
     def __init__(self, opening: Opening) -> None:
         self.opening = opening
         self.process: asyncio.subprocess.Process | None = None
+        self._sending, self._hearing = asyncio.Lock(), asyncio.Lock()
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
@@ -95,14 +96,16 @@ class ProcessWorker(Worker):
         return Started(**header)
 
     async def compute(self, images: Images) -> Outputs:
-        """Send a batch and wait for its outputs."""
+        """Send a batch and wait for its outputs; a second may be sent meanwhile, and is answered after the first."""
         if self._writer is None:
             raise WorkerDied("it was not started")
         try:
-            await wire.write(self._writer, {}, images)
+            async with self._sending:
+                await wire.write(self._writer, {}, images)
         except ConnectionError as error:
             raise WorkerDied("it took no batch") from error
-        _, outputs = await self._message(SLOWEST_BATCH)
+        async with self._hearing:  # whoever has sent first waits here first
+            _, outputs = await self._message(SLOWEST_BATCH)
         if outputs is None or len(outputs) != len(images):
             raise WorkerDied("it answered something else")
         return outputs

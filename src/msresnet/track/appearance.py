@@ -64,7 +64,7 @@ class Appearance:
         alike = np.zeros_like(near)
         for index, row in enumerate(rows):
             if row is not None:
-                alike[index] = (1 + self.vectors[columns] @ row) / 2
+                alike[index] = np.maximum(self.vectors[columns] @ row, 0)
         return np.where(known, (1 - self.weight) * near + self.weight * alike, near)
 
     def _looks(self, expected: Matrix) -> list[Vectors | None]:

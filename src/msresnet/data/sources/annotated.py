@@ -16,8 +16,8 @@ import numpy.typing as npt
 from msresnet.boxes import Boxes
 from msresnet.data.boxed import Annotations
 from msresnet.data.decode import printable
+from msresnet.data.names import Names
 from msresnet.data.sample import Texts
-from msresnet.data.sources.names import Names
 from msresnet.errors import DataError
 
 ROUNDING = 1.0

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import printable, read_regular, refuse_pointer
+from msresnet.data.names import Names, below, spread
 from msresnet.data.sources.annotated import cut
 from msresnet.data.sources.folder import SPLITS
-from msresnet.data.sources.names import Names, below, spread
 from msresnet.errors import DataError
 
 MOST_BYTES = 2 << 30

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import MIN_SIDE, decode_bytes, printable, read_regular
+from msresnet.data.names import Names, Printed
 from msresnet.data.sample import Image, Source
 from msresnet.data.sources.coco import Coco, coco_files, image_folder, read_coco
-from msresnet.data.sources.names import Names, Printed
 from msresnet.errors import DataError
 
 EIGHTHS = 8

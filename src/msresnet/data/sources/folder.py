@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import EXTENSIONS, decode_file, printable
+from msresnet.data.names import Names, Printed
 from msresnet.data.sample import Image, Source
-from msresnet.data.sources.names import Names, Printed
 from msresnet.errors import DataError
 
 SPLITS = {

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import decode_bytes, printable, read_regular
+from msresnet.data.names import Numbered
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import UNLABELLED, Image, Source
 from msresnet.data.sources import columns
 from msresnet.data.sources.folder import SPLITS
-from msresnet.data.sources.names import Numbered
 from msresnet.errors import DataError, MsresnetError, ResourceError, UsageError
 from msresnet.files import cache_folder
 from msresnet.hub import PREFIX, Place, answers, own_cache, place

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from msresnet.data.decode import EXTENSIONS, decode_file, decode_values, printable
+from msresnet.data.names import Names, Printed, below, spread
 from msresnet.data.sample import Image, Source
 from msresnet.data.sources import columns
 from msresnet.data.sources.folder import SPLITS, is_image
 from msresnet.data.sources.meaning import Meaning, class_names, meaning
-from msresnet.data.sources.names import Names, Printed, below, spread
 from msresnet.errors import DataError
 
 IMAGES, MASKS = ("images", "image", "imgs", "img"), ("masks", "mask")

@@ -15,6 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from msresnet.boxes import Boxes
 from msresnet.data.boxed import BoxedFiles
 from msresnet.data.decode import printable, read_regular, refuse_pointer
 from msresnet.data.sample import Source
@@ -24,6 +28,7 @@ from msresnet.data.videos import Followed, Video, VideoSource
 from msresnet.errors import DataError
 
 IMAGES, TRUTH, LABELS, INFO = "img1", "gt/gt.txt", "gt/labels.txt", "seqinfo.ini"
+Ints = npt.NDArray[np.int64]
 MOST_BYTES, MOST_INFO = 512 << 20, 1 << 20
 COLUMNS = (6, 9, 10)
 UNKNOWN, PERSON = -1, "pedestrian"
@@ -111,6 +116,24 @@ def _gathered(root: Path, folders: list[Path], notes: list[str]) -> tuple[Gather
                     found.box(label, row.corners, f"{folder.name}, {row.place}", not row.counts, number)
         videos.append(Video(printable(folder.name), start, len(found.names), rate))
     return found, tuple(videos)
+
+
+def read_uncut(path: Path, frames: int) -> list[tuple[Boxes, Ints]]:
+    """The lines of a truth, or of answers, by frame: boxes, also beyond the image, and objects, 0 for what is ignored.
+
+    Raises DataError, naming the line, also for a frame after the last.
+    """
+    rows, names = read_truth(path), _names(path.parent.parent)
+    for row in rows:
+        if row.frame > frames:
+            why = f"there is a frame {row.frame:,}, and the video has {frames:,}"
+            raise DataError("the file is longer than the video", where=f"{printable(path)}, {row.place}", why=why)
+    found = []
+    for part in _by_frame(rows, frames):
+        kept = [row for row in part if _label(row, names) is not None]
+        numbers = np.array([row.number if row.counts else 0 for row in kept], np.int64)
+        found.append((Boxes.of([row.corners for row in kept], np.zeros(len(kept))), numbers))
+    return found
 
 
 def _by_frame(rows: list[Row], frames: int) -> list[list[Row]]:

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import EXTENSIONS, decode_file, printable, refuse_pointer
+from msresnet.data.names import Names, Printed, below, spread
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import UNLABELLED, Image, Source
 from msresnet.data.sources import columns
 from msresnet.data.sources.folder import SPLITS
-from msresnet.data.sources.names import Names, Printed, below, spread
 from msresnet.errors import DataError
 
 HEAD_BYTES, HEAD_ROWS = 1 << 16, 20

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import EXTENSIONS, MAX_BYTES, decode_bytes, printable, read_regular
+from msresnet.data.names import Names, Printed
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import UNLABELLED, Image, Source
 from msresnet.data.sources.columns import LABELS, classes, guessed
 from msresnet.data.sources.folder import SPLITS
-from msresnet.data.sources.names import Names, Printed
 from msresnet.data.sources.tar import Member, members, read_at
 from msresnet.errors import DataError, UsageError
 

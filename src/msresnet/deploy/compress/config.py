@@ -92,6 +92,8 @@ class CompressConfig(DataOptions):
         for name, value in {"calibration": self.calibration, "batch-size": self.batch_size - 1}.items():
             if value < 1:
                 raise UsageError(f"--{name} {value}", why="it is too small", hint=f"--{name} 128")
+        if self.epochs is not None and self.epochs < 1:
+            raise UsageError(f"--epochs {self.epochs}", why="it must be at least 1")
         if self.max_drop is not None and not 0 <= self.max_drop < 1:
             raise UsageError(f"--max-drop {self.max_drop:g}", why="a share from 0, under 1", hint="--max-drop 0.005")
         if self.lr is not None and not 0 < self.lr < math.inf:

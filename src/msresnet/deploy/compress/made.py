@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msresnet.bundle import CARD, CONFIG, WEIGHTS, Bundle
 from msresnet.deploy.compress.config import PACKED, To
 from msresnet.deploy.compress.table import Comparison
 from msresnet.deploy.package import TRITON
+from msresnet.infer.backend import Backend
 from msresnet.infer.backends.artefact import VERSION
-from msresnet.infer.backends.opened import run_bundle
+from msresnet.infer.backends.eager import predictor_of
+from msresnet.infer.backends.graph import onnx_model, program_of
+from msresnet.infer.backends.onnxruntime import OnnxRuntime
+from msresnet.infer.backends.openvino import OpenVino
 from msresnet.infer.config import Engine, Running
 from msresnet.infer.predictor import Predictor
 from msresnet.train.observer import Observer
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from torch.export import ExportedProgram
 
 Scores = dict[str, Any]
 
@@ -62,11 +71,37 @@ def engines() -> tuple[Engine, ...]:
     return found
 
 
-def at_work(bundle: Bundle, names: tuple[Engine, ...], device: str) -> list[Predictor]:
-    """A bundle in some runtimes; torch on a device, the others on the CPU."""
-    return [run_bundle(bundle, Running(backend=n, device=device if n == "torch" else "cpu")) for n in names]
+class Given:
+    """A bundle, and the graphs that are made of it once."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    @cached_property
+    def program(self) -> ExportedProgram:
+        """As torch exports it. Raises ModelError."""
+        return program_of(self.bundle)
+
+    @cached_property
+    def proto(self) -> ModelProto:
+        """As an ONNX model in float. Raises ModelError, ResourceError."""
+        return onnx_model(self.bundle, self.program)
+
+    def at_work(self, names: tuple[Engine, ...], device: str) -> list[Predictor]:
+        """In some runtimes: torch on a device, the others on the CPU."""
+        exported = [name for name in names if name != "torch"]
+        native = [predictor_of(self.bundle, device)] if "torch" in names else []
+        others = backends(self.proto, "fp32", exported) if exported else []
+        return [*native, *(Predictor(self.bundle, backend) for backend in others)]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its tensors, as they are written."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.bundle.model.state_dict().values())
 
 
-def bytes_of(bundle: Bundle) -> int:
-    """Bytes of a bundle's tensors, as they are written."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in bundle.model.state_dict().values())
+def backends(network: ModelProto, precision: str, names: Sequence[Engine]) -> list[Backend]:
+    """A network in some runtimes, on the CPU."""
+    contents, how = network.SerializeToString(), Running(device="cpu")
+    kinds: dict[Engine, type[OnnxRuntime | OpenVino]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+    return [kinds[name](contents, precision, "the network", how) for name in names]

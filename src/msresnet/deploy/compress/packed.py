@@ -16,17 +16,14 @@ from msresnet.deploy.compress.bf16 import Rounded, bf16_model, has_bf16
 from msresnet.deploy.compress.config import CompressConfig
 from msresnet.deploy.compress.data import Data
 from msresnet.deploy.compress.int8 import Ready, calibrated
-from msresnet.deploy.compress.made import Made, Scores, Watcher, engines
+from msresnet.deploy.compress.made import Given, Made, Scores, Watcher, backends, engines
 from msresnet.deploy.compress.sensitive import choose
 from msresnet.deploy.package import About, describe, write_onnx
 from msresnet.errors import QualityGateError, ResourceError
 from msresnet.infer.backend import Backend
 from msresnet.infer.backends.artefact import stamp
 from msresnet.infer.backends.eager import predictor_of
-from msresnet.infer.backends.graph import dims_of, onnx_model, program_of
-from msresnet.infer.backends.onnxruntime import OnnxRuntime
-from msresnet.infer.backends.openvino import OpenVino
-from msresnet.infer.config import Running
+from msresnet.infer.backends.graph import dims_of
 from msresnet.infer.predictor import Predictor
 from msresnet.trained import Exported, exported_config
 
@@ -39,11 +36,11 @@ JUDGED, ALONE, COMPARED = 2000, 64, 64
 """Images that layers are chosen by, that each layer is looked at alone with, and that runtimes are compared on."""
 
 
-def pack(bundle: Bundle, data: Data, config: CompressConfig, name: str, watcher: Watcher) -> Made:
+def pack(given: Given, data: Data, config: CompressConfig, name: str, watcher: Watcher) -> Made:
     """A bundle as one ONNX file, folded; in bfloat16 or in 8 bits where that is asked.
 
     Args:
-        bundle: the model.
+        given: the model.
         data: of it: training images calibrate, validation images choose.
         config: what is wanted.
         name: of the folder, by which servers know the model.
@@ -51,8 +48,7 @@ def pack(bundle: Bundle, data: Data, config: CompressConfig, name: str, watcher:
 
     Raises ResourceError without the packages, ModelError for a network that does not go into ONNX.
     """
-    program = program_of(bundle)
-    network, precision = onnx_model(bundle, program), "fp32"
+    bundle, network, precision = given.bundle, given.proto, "fp32"
     if config.to == "int8":
         network, precision = _int8(bundle, data, config, network, watcher), "int8"
     elif config.to == "bf16":
@@ -69,7 +65,7 @@ def pack(bundle: Bundle, data: Data, config: CompressConfig, name: str, watcher:
         images, ids = pixels(data.sets["train"], bundle, data.some("train", COMPARED, config.seed))
         original = predictor_of(bundle, "cpu")
         proof = "; ".join(f"{p.backend.name}: {agreement(original, p, images, ids).words()}" for p in predictors)
-        describe(folder, told, About(name, "onnx", precision, *dims_of(program), proof))
+        describe(folder, told, About(name, "onnx", precision, *dims_of(given.program), proof))
 
     return Made(predictors, len(network.SerializeToString()), alike=precision == "fp32", write=write)
 
@@ -84,16 +80,12 @@ def pixels(data: Samples, bundle: Bundle, indices: Tensor) -> tuple[Ready, list[
 
 def _running(network: ModelProto, values: dict[str, object]) -> list[Predictor]:
     """A network in every runtime that takes its precision. Raises ResourceError where there is none."""
-    contents, told, how = network.SerializeToString(), Exported(values), Running(device="cpu")
-    precision, backends = told.precision, list[Backend]()
-    if "onnxruntime" in engines() and precision != "bf16":
-        backends.append(OnnxRuntime(contents, precision, told.architecture, how))
-    if "openvino" in engines():
-        backends.append(OpenVino(contents, precision, told.architecture, how))
-    if not backends:
+    told = Exported(values)
+    names = [name for name in engines() if name == "openvino" or told.precision != "bf16"]
+    if not names:
         hint = 'pip install "msresnet[export]"'
-        raise ResourceError(f"nothing that runs networks in {precision} is installed", hint=hint)
-    return [Predictor(told, backend) for backend in backends]
+        raise ResourceError(f"nothing that runs networks in {told.precision} is installed", hint=hint)
+    return [Predictor(told, backend) for backend in backends(network, told.precision, names)]
 
 
 def _int8(bundle: Bundle, data: Data, config: CompressConfig, proto: ModelProto, watcher: Watcher) -> ModelProto:
@@ -103,11 +95,11 @@ def _int8(bundle: Bundle, data: Data, config: CompressConfig, proto: ModelProto,
     watcher.notes([f"int8: ranges of activations from {len(images):,} training images, drawn with seed {config.seed}"])
     judges = "val" if "val" in data.sets else "train"
     judging = data.some(judges, JUDGED, config.seed)
-    before = _figure(Predictor(bundle, _running_first(proto, bundle)), data.sets[judges], judging)
+    before = _figure(Predictor(bundle, _runtime(proto)), data.sets[judges], judging)
     bound = SENSITIVE if config.max_drop is None else config.max_drop
 
     def drop(network: ModelProto) -> float:
-        return before - _figure(Predictor(bundle, _running_first(network, bundle)), data.sets[judges], judging)
+        return before - _figure(Predictor(bundle, _runtime(network)), data.sets[judges], judging)
 
     with calibrated(proto, images) as found:
         best = choose(found, config.weight_bits, images[:ALONE], drop, bound)
@@ -120,8 +112,8 @@ def _int8(bundle: Bundle, data: Data, config: CompressConfig, proto: ModelProto,
     return best.proto
 
 
-def _running_first(network: ModelProto, bundle: Bundle) -> Backend:
-    return OnnxRuntime(network.SerializeToString(), "int8", bundle.architecture, Running(device="cpu"))
+def _runtime(network: ModelProto) -> Backend:
+    return backends(network, "int8", ("onnxruntime",))[0]
 
 
 def _figure(predictor: Predictor, data: Samples, indices: Tensor) -> float:

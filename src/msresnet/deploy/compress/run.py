@@ -11,24 +11,17 @@ from typing import Any
 from msresnet.bundle import Bundle
 from msresnet.deploy.compress.config import PACKED, CompressConfig, To
 from msresnet.deploy.compress.data import Data
-from msresnet.deploy.compress.made import Made, Scores, Watcher, at_work, bytes_of, engines, files_of
+from msresnet.deploy.compress.made import Given, Made, Scores, Watcher, engines, files_of
 from msresnet.deploy.compress.packed import pack, pixels
 from msresnet.deploy.compress.table import BATCH, Comparison, Row, check_good, speed
 from msresnet.deploy.compress.training import distil, prune
 from msresnet.deploy.package import new_folder
-from msresnet.files import check_free, check_output
 from msresnet.infer.baseline import beside
 from msresnet.infer.config import Engine
 from msresnet.infer.evaluate import evaluate
 from msresnet.infer.gates import read_gates
 from msresnet.infer.predictor import Predictor
 from msresnet.results import Evaluation
-
-
-def check_place(place: Path, to: To) -> None:
-    """Raise UsageError for a folder that cannot be written to or holds files of others."""
-    check_free(place, files_of(to))
-    check_output(place.parent, folder=True)
 
 
 def compress(bundle: Bundle, data: Data, config: CompressConfig, place: Path, watcher: Watcher) -> Comparison:
@@ -44,8 +37,9 @@ def compress(bundle: Bundle, data: Data, config: CompressConfig, place: Path, wa
     Raises QualityGateError, with nothing written, and what making it raises.
     """
     split = data.measured_on(config.split)
-    made = _make(bundle, data, config, place.name, watcher)
-    found, evaluation = _compared(bundle, data, config, split, made)
+    given = Given(bundle)
+    made = _make(given, data, config, place.name, watcher)
+    found, evaluation = _compared(given, data, config, split, made)
     watcher.compared(found)
     check_good(found, read_gates(config.fail_under), config.max_drop)
     kept = {name: evaluation.metrics[name] for name in bundle.task.kept}
@@ -55,16 +49,17 @@ def compress(bundle: Bundle, data: Data, config: CompressConfig, place: Path, wa
     return found
 
 
-def _make(bundle: Bundle, data: Data, config: CompressConfig, name: str, watcher: Watcher) -> Made:
+def _make(given: Given, data: Data, config: CompressConfig, name: str, watcher: Watcher) -> Made:
     if config.to in PACKED:
-        return pack(bundle, data, config, name, watcher)
+        return pack(given, data, config, name, watcher)
     learn = prune if config.to == "pruned" else distil
-    smaller = learn(bundle, data, config, watcher)
+    smaller = learn(given.bundle, data, config, watcher)
 
     def write(folder: Path, scores: Scores) -> None:
         smaller.with_scores(scores).save(folder)
 
-    return Made(at_work(smaller, _engines(config.to), config.device), bytes_of(smaller), alike=True, write=write)
+    after = Given(smaller)
+    return Made(after.at_work(_engines(config.to), config.device), after.size, alike=True, write=write)
 
 
 def _engines(to: To) -> tuple[Engine, ...]:
@@ -73,15 +68,15 @@ def _engines(to: To) -> tuple[Engine, ...]:
 
 
 def _compared(
-    bundle: Bundle, data: Data, config: CompressConfig, split: str, made: Made
+    given: Given, data: Data, config: CompressConfig, split: str, made: Made
 ) -> tuple[Comparison, Evaluation]:
     """Both models' sizes, speeds and figures, and the evaluation of the result where it is worst."""
-    samples, task = data.sets[split], bundle.task
+    samples, bundle, task = data.sets[split], given.bundle, given.bundle.task
     images, _ = pixels(samples, bundle, data.some(split, BATCH, config.seed))
-    given = [(p, speed(p, images)) for p in at_work(bundle, _engines(config.to), config.device)]
-    fastest, _ = max(given, key=lambda pair: pair[1][1])
+    originals = [(p, speed(p, images)) for p in given.at_work(_engines(config.to), config.device)]
+    fastest, _ = max(originals, key=lambda pair: pair[1][1])
     before = evaluate(fastest, samples, split)
-    rows = [_row("before", predictor, bytes_of(bundle), fast, before) for predictor, fast in given]
+    rows = [_row("before", predictor, given.size, fast, before) for predictor, fast in originals]
     difference, results = dict[str, Any](), list[Evaluation]()
     for predictor in made.predictors:
         if not results or not made.alike:

@@ -1,0 +1,140 @@
+"""The workers of a model: each is handed batch after batch, and started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from msresnet.errors import ModelError, MsresnetError
+from msresnet.serve.batching import Answer, Batcher, Job
+from msresnet.serve.failures import BUSY, Refusal, refusal
+from msresnet.serve.metrics import Metrics
+from msresnet.serve.workers import Started, Worker, WorkerDied
+
+PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds before a worker that died is started again, and longer ones when that fails."""
+AHEAD = 2
+"""Batches that a worker has at a time: while it computes one, the next is on its way."""
+
+
+class _Lane:
+    """A worker, the batches that it has, and when it answered the last."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker, self.held, self.freed = worker, 0, 0.0
+
+
+class Team:
+    """Workers of one model.
+
+    Args:
+        name: of the model.
+        workers: that are started already.
+        batcher: the queue.
+        metrics: where batches are counted.
+        fits: whether what a worker says when it starts again is still the model that is served.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        workers: Sequence[Worker],
+        batcher: Batcher,
+        metrics: Metrics,
+        fits: Callable[[Started], bool],
+    ) -> None:
+        self.name, self.workers, self.batcher, self.metrics, self.fits = name, workers, batcher, metrics, fits
+        self.alive = len(workers)
+        self._tasks = [asyncio.create_task(self._work(_Lane(worker))) for worker in workers]
+
+    async def stop(self) -> None:
+        """End the workers."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
+
+    async def _work(self, lane: _Lane) -> None:
+        """Keep one worker busy, and start it again when it dies."""
+        while True:
+            ended = asyncio.create_task(lane.worker.ended())
+            try:
+                # Both find out about its death, by what they wait for.
+                ends = await asyncio.gather(*(self._batches(lane, ended) for _ in range(AHEAD)), return_exceptions=True)
+            finally:
+                ended.cancel()
+            for end in ends:
+                if isinstance(end, BaseException) and not isinstance(end, WorkerDied):
+                    raise end
+            self.metrics.replaced.labels(self.name).inc()
+            await self._revive(lane.worker)
+
+    async def _batches(self, lane: _Lane, ended: asyncio.Task[None]) -> None:
+        """Hand over batches. Raises WorkerDied."""
+        while True:
+            batch = await self._next(lane, ended)
+            lane.held += 1
+            try:
+                await self._compute(lane, batch)
+            except WorkerDied:
+                _refuse(batch, Refusal(BUSY, "the worker died while it computed this", retry_after=1))
+                raise
+            except MsresnetError as error:
+                _refuse(batch, refusal(error))
+            finally:
+                lane.held -= 1
+                _refuse(batch, Refusal(BUSY, "the server is stopping", retry_after=1))  # those without an answer yet
+
+    async def _next(self, lane: _Lane, ended: asyncio.Task[None]) -> list[Job]:
+        """The next batch for a worker. Raises WorkerDied when it has none to wait for."""
+
+        async def wanted() -> list[Job]:
+            # One that computes is handed full batches only: while it does, others may come for company.
+            await self.batcher.worth(lambda: lane.held == 0)
+            return await self.batcher.take()
+
+        taking = asyncio.create_task(wanted())
+        try:
+            await asyncio.wait((taking, ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not taking.done():
+                taking.cancel()
+        if not taking.done():
+            raise WorkerDied("it is gone")
+        return taking.result()
+
+    async def _compute(self, lane: _Lane, batch: Sequence[Job]) -> None:
+        sent = time.monotonic()
+        outputs = await lane.worker.compute(np.stack([job.image for job in batch]))
+        start, lane.freed = max(sent, lane.freed), time.monotonic()
+        seconds = lane.freed - start
+        self.batcher.done(len(batch), seconds)
+        self.metrics.computed(self.name, len(batch), seconds)
+        for job, output in zip(batch, outputs, strict=True):
+            if not job.answer.done():
+                job.answer.set_result(Answer(output, start - job.arrived, seconds, len(batch)))
+
+    async def _revive(self, worker: Worker) -> None:
+        """Start a worker again, however often that takes."""
+        self.alive -= 1
+        for attempt in range(sys.maxsize):
+            await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+            try:
+                if not self.fits(await worker.start()):
+                    raise ModelError("its files are of another model than is served")
+            except MsresnetError as error:
+                print(f"error: a worker of {self.name} does not start: {error}", file=sys.stderr)
+            else:
+                print(f"· a worker of {self.name} died and was replaced", file=sys.stderr)
+                self.alive += 1
+                return
+
+
+def _refuse(batch: Sequence[Job], why: Refusal) -> None:
+    for job in batch:
+        if not job.answer.done():
+            job.answer.set_exception(why)
