@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 TESTS ?= tests
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow soak lint docs clean
 
 demo: .venv/run.stamp  ## train, measure, predict and explain on embedded digits
 	$(BIN)/msresnet demo
@@ -14,6 +14,9 @@ test: lint  ## everything that a change must pass
 
 test-slow: .venv/dev.stamp  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(TESTS)
+
+soak: .venv/dev.stamp  ## the server under load for an hour each; on a quiet machine
+	MSRESNET_SOAK_SECONDS=3600 $(BIN)/python -m pytest -m slow tests/serve/test_load.py
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--port", type=int, required=True)
     args = parser.parse_args()
-    server = litserve.LitServer(Api(args.model, args.threads, args.batch), accelerator="cpu")
+    server = litserve.LitServer(Api(args.model, args.threads, args.batch), accelerator="cpu", devices=1)
     server.run(host="127.0.0.1", port=args.port, log_level="critical", generate_client_file=False)
 
 

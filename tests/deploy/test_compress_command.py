@@ -160,6 +160,7 @@ def test_an_earlier_result_stays_when_a_new_one_is_refused(run: Path) -> None:
         (("--to", "pruned", "--lr", "inf"), "--lr inf"),
         (("--to", "pruned", "--calibration", "10"), "int8"),
         (("--calibration", "0"), "--calibration 0"),
+        (("--test-fraction", "0.5"), "without --data"),
         (("--max-drop", "-0.1"), "--max-drop -0.1"),
         (("--max-drop", "nan"), "--max-drop nan"),
         (("--to", "pruned", "--teacher-share", "2"), "--teacher-share 2"),

@@ -121,6 +121,4 @@ def test_ten_thousand_boxes_take_little_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = assigned(boxes, (128, 128), (4, 8, 16, 32))
     assert (found[..., 0] >= 0).any()
-    assert (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
-    )  # KiB; at once 1 GB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB; at once 1 GB

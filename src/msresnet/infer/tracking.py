@@ -49,7 +49,11 @@ def opened(model: str, how: Running, looks: Looks) -> tuple[Predictor, bool]:
     if not isinstance(post, DetectionPostprocess):
         why = f"the model's task is {post.task}, and boxes are what is followed"
         raise UsageError("the model cannot follow objects", where=model, why=why, hint="train on data with boxes")
-    return predictor, looks != "none"
+    learnt = bool(predictor.trained.arguments.get("embedding"))
+    if looks == "learnt" and not learnt:
+        hint = "--appearance features, or train on videos that say who is who, such as digit-videos"
+        raise UsageError("the model has learnt no vectors that tell objects apart", where=model, hint=hint)
+    return predictor, learnt and looks != "none"
 
 
 def _with_features(model: str, how: Running) -> Predictor:
@@ -80,17 +84,22 @@ def follow(frames: Iterable[Frame], predictor: Predictor, rules: Rules) -> Itera
 
     Raises what `frames` raises, when what came before is answered; ResourceError without the library.
     """
-    association = Association(rules)
+    association, trouble = Association(rules), None
     waiting: deque[Frame] = deque()
     size: tuple[int, ...] | None = None
-    for frame, found in _detected(frames, predictor):
-        if frame.image is not None:
-            if size is not None and frame.image.shape[1:] != size:
-                yield from _answers(waiting, association.finish())
-            size = frame.image.shape[1:]
-        waiting.append(frame)
-        yield from _answers(waiting, association.add(found, frame.image))
+    try:
+        for frame, found in _detected(frames, predictor):
+            if frame.image is not None:
+                if size is not None and frame.image.shape[1:] != size:
+                    yield from _answers(waiting, association.finish())
+                size = frame.image.shape[1:]
+            waiting.append(frame)
+            yield from _answers(waiting, association.add(found, frame.image))
+    except DataError as error:
+        trouble = error
     yield from _answers(waiting, association.finish())
+    if trouble is not None:
+        raise trouble
 
 
 def _answers(waiting: deque[Frame], settled: list[Tracks]) -> Iterator[Answer]:

@@ -89,7 +89,8 @@ def tower(width: int, depth: int) -> nn.Sequential:
 def level_places(height: int, width: int, stride: int, device: torch.device) -> Tensor:
     """The middles (x, y) in the image of a map's pixels, row by row: (h w, 2) float32."""
     rows, columns = ((torch.arange(side, device=device) + 0.5) * stride for side in (height, width))
-    return torch.stack([columns.repeat(height), rows.repeat_interleave(width)], 1)
+    # The exporter to ONNX gets `repeat_interleave` by a free number wrong.
+    return torch.stack(torch.broadcast_tensors(columns, rows[:, None]), -1).flatten(0, 1)
 
 
 def places(size: tuple[int, int], strides: Sequence[int], device: torch.device | None = None) -> tuple[Tensor, Tensor]:

@@ -15,14 +15,20 @@ from torch import Tensor, nn
 from msresnet.nn.detection import tower
 
 
+LEAST = 1e-6
+"""Lengths that are divided by."""
+
+
 class Embedder(nn.Module):
     """The pyramid's maps -> vectors (B, P, E), the places row by row, fine to coarse, as `DetectionHead` has them."""
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """[(B, C, h, w)] -> (B, P, E), each of length 1."""
         vectors = torch.cat([x.flatten(2).transpose(1, 2) for x in self.vectors(maps)], 1)
-        # In float32 whatever the precision: lengths are sums of many squares.
-        return F.normalize(vectors.float(), dim=2)
+        # In float32 whatever the precision: lengths are sums of many squares. `F.normalize` would keep an exported
+        # network to the batch that it was exported with.
+        vectors = vectors.float()
+        return vectors / vectors.norm(dim=2, keepdim=True).clamp_min(LEAST)
 
     @abstractmethod
     def vectors(self, maps: Sequence[Tensor]) -> list[Tensor]:

@@ -10,33 +10,25 @@ import asyncio
 import contextlib
 import hmac
 import json
+import sys
 import time
-import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from msresnet.serve.failures import BUSY, CLIENT_LEFT, MALFORMED, Refusal, no_memory
+from msresnet.serve.bodies import Bodies, ClientLeft, Message, Receive, discard
+from msresnet.serve.failures import BUSY, CLIENT_LEFT, Refusal, no_memory
 from msresnet.serve.metrics import Metrics
 
-Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Access = Callable[[str, str, int, float], None]
 
 OPEN = ("/health", "/v2/health/live", "/v2/health/ready", "/")
 """Paths without a key: they say nothing of the models."""
-CLOSE = (b"connection", b"close")
 PAGE, PAGE_DATA = "/page/", "/page/models"
 BODILESS = ("GET", "HEAD", "OPTIONS", "DELETE")
-WINDOWS = {b"gzip": 31, b"deflate": 47}
-"""zlib's window for each way in which a body may be compressed; 47 takes zlib's own header or gzip's."""
-MOST_IN_MEMORY = 16
-"""Bodies of the full size that all requests together may hold while they come."""
-
-
-class ClientLeft(Exception):
-    """Nobody waits for the answer any more."""
+CLOSE = (b"connection", b"close")
 
 
 class Guard:
@@ -45,31 +37,18 @@ class Guard:
     Args:
         app: the routes.
         metrics: where each request is counted.
+        bodies: how bodies are read.
         key: that requests must bring; '' where none is asked.
-        max_body: bytes of a body, inflated.
-        patience: seconds for a body to come.
         access: called with (method, path, status, seconds) at the end of each request.
     """
 
-    def __init__(
-        self,
-        app: App,
-        metrics: Metrics,
-        *,
-        key: str,
-        max_body: int,
-        patience: float,
-        access: Callable[[str, str, int, float], None] | None = None,
-    ) -> None:
-        self.app, self.metrics, self.max_body, self.patience, self.access = app, metrics, max_body, patience, access
+    def __init__(self, app: App, metrics: Metrics, bodies: Bodies, key: str, access: Access | None = None) -> None:
+        self.app, self.metrics, self.bodies, self.access = app, metrics, bodies, access
         self._key = key.encode()
-        self.active, self.draining, self._held = 0, False, 0
+        self.active, self.draining = 0, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         start, status = time.perf_counter(), CLIENT_LEFT
         self.active += 1
         self.metrics.active.set(self.active)
@@ -90,6 +69,10 @@ class Guard:
             await _send(refused, noted)
         except MemoryError:
             await _send(no_memory(), noted)
+        except Exception as error:
+            print(f"error: a bug in msresnet: {type(error).__name__}: {error}", file=sys.stderr)
+            if status == CLIENT_LEFT:  # nothing was answered yet
+                await _send(Refusal(500, "a bug of the server's; its own log says more"), noted)
         finally:
             self.active -= 1
             self.metrics.active.set(self.active)
@@ -100,15 +83,18 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        self._check_key(scope, headers)
+        self._check_key(scope["method"], scope["path"], headers)
         if self.draining and scope["path"] not in OPEN:
+            await discard(receive)
             raise Refusal(BUSY, "the server is stopping", retry_after=5, close=True)
-        body = b"" if scope["method"] in BODILESS else await self._body(headers, receive)
-        await self._run(scope, body, receive, send)
+        if scope["method"] in BODILESS:
+            await self._run(scope, b"", receive, send)
+            return
+        async with self.bodies.read(headers, receive) as body:
+            await self._run(scope, body, receive, send)
 
-    def _check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        path = scope["path"]
-        page = scope["method"] == "GET" and path.startswith(PAGE) and path != PAGE_DATA
+    def _check_key(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
+        page = method == "GET" and path.startswith(PAGE) and path != PAGE_DATA
         if not self._key or path in OPEN or page:
             return
         brought = headers.get(b"x-api-key", b"")
@@ -117,53 +103,6 @@ class Guard:
             brought = word.strip()
         if not hmac.compare_digest(brought, self._key):
             raise Refusal(401, "this server asks for a key", hint="Authorization: Bearer KEY")
-
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body, inflated. Raises Refusal for one that is too large, too slow or broken."""
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self.max_body:
-            raise self._too_large()
-        encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-        if encoding not in (*WINDOWS, b"identity"):
-            raise Refusal(415, "the body's compression is not known", hint="gzip, deflate or none")
-        inflate = zlib.decompressobj(WINDOWS[encoding]) if encoding in WINDOWS else None
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self.patience):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientLeft
-                    more = message.get("more_body", False)
-                    self._take(body, message.get("body", b""), inflate)
-        except TimeoutError as error:
-            why = f"it took more than {self.patience:g} s"
-            raise Refusal(408, "the body did not come in time", why=why, close=True) from error
-        finally:
-            self._held -= len(body)
-        if inflate is not None and (not inflate.eof or inflate.unused_data):
-            raise Refusal(MALFORMED, "the compressed body is not whole")
-        return bytes(body)
-
-    def _take(self, body: bytearray, piece: bytes, inflate: Any) -> None:
-        """Add what has come to a body."""
-        before = len(body)
-        if inflate is None:
-            body += piece
-        else:
-            try:
-                body += inflate.decompress(piece, self.max_body + 1 - before)
-            except zlib.error as error:
-                raise Refusal(MALFORMED, "the body cannot be inflated") from error
-        self._held += len(body) - before
-        if len(body) > self.max_body:
-            raise self._too_large()
-        if self._held > MOST_IN_MEMORY * self.max_body:
-            raise Refusal(BUSY, "too many bodies are coming at once", retry_after=1, close=True)
-
-    def _too_large(self) -> Refusal:
-        return Refusal(413, "the body is too large", why=f"the limit is {self.max_body:,} bytes, inflated")
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Let the routes answer, unless the client goes away first."""

@@ -17,6 +17,7 @@ import uvicorn
 
 from msresnet.errors import ResourceError, UsageError
 from msresnet.serve.app import build
+from msresnet.serve.bodies import Bodies
 from msresnet.serve.config import ServeConfig
 from msresnet.serve.connections import KEEP_ALIVE, Limits
 from msresnet.serve.guard import Guard
@@ -81,9 +82,8 @@ async def _serve(config: ServeConfig, key: str, listening: socket.socket, quiet:
     try:
         await models.load_all()
         app = build(models, metrics, metadata.version("msresnet"))
-        access = _say_access if config.access_log else None
-        limit, patience = config.max_body << 20, config.body_timeout
-        guard = Guard(app, metrics, key=key, max_body=limit, patience=patience, access=access)
+        bodies = Bodies(config.max_body << 20, config.body_timeout)
+        guard = Guard(app, metrics, bodies, key, _say_access if config.access_log else None)
         limits = Limits(config.max_connections, config.header_timeout)
         server = Server(guard, limits, [] if quiet else _words(config, models, key, listening))
         watching = asyncio.create_task(models.watch()) if config.reload else None

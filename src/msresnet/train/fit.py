@@ -83,6 +83,7 @@ def fit(
     folder: Path | None = None,
     observer: Observer | None = None,
     announce: Callable[[list[str]], None] = lambda notes: None,
+    *,
     start: Mapping[str, Tensor] | None = None,
 ) -> Fitted:
     """Train what a configuration says.

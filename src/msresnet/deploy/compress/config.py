@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
@@ -32,6 +33,10 @@ ONLY: dict[str, tuple[To, ...]] = {
     "temperature": TRAINED,
 }
 """Settings that have an effect for some results alone."""
+READING = (
+    "val_data", "test_data", "val_fraction", "test_fraction", "image_shape", "label_column", "path_column",
+)  # fmt: skip
+"""Settings that say how data is read, where it is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +109,12 @@ class CompressConfig(DataOptions):
             raise UsageError("--to distilled needs a smaller model", hint="--student msresnet10")
 
 
-def check_used(given: dict[str, str], config: CompressConfig) -> None:
+def check_used(given: Collection[str], config: CompressConfig) -> None:
     """Raise UsageError for a setting that has no effect on what is asked for; `given` holds those that were set."""
     for name in given:
+        if config.data is None and name in READING:
+            why = "without --data, it is read and split as it was in training"
+            raise UsageError(f"--{name.replace('_', '-')} has no effect here", why=why, hint="--data FOLDER")
         if name in ONLY and config.to not in ONLY[name]:
             why = f"it is for --to {' and '.join(ONLY[name])}"
             raise UsageError(f"--{name.replace('_', '-')} has no effect here", why=why, hint="leave it out")

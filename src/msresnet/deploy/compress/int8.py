@@ -64,17 +64,16 @@ def calibrated(proto: ModelProto, images: Ready) -> Iterator[Float]:
     """Look at images (N, C, H, W) uint8 once. Raises ResourceError without the packages."""
     try:
         import onnx
-        from onnxruntime.quantization.shape_inference import quant_pre_process
+        import onnxruntime.quantization  # noqa: F401 - it is needed later
     except ImportError as error:
         raise missing("onnx and onnxruntime", error) from error
     with tempfile.TemporaryDirectory(prefix="msresnet-") as place, _quiet():
         folder = Path(place)
         onnx.save_model(proto, folder / "float.onnx")
-        quant_pre_process(str(folder / "float.onnx"), str(folder / "ready.onnx"), skip_symbolic_shape=True)
-        inner = _inner(onnx.load_model(folder / "ready.onnx"))
+        inner = _inner(proto)
         layers = tuple(node.name for node in inner if node.op_type in LAYERS)
         found = Float(
-            folder / "ready.onnx", folder / "ranges.json", layers, tuple(n.name for n in inner if n.name not in layers)
+            folder / "float.onnx", folder / "ranges.json", layers, tuple(n.name for n in inner if n.name not in layers)
         )
         _quantise(found, folder / "all.onnx", (), FULL, _Reader(images))
         yield found

@@ -48,9 +48,10 @@ def pack(given: Given, data: Data, config: CompressConfig, name: str, watcher: W
 
     Raises ResourceError without the packages, ModelError for a network that does not go into ONNX.
     """
-    bundle, network, precision = given.bundle, given.proto, "fp32"
+    bundle, network, precision, words = given.bundle, given.proto, "fp32", list[str]()
     if config.to == "int8":
-        network, precision = _int8(bundle, data, config, network, watcher), "int8"
+        (network, words), precision = _int8(bundle, data, config, network), "int8"
+        watcher.notes(words)
     elif config.to == "bf16":
         network, precision = bf16_model(network), "bf16"
     values = exported_config(bundle, precision)
@@ -64,7 +65,8 @@ def pack(given: Given, data: Data, config: CompressConfig, name: str, watcher: W
         write_onnx(folder, stamp(network, told.config()))
         images, ids = pixels(data.sets["train"], bundle, data.some("train", COMPARED, config.seed))
         original = predictor_of(bundle, "cpu")
-        proof = "; ".join(f"{p.backend.name}: {agreement(original, p, images, ids).words()}" for p in predictors)
+        found = [f"{p.backend.name}: {agreement(original, p, images, ids).words()}" for p in predictors]
+        proof = "; ".join([*words, *found])
         describe(folder, told, About(name, "onnx", precision, *dims_of(given.program), proof))
 
     return Made(predictors, len(network.SerializeToString()), alike=precision == "fp32", write=write)
@@ -88,11 +90,11 @@ def _running(network: ModelProto, values: dict[str, object]) -> list[Predictor]:
     return [Predictor(told, backend) for backend in backends(network, told.precision, names)]
 
 
-def _int8(bundle: Bundle, data: Data, config: CompressConfig, proto: ModelProto, watcher: Watcher) -> ModelProto:
-    """The network in 8 bits, the layers that bear it least in float."""
+def _int8(bundle: Bundle, data: Data, config: CompressConfig, proto: ModelProto) -> tuple[ModelProto, list[str]]:
+    """The network in 8 bits, the layers that bear it least in float, and what was chosen, in words."""
     chosen = data.some("train", config.calibration, config.seed)
     images, _ = pixels(data.sets["train"], bundle, chosen)
-    watcher.notes([f"int8: ranges of activations from {len(images):,} training images, drawn with seed {config.seed}"])
+    ranges = f"int8: ranges of activations from {len(images):,} training images, drawn with seed {config.seed}"
     judges = "val" if "val" in data.sets else "train"
     judging = data.some(judges, JUDGED, config.seed)
     before = _figure(Predictor(bundle, _runtime(proto)), data.sets[judges], judging)
@@ -104,12 +106,11 @@ def _int8(bundle: Bundle, data: Data, config: CompressConfig, proto: ModelProto,
     with calibrated(proto, images) as found:
         best = choose(found, config.weight_bits, images[:ALONE], drop, bound)
     metric = bundle.task.metric
-    lost = f"{metric} {best.drop:+.4f} lower on {len(judging):,} {judges} images, at most {bound:g} was asked"
-    watcher.notes([f"int8: {best.words()}; {lost}"])
+    lost = f"{metric} falls by {best.drop:.4f} on {len(judging):,} {judges} images, at most {bound:g} was asked"
     if len(best.kept) == best.layers:
         why = f"{metric} falls by more than {bound:g} with any of them in 8 bits"
         raise QualityGateError("no layer bears 8 bits", why=why, hint="--max-drop 0.02, --weight-bits 8, or --to bf16")
-    return best.proto
+    return best.proto, [ranges, f"int8: {best.words()}; {lost}"]
 
 
 def _runtime(network: ModelProto) -> Backend:
