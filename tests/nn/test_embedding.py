@@ -30,8 +30,9 @@ def test_each_place_has_a_vector_of_length_one(kind: str, size: tuple[int, int])
     vectors = embedder(maps(size))
     assert vectors.shape == (2, len(places(size, STRIDES)[0]), 10 if kind == "learnt" else 6)
     lengths = vectors.norm(dim=2)
-    # The only place of a map that is averaged away is like no other.
-    assert bool(((lengths - 1).abs() < 1e-5).logical_or(lengths < 1e-3).all())
+    assert bool((lengths < 1 + 1e-5).all())
+    if size[0] > 16:  # of a map of few pixels, nothing is left beside its mean
+        assert bool((lengths > 1 - 1e-5).all())
 
 
 def test_pooled_features_are_means_of_the_finest_map_around_each_place() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from msresnet.boxes import iou
+from msresnet.boxes import iou, nms
 from msresnet.results import Detections, Tracks
 from msresnet.track.appearance import Appearance
 from msresnet.track.library import Tracker, create, load
@@ -25,6 +25,8 @@ LOWEST = 0.1
 """The lowest score of a box that may continue a track: ByteTrack's."""
 FRAMES = {"bytetrack": 2, "botsort": 2, "ocsort": 3, "sort": 3, "cbiou": 2}
 """How often an object is seen before it has a number: the papers' values."""
+COVERED = 0.5
+"""Overlap from which boxes of different classes are one object."""
 SAME = 0.5
 """Overlap of a track's box with a found one, from which they are the same."""
 
@@ -80,7 +82,7 @@ class Association:
             found: in one frame, with unsure boxes.
             picture: (C, H, W), for trackers that look at the camera's own movement.
         """
-        found = found.above(min(LOWEST, self.rules.sure))
+        found = once(found.above(min(LOWEST, self.rules.sure)))
         self._waiting.append(_Frame(found, self._owners(found, picture)))
         return [self._next()] if len(self._waiting) > self.delay else []
 
@@ -132,6 +134,12 @@ class Association:
         if len(answer):
             numbers[answer.data["index"]] = answer.tracker_id
         return numbers
+
+
+def once(found: Detections) -> Detections:
+    """One box for each object of a frame, the surest, where a detector sees several classes in it."""
+    boxes, scores = found.boxes[0], found.scores[0]
+    return found.chosen([nms(boxes, scores, np.zeros(len(boxes), np.int64), COVERED)])
 
 
 def settings(rules: Rules, appearance: Appearance | None) -> dict[str, Any]:

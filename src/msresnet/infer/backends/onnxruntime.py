@@ -38,7 +38,7 @@ class OnnxRuntime(Backend):
         if PROVIDERS.get(kind) not in onnxruntime.get_available_providers():
             why = "this ONNX Runtime has no such device"
             raise UsageError(f"--device {how.device} with ONNX Runtime", why=why, hint="--device cpu")
-        self.precision = precision
+        self.precision, self.where = precision, where
         self.threads, why = threads_for(how.threads)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = self.threads, 3
@@ -53,5 +53,9 @@ class OnnxRuntime(Backend):
 
     def __call__(self, images: Pixels) -> tuple[Outputs, Exits | None]:
         """Images (B, C, H, W) uint8 -> outputs (B, ...)."""
-        (outputs,) = self.session.run(None, {INPUT: np.ascontiguousarray(images)})
+        try:
+            (outputs,) = self.session.run(None, {INPUT: np.ascontiguousarray(images)})
+        except Exception as error:  # its classes share no base of their own
+            shape, text = "x".join(map(str, images.shape)), " ".join(str(error).split())[:300]
+            raise ModelError(f"ONNX Runtime cannot answer images of {shape}", where=self.where, why=text) from error
         return outputs, None
