@@ -37,4 +37,7 @@ clean:  ## remove what the targets made
 
 .venv/dev.stamp: .venv/run.stamp
 	$(PIP) -e ".[dev]"
+	# Their opencv-python would overwrite the one without a screen, which needs no system libraries.
+	$(PIP) --no-deps trackers supervision
+	$(PIP) pydeprecate
 	touch $@

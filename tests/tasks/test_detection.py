@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +20,9 @@ from msresnet.data.targets import box_rows, padded
 from msresnet.errors import UsageError
 from msresnet.metrics.detection import figures
 from msresnet.metrics.matching import best_score
+from msresnet.report.detection import precision
+from msresnet.report.page import Chart
+from msresnet.report.story import Story
 from msresnet.results import Detections
 from msresnet.tasks.assignment import BACKGROUND, IGNORED
 from msresnet.tasks.base import Learning
@@ -280,3 +286,20 @@ def test_a_learning_step_lowers_scores_where_nothing_is() -> None:
     assert learns.any()
     assert (gradient[0, ~learns][:, 4:] > 0).all()
     assert not gradient[0, ~learns][:, :4].any()
+
+
+@pytest.mark.parametrize("found", [0.0, 0.5, 1.0])
+def test_the_report_tells_of_models_of_any_strength(found: float) -> None:
+    known = truths(9, 3, crowds=False)
+    boxes = [truth.xyxy if index < 9 * found else np.zeros((0, 4), np.float32) for index, truth in enumerate(known)]
+    classes = [truth.classes[: len(part)] for truth, part in zip(known, boxes, strict=True)]
+    scores = tuple(np.full(len(part), 0.9, np.float32) for part in boxes)
+    results = Detections(tuple("abcdefghi"), NAMES, tuple(boxes), scores, tuple(classes))
+    evaluation = task().evaluate(results, known)
+    bundle: Any = SimpleNamespace(task=task())
+    section = precision(Story(bundle, evaluation, None, [], [], {}, ""))  # type: ignore[arg-type]
+    assert section is not None
+    assert isinstance(section.parts[1], Chart)
+    words = section.parts[1].words
+    assert ("under a half" in words) == (found == 0)
+    assert ("100.00" in words) == (found == 1)

@@ -75,8 +75,8 @@ def test_a_track_is_remembered_as_a_slow_mean_and_forgotten_with_it() -> None:
     for vector in (LOOKS[0], LOOKS[1]):
         appearance.begin([track], np.array([LEFT], np.float32), vector[None])
         appearance.seen(track, 0)
-    expected = np.array([0.9, 0.1, 0]) / np.hypot(0.9, 0.1)
-    assert np.allclose(appearance.looks[track], expected)
+    expected: Any = np.array([0.9, 0.1, 0]) / np.hypot(0.9, 0.1)
+    assert appearance.looks[track].tolist() == pytest.approx(expected.tolist())
     del track
     appearance.begin([], np.zeros((0, 4), np.float32), np.zeros((0, 3), np.float32))
     assert len(appearance.looks) == 0
@@ -92,4 +92,4 @@ def test_a_pair_is_ambiguous_when_one_of_it_has_another_candidate(candidates: An
 
 def test_vectors_of_length_one_and_none() -> None:
     found = normalised(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32))
-    assert np.allclose(found, [[0.6, 0.8], [0, 0]])
+    assert found.tolist() == [pytest.approx([0.6, 0.8]), [0, 0]]

@@ -6,7 +6,7 @@ import gc
 import sys
 import tracemalloc
 from functools import cache
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -80,9 +80,9 @@ def test_numbers_are_those_of_the_library_where_it_gives_any() -> None:
     for index in range(60):
         boxes = source.truth(index).xyxy
         scores = np.full(len(boxes), 0.9, np.float32)
-        places = {"place": np.arange(len(boxes))}
+        places: Any = {"place": np.arange(len(boxes))}
         given = supervision.Detections(xyxy=boxes.astype(np.float64), confidence=scores, data=places)
-        answer = theirs.update(given)
+        answer: Any = theirs.update(given)
         answers.append(dict(zip(answer.data.get("place", ()), answer.tracker_id, strict=True)))
     found = [t for index in range(60) for t in ours.add(_seen(source, index))] + ours.finish()
     for index, (tracks, expected) in enumerate(zip(found, answers, strict=True)):

@@ -92,7 +92,8 @@ def test_what_is_to_be_ignored_neither_helps_nor_harms() -> None:
     alone = [{1: frame[1]} for frame in TWO]
     for answer in (TWO, alone):
         found = figures({"v": tracks(answer)}, {"v": ignored}).total
-        assert (found["hota"], found["missed"], found["wrong"]) == (pytest.approx(1), 0, 0)
+        assert (found["missed"], found["wrong"]) == (0, 0)
+        assert found["hota"] == pytest.approx(1)
 
 
 def test_answers_of_another_length_are_no_answers() -> None:
@@ -128,7 +129,7 @@ def test_a15_the_librarys_own_reader_scores_zero_there(tmp_path: Path) -> None:
     from trackers.eval import evaluate_mot_sequence
 
     right = write(tmp_path / "gt.txt", mot_lines(TWO, ",1,-1,-1,-1"))
-    found = evaluate_mot_sequence(right, right, metrics=["CLEAR", "HOTA", "Identity"])
+    found: Any = evaluate_mot_sequence(right, right, metrics=["CLEAR", "HOTA", "Identity"])
     assert (found.HOTA.HOTA, found.CLEAR.MOTA, found.Identity.IDF1) == (0, 0, 0)
 
 

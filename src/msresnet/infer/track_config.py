@@ -102,7 +102,7 @@ class TrackConfig:
 
     def _check_following(self, text: str) -> None:
         """Raise UsageError for what is for labelled videos, and for files of a kind that cannot be written."""
-        measuring = {"data": self.data, "fail-under": self.fail_under, "answers": self.answers}
+        measuring: dict[str, object] = {"data": self.data, "fail-under": self.fail_under, "answers": self.answers}
         measuring |= {"split": self.split != "auto"}
         for name, given in measuring.items():
             if given:

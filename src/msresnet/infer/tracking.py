@@ -108,15 +108,14 @@ def _answers(waiting: deque[Frame], settled: list[Tracks]) -> Iterator[Answer]:
 
 def _detected(frames: Iterable[Frame], predictor: Predictor) -> Iterator[tuple[Frame, Detections]]:
     """Frames with the boxes in each, a batch at a time; what cannot be read holds none."""
-    iterator, trouble = iter(frames), None
+    iterator = iter(frames)
+    trouble: DataError | StopIteration | None = None
     while trouble is None:
         batch: list[Frame] = []
         try:
             while len(batch) < predictor.batch_size:
                 batch.append(next(iterator))
-        except StopIteration:
-            trouble = StopIteration()
-        except DataError as error:
+        except (DataError, StopIteration) as error:
             trouble = error
         read = [frame for frame in batch if frame.image is not None]
         found = iter(_boxes(read, predictor) if read else ())

@@ -38,7 +38,7 @@ FINEST = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class DetectorSpec(BodySpec):
-    """And how far the finest map divides the image's resolution (None: by the image's size), and E, 0 for no vectors."""
+    """And how far the finest map divides the image's resolution (None: by its size), and E, 0 for no vectors."""
 
     finest: int | None = None
     embedding: int = 0

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from msresnet.nn.detection import tower
 
-
 LEAST = 1e-6
 """Lengths that are divided by."""
 
@@ -28,7 +27,8 @@ class Embedder(nn.Module):
         # In float32 whatever the precision: lengths are sums of many squares. `F.normalize` would keep an exported
         # network to the batch that it was exported with.
         vectors = vectors.float()
-        return vectors / vectors.norm(dim=2, keepdim=True).clamp_min(LEAST)
+        lengths: Tensor = vectors.norm(dim=2, keepdim=True)
+        return vectors / lengths.clamp_min(LEAST)
 
     @abstractmethod
     def vectors(self, maps: Sequence[Tensor]) -> list[Tensor]:

@@ -44,8 +44,10 @@ def precision(story: Story) -> Section | None:
     key(axes)
     best = story.evaluation.metrics["best_score"]
     text = f"Blue is the mean, grey is each class. Answers serve people best at scores from {best:.2f} on."
-    half = int(mean.searchsorted(0.5)) if mean[0] < 0.5 else int((mean >= 0.5).sum()) - 1
-    words = f"Precision falls from {percent(mean[0])} to under a half at a recall of {percent(RECALLS[half])}."
+    over = np.flatnonzero(mean >= 0.5)
+    words = "Precision is under a half at every recall."
+    if len(over):
+        words = f"Precision is at least a half up to a recall of {percent(RECALLS[over[-1]])}."
     title = "How many are found, and how many of them are right"
     return Section("precision", title, [Words(text), chart(figure, words)])
 

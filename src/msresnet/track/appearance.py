@@ -82,13 +82,15 @@ class Appearance:
 def ambiguous(candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Of pairs (T, M) that may be the same, those whose track or box has another candidate."""
     several = (candidates.sum(1) > 1)[:, None] | (candidates.sum(0) > 1)[None]
-    return candidates & several
+    found: npt.NDArray[np.bool_] = candidates & several
+    return found
 
 
 def normalised(vectors: Vectors) -> Vectors:
     """Vectors (..., E) of length 1; 0 stays 0."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    found: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return found
 
 
 def _key(box: npt.NDArray[Any]) -> tuple[float, ...]:

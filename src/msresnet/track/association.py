@@ -25,7 +25,7 @@ LOWEST = 0.1
 """The lowest score of a box that may continue a track: ByteTrack's."""
 FRAMES = {"bytetrack": 2, "botsort": 2, "ocsort": 3, "sort": 3, "cbiou": 2}
 """How often an object is seen before it has a number: the papers' values."""
-COVERED = 0.5
+COVERED = 0.7
 """Overlap from which boxes of different classes are one object."""
 SAME = 0.5
 """Overlap of a track's box with a found one, from which they are the same."""
