@@ -50,7 +50,7 @@ class Detector(ImageEstimator):
 
         Args:
             X: images.
-            score: the lowest score of an answer; None is what the model says, 0.3 or what was calibrated.
+            score: the lowest score of an answer; None is what the model says, 0.3 unless its config says otherwise.
         """
         check_is_fitted(self, "bundle_")
         results = self._results(X, self._predictor if score is None else self._predictor.from_score(score))

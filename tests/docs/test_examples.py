@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from boxed import truth, voc
+from msresnet.bundle import load_bundle
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
 
@@ -49,3 +52,11 @@ def test_mnist_workflow_on_files_of_the_same_form(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_mnist_workflow_on_mnist(shared_data: Path) -> None:
     assert example("mnist").main(shared_data / "mnist", epochs=1).metrics["top1"] > 0.97
+
+
+def test_cells_are_found_in_a_folder_of_the_same_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, split in enumerate(("train", "val")):
+        voc(tmp_path / "cells", {f"{number}{stem}": boxes for stem, boxes in truth(8, seed=number).items()}, split)
+    model = example("detect_cells").main(str(tmp_path / "cells"), quick=True, folder=str(tmp_path / "model"))
+    assert capsys.readouterr().out.startswith("AP ")
+    assert load_bundle(tmp_path / "model").task.class_names == tuple(map(str, model.classes_))
