@@ -4,7 +4,7 @@
 import argparse
 from typing import Any
 
-import litserve  # type: ignore[import-untyped, unused-ignore]
+import litserve
 from fastapi import Request
 
 from msresnet.data.decode import decode_bytes
