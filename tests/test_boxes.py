@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper
@@ -86,7 +86,12 @@ def test_clipping_is_the_intersection_with_the_image(some: Floats, height: int, 
     assert np.allclose(boxes.iou(some, image)[:, 0], expected, rtol=1e-5)
 
 
+SPECK = np.array([[7.09696e-29, 0, 1, 7.09696e-29]], np.float32)
+"""A box that is almost a line."""
+
+
 @given(box_arrays, box_arrays)
+@example(SPECK, SPECK)
 def test_tensors_agree_with_arrays(some: Floats, others: Floats) -> None:
     tensor, other = torch.from_numpy(some), torch.from_numpy(others)
     assert np.allclose(box_tensors.pairwise_iou(tensor, other), boxes.iou(some, others), atol=1e-6)
