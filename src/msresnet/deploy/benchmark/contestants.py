@@ -28,6 +28,7 @@ from msresnet.tasks.classification import ClassificationTask
 from msresnet.trained import exported_config
 
 CLASSES, CALIBRATION = 1000, 32
+HALF = (0.5, 0.5, 0.5)
 WEIGHT_BITS = 7
 """Of int8, as `msresnet compress` takes them unless asked otherwise."""
 NATIVE = ("torch", "compiled")
@@ -79,7 +80,13 @@ def untrained(name: str, size: int) -> Bundle:
     arguments: dict[str, Any] = {"num_classes": CLASSES, "in_chans": 3, "img_size": [size, size]}
     torch.manual_seed(0)
     task = ClassificationTask([str(index) for index in range(CLASSES)])
-    return Bundle(create_classifier(name, **arguments).eval(), name, arguments, task, Preprocess((size, size), 3))
+    return Bundle(
+        create_classifier(name, **arguments).eval(),
+        name,
+        arguments,
+        task,
+        Preprocess((size, size), 3, mean=HALF, std=HALF),
+    )
 
 
 def _of_file(model: str, file: Path, config: BenchmarkConfig) -> list[Contestant]:
