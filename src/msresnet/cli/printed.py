@@ -20,6 +20,7 @@ from msresnet.infer.answers import KINDS, Answers, Row, csv_cells, unreadable
 from msresnet.infer.config import PredictConfig
 from msresnet.report.annotate import Gallery
 from msresnet.results import DIGITS, Results
+from msresnet.results.detections import counted
 
 
 class Writer:
@@ -70,13 +71,18 @@ class Table(Rows):
     def add(self, rows: Sequence[Row]) -> None:
         """Put out some."""
         for row in rows:
-            print(self._masked(row) if "shares" in row else self._line(row))
+            print(self._masked(row) if "shares" in row else self._boxed(row) if "count" in row else self._line(row))
 
     def _line(self, row: Row) -> str:
         others = ", ".join(f"{t['label']} {t['probability']:.{DIGITS}f}" for t in row["top"][1 : min(3, self.top)])
         answer = f"{printable(row['id'])}: {row['label']} {row['probability']:.{DIGITS}f}"
         left = f"  at exit {row['exit']}" if "exit" in row else ""
         return answer + (f"  ({others})" if others else "") + left
+
+    def _boxed(self, row: Row) -> str:
+        found = ", ".join(f"{item['label']} {item['score']:.2f}" for item in row["detections"][: self.top])
+        more = f", {row['count'] - self.top:,} more" if row["count"] > self.top else ""
+        return f"{printable(row['id'])}: {counted(row['detections'])}" + (f"  ({found}{more})" if found else "")
 
     def _masked(self, row: Row) -> str:
         shares = ", ".join(f"{item['label']} {100 * item['share']:.1f} %" for item in row["shares"])

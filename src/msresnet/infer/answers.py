@@ -103,6 +103,8 @@ class ParquetAnswers(Answers):
         real, text, number = arrow.float64(), arrow.string(), arrow.int32()
         kinds = {"label": text, "probability": real, "exit": number, "height": number, "width": number}
         kinds |= {"confidence": real, "shares": arrow.list_(arrow.struct([("label", text), ("share", real)]))}
+        found_there = arrow.struct([("label", text), ("score", real), ("box", arrow.list_(real))])
+        kinds |= {"count": number, "detections": arrow.list_(found_there)}
         found = [(name, kinds[name]) for name in names]
         if "label" in names:
             found.insert(2, ("top", arrow.list_(arrow.struct([("label", text), ("probability", real)]))))
@@ -154,9 +156,15 @@ def cell(value: Any) -> str:
     """A value as text in a table; what a spreadsheet would run is quoted."""
     if isinstance(value, float):
         return f"{value:.{DIGITS}f}"
-    if isinstance(value, list):  # the classes in a mask
-        return safe_cell("; ".join(f"{item['label']} {item['share']:.{DIGITS}f}" for item in value))
+    if isinstance(value, list):  # the classes in a mask, or the objects in an image
+        return safe_cell("; ".join(map(_item, value)))
     return safe_cell(str(value)) if isinstance(value, str) else str(value)
+
+
+def _item(item: dict[str, Any]) -> str:
+    if "share" in item:
+        return f"{item['label']} {item['share']:.{DIGITS}f}"
+    return f"{item['label']} {item['score']:.{DIGITS}f} at {' '.join(f'{v:g}' for v in item['box'])}"
 
 
 def unreadable(name: str, error: DataError) -> Row:
