@@ -98,7 +98,16 @@ def areas(boxes: npt.NDArray[F]) -> npt.NDArray[F]:
 
 def iou(boxes: npt.NDArray[F], others: npt.NDArray[F]) -> npt.NDArray[F]:
     """Intersection over union of each with each: (M, 4), (N, 4) -> (M, N); 0 with a box without an area."""
-    return _ratio(boxes[:, None], others[None])
+    return iou_of_pairs(boxes[:, None], others[None])
+
+
+def iou_of_pairs(boxes: npt.NDArray[F], others: npt.NDArray[F]) -> npt.NDArray[F]:
+    """Intersection over union of boxes (..., 4) that broadcast, such as each with its partner: (...)."""
+    sides = np.maximum(np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2]), 0)
+    shared = sides[..., 0] * sides[..., 1]
+    union = areas(boxes) + areas(others) - shared
+    found: npt.NDArray[F] = np.divide(shared, union, out=np.zeros_like(shared), where=(shared > 0) & (union > 0))
+    return found
 
 
 def clip(boxes: npt.NDArray[F], size: tuple[int, int]) -> npt.NDArray[F]:
@@ -171,12 +180,3 @@ def _survivors(boxes: Floats, threshold: float) -> Bools:
         ratio = shared[near] / (area[index] + area[later][near] - shared[near])
         stays[later][near[ratio > np.float32(threshold)]] = False
     return stays
-
-
-def _ratio(boxes: npt.NDArray[F], others: npt.NDArray[F]) -> npt.NDArray[F]:
-    """Intersection over union of boxes (..., 4) that broadcast."""
-    sides = np.maximum(np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2]), 0)
-    shared = sides[..., 0] * sides[..., 1]
-    union = areas(boxes) + areas(others) - shared
-    found: npt.NDArray[F] = np.divide(shared, union, out=np.zeros_like(shared), where=(shared > 0) & (union > 0))
-    return found

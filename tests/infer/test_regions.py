@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from msresnet.infer.regions import Mask, Ring, geojson, outlines, regions, signed_area
-from msresnet.infer.tiling import Grid, Tiled
-from msresnet.results import Classification
+from msresnet.infer.tiling.grid import Grid
+from msresnet.infer.tiling.regions import Mask, Region, Ring, features, outlines, regions, signed_area
 
 masks = arrays.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
@@ -66,11 +65,8 @@ def test_an_area_has_a_hole_for_each_gap(mask: Mask) -> None:
         assert len(outlines(part)) == outside
 
 
-def tiled(probabilities: npt.NDArray[np.float32], size: tuple[int, int], step: int) -> Tiled:
-    names = tuple(f"class {i}" for i in range(probabilities.shape[2]))
-    answer = Classification(("x",), names, np.full((1, len(names)), 1 / len(names)))
-    grid = Grid(size, (step, step), (step, step))
-    return Tiled(answer, grid, probabilities, np.zeros(len(names), np.int64), np.zeros((3, 4, 4), np.uint8), "")
+def regions_of(probabilities: npt.NDArray[np.float32], size: tuple[int, int], step: int) -> list[Region]:
+    return regions(probabilities.argmax(2), probabilities.max(2), Grid(size, (step, step), (step, step)))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -78,7 +74,7 @@ def test_the_areas_of_all_regions_are_the_image(seed: int) -> None:
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.ones(3), (5, 7)).astype(np.float32)
     size = 4 * 10 + 3, 6 * 10 + 7  # the last cells are smaller
-    found = regions(tiled(probabilities, size, 10))
+    found = regions_of(probabilities, size, 10)
     assert sum(region.area for region in found) == size[0] * size[1]
     assert all(sum(map(signed_area, region.rings)) == region.area for region in found)
     labels = np.repeat(np.repeat(probabilities.argmax(2), 10, 0), 10, 1)[: size[0], : size[1]]
@@ -96,9 +92,8 @@ def test_geojson_is_what_its_standard_asks_for() -> None:
     """RFC 7946: at least four positions, the first and the last equal, the outer ring first and counterclockwise."""
     ring = np.ones((3, 3, 2), np.float32) * [0.9, 0.1]
     ring[1, 1] = [0.2, 0.8]
-    found = geojson(regions(tiled(ring.astype(np.float32), (30, 30), 10)), ("a", "b"))
-    assert found["type"] == "FeatureCollection"
-    outer, inner = found["features"]
+    outer, inner = features(regions_of(ring.astype(np.float32), (30, 30), 10), ("a", "b"))
+    assert outer["type"] == inner["type"] == "Feature"
     assert outer["properties"] == {"class": "a", "probability": 0.9, "area": 800}
     assert inner["properties"] == {"class": "b", "probability": 0.8, "area": 100}
     assert [len(r) for r in outer["geometry"]["coordinates"]] == [5, 5]

@@ -25,8 +25,10 @@ from msresnet.errors import DataError, UsageError
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.config import Tiling
 from msresnet.infer.predictor import Predictor
-from msresnet.infer.regions import signed_area
-from msresnet.infer.tiling import Blend, Grid, Tiled, grid_for, places, predict_tiles
+from msresnet.infer.tiling.classes import Blend, ClassMap
+from msresnet.infer.tiling.grid import Grid, grid_for, places
+from msresnet.infer.tiling.predict import predict_tiles
+from msresnet.infer.tiling.regions import signed_area
 from msresnet.results import classified
 from sharding import NAMES, SIDE, rows
 
@@ -36,6 +38,13 @@ HEIGHT, WIDTH = 61, 47
 @pytest.fixture
 def predictor(model: Path) -> Predictor:
     return predictor_of(load_bundle(model), "cpu", batch_size=7)
+
+
+def mapped(*asked: Any) -> ClassMap:
+    """What `predict_tiles` gives for a classifier."""
+    found = predict_tiles(*asked)
+    assert isinstance(found, ClassMap)
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +120,7 @@ def test_tiles_of_a_file_are_answered_as_crops_of_the_decoded_image(
 ) -> None:
     data = files()[name]
     image = decode_bytes(data, "x")
-    found = predict_tiles(predictor, io.BytesIO(data), "x", Tiling(SIDE + 3, overlap))
+    found = mapped(predictor, io.BytesIO(data), "x", Tiling(SIDE + 3, overlap))
     answers = by_hand(predictor, image, found.grid)
     blend = Blend(found.grid, 3)
     for corner, answer in answers.items():
@@ -128,7 +137,7 @@ def test_tiles_of_a_file_are_answered_as_crops_of_the_decoded_image(
 
 def test_the_highest_of_all_tiles(predictor: Predictor) -> None:
     data = files()["PNG"]
-    found = predict_tiles(predictor, io.BytesIO(data), "x", Tiling(SIDE, 0.25, "max"))
+    found = mapped(predictor, io.BytesIO(data), "x", Tiling(SIDE, 0.25, "max"))
     highest = np.max([*by_hand(predictor, decode_bytes(data, "x"), found.grid).values()], 0)
     assert np.allclose(found.answer.probabilities[0], highest / highest.sum())
 
@@ -136,7 +145,7 @@ def test_the_highest_of_all_tiles(predictor: Predictor) -> None:
 @pytest.mark.parametrize("size", [(SIDE, SIDE), (5, 9), (30, 25)])
 def test_an_image_within_a_tile_is_answered_as_without_tiles(size: tuple[int, int], predictor: Predictor) -> None:
     data = encode(random_pixels(*size, 3), "JPEG")
-    found = predict_tiles(predictor, io.BytesIO(data), "x", Tiling(30))
+    found = mapped(predictor, io.BytesIO(data), "x", Tiling(30))
     at_least = predictor.trained.preprocess.at_least
     plain = classified(predictor.predict([decode_bytes(data, "x", at_least)], ["x"]))
     assert np.array_equal(found.answer.probabilities, plain.probabilities)
@@ -146,9 +155,9 @@ def test_an_image_within_a_tile_is_answered_as_without_tiles(size: tuple[int, in
 
 
 def test_the_overview_is_the_mean_of_squares(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msresnet.infer.tiling.OVERVIEW", 9)
+    monkeypatch.setattr("msresnet.infer.tiling.strips.OVERVIEW", 9)
     pixels = random_pixels(HEIGHT, WIDTH)
-    found = predict_tiles(predictor, io.BytesIO(encode(pixels, "PNG")), "x", Tiling(SIDE))
+    found = mapped(predictor, io.BytesIO(encode(pixels, "PNG")), "x", Tiling(SIDE))
     factor = -(-HEIGHT // 9)
     for row, column in np.ndindex(found.overview.shape[1:]):
         square = pixels[row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
@@ -158,7 +167,7 @@ def test_the_overview_is_the_mean_of_squares(predictor: Predictor, monkeypatch: 
 def test_a_grid_that_is_moved_changes_the_map_by_no_more_than_its_tiles_differ(predictor: Predictor) -> None:
     """What does not depend on the place, such as an image of one colour, has one answer everywhere."""
     flat = encode(np.full((HEIGHT, WIDTH), 99, np.uint8), "PNG")
-    maps = [predict_tiles(predictor, io.BytesIO(flat), "x", Tiling(SIDE, o)).probabilities for o in (0.0, 0.5)]
+    maps = [mapped(predictor, io.BytesIO(flat), "x", Tiling(SIDE, o)).probabilities for o in (0.0, 0.5)]
     assert np.allclose(maps[0][0, 0], maps[0], atol=1e-6)
     assert np.allclose(maps[0][0, 0], maps[1], atol=1e-6)
 
@@ -181,7 +190,7 @@ def test_a_map_that_would_be_too_large_is_refused_before_it_is_made() -> None:
 
 def test_I03_a_file_that_is_cut_off_has_no_answer(predictor: Predictor) -> None:
     with pytest.raises(DataError):
-        predict_tiles(predictor, io.BytesIO(encode(random_pixels(400, 300), "TIFF")[:60_000]), "x", Tiling(SIDE))
+        mapped(predictor, io.BytesIO(encode(random_pixels(400, 300), "TIFF")[:60_000]), "x", Tiling(SIDE))
 
 
 def predict(words: list[str], model: Path, *more: str) -> int:
@@ -270,8 +279,8 @@ def test_bad_files_are_told_one_by_one_and_the_rest_is_answered(model: Path, her
 
 
 def test_a_tiled_answer_holds_together(predictor: Predictor) -> None:
-    found: Tiled = predict_tiles(predictor, io.BytesIO(files()["TIFF"]), "x", Tiling(SIDE))
+    found = mapped(predictor, io.BytesIO(files()["TIFF"]), "x", Tiling(SIDE))
     assert np.allclose(found.probabilities.sum(2), 1, atol=1e-5)
     assert found.answer.probabilities.sum() == pytest.approx(1)
     assert found.note == ""
-    assert "no bands" in predict_tiles(predictor, io.BytesIO(files()["BMP"]), "x", Tiling(SIDE)).note
+    assert "no bands" in mapped(predictor, io.BytesIO(files()["BMP"]), "x", Tiling(SIDE)).note

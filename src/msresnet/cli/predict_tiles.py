@@ -15,17 +15,17 @@ from msresnet.cli.main import Common
 from msresnet.cli.printed import open_writer
 from msresnet.cli.screen import Screen
 from msresnet.data.decode import printable
-from msresnet.errors import DataError, UsageError
+from msresnet.errors import DataError
 from msresnet.files import check_output, make_folder, write_atomic, write_json, write_text
 from msresnet.infer.answers import columns, safe_cell
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.infer.config import PredictConfig, tiling
 from msresnet.infer.inputs import Input
-from msresnet.infer.regions import geojson, regions
-from msresnet.infer.tiling import Tiled, predict_tiles
+from msresnet.infer.tiling.merge import Tiled
+from msresnet.infer.tiling.predict import predict_tiles
 from msresnet.report.annotate import safe_name
 from msresnet.report.tiles import map_picture
-from msresnet.results import DIGITS, Classification
+from msresnet.results import DIGITS
 
 SAY_EVERY = 10.0
 """Seconds between lines of progress."""
@@ -39,8 +39,6 @@ def answer_tiles(config: PredictConfig, common: Common, inputs: Iterator[Input])
     if folder is not None:
         check_output(folder, folder=True)
     predictor = open_predictor(config.model, config.running)
-    if predictor.trained.postprocess.task != "classification":
-        raise UsageError("--tile needs a classifier", why=f"the model's task is {predictor.trained.postprocess.task}")
     failures, taken = 0, set[str]()
     progress = _Progress(screen)
     with open_writer(config, columns(predictor.trained.postprocess, exits=False)) as write:
@@ -77,12 +75,8 @@ def _named(error: DataError, item: Input) -> DataError:
     return DataError(error.what, where=printable(item.id), why=error.why, hint=error.hint)
 
 
-def _notes(tiled: Tiled) -> list[str]:
-    grid = tiled.grid
-    size = f"{grid.tile[1]}x{grid.tile[0]}"
-    notes = [f"{int(tiled.tiles.sum()):,} tiles of {size}, {grid.cells[1]:,} x {grid.cells[0]:,} cells of "
-             f"{grid.step[1]}x{grid.step[0]}"]  # fmt: skip
-    return notes + ([f"decoded whole: {tiled.note}"] if tiled.note else [])
+def _notes(tiled: Tiled[Any]) -> list[str]:
+    return [tiled.described(), *([f"decoded whole: {tiled.note}"] if tiled.note else [])]
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -95,30 +89,30 @@ def _free(name: str, taken: set[str]) -> str:
     return found
 
 
-def _write(folder: Path, tiled: Tiled, config: PredictConfig) -> None:
+def _write(folder: Path, tiled: Tiled[Any], config: PredictConfig) -> None:
     make_folder(folder)
-    found = regions(tiled)
+    found = tiled.features()
     write_text(folder / COUNTS, counts_csv(tiled))
-    write_json(folder / REGIONS, geojson(found, tiled.answer.class_names))
+    write_json(folder / REGIONS, {"type": "FeatureCollection", "features": found})
     picture = map_picture(tiled)
     write_atomic(folder / PICTURE, lambda part: picture.save(part, "PNG"))
     write_json(folder / SUMMARY, summary(tiled, config, len(found)))
 
 
-def counts_csv(tiled: Tiled) -> str:
-    """class, tiles (that it won), area (of the cells that it won, in pixels), share (of the image), as CSV."""
+def counts_csv(tiled: Tiled[Any]) -> str:
+    """What there is of each class, as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "tiles", "area", "share"])
-    total = int(tiled.areas.sum())
-    for name, tiles, area in zip(tiled.answer.class_names, tiled.tiles, tiled.areas, strict=True):
-        writer.writerow([safe_cell(printable(name)), int(tiles), int(area), f"{area / total:.{DIGITS}f}"])
+    writer.writerow(tiled.counted)
+    for name, *values in tiled.counts():
+        cells = (f"{value:.{DIGITS}f}" if isinstance(value, float) else value for value in values)
+        writer.writerow([safe_cell(printable(str(name))), *cells])
     return text.getvalue()
 
 
-def summary(tiled: Tiled, config: PredictConfig, areas: int) -> dict[str, Any]:
+def summary(tiled: Tiled[Any], config: PredictConfig, areas: int) -> dict[str, Any]:
     """The answer, and how it came about, as plain values."""
-    (row,) = _single(tiled.answer).to_dict(config.top)
+    (row,) = tiled.answer.to_dict(config.top)
     grid = tiled.grid
     return {
         **row,
@@ -129,13 +123,7 @@ def summary(tiled: Tiled, config: PredictConfig, areas: int) -> dict[str, Any]:
         "width": grid.size[1],
         "tile": list(grid.tile),
         "step": list(grid.step),
-        "tiles": int(tiled.tiles.sum()),
-        "cells": list(grid.cells),
+        **tiled.facts(),
         "regions": areas,
         "decoded_whole": tiled.note or None,
     }
-
-
-def _single(answer: Classification) -> Classification:
-    assert len(answer) == 1
-    return answer

@@ -57,7 +57,7 @@ class Predictor:
     def everything(self, images: Sequence[Image], ids: Sequence[str]) -> Results:
         """The same, with the answers that are too unsure to be shown to people."""
         ready = np.stack([self.trained.preprocess.image(i) for i in images])
-        return self.predict_ready(ready, ids, self._frames((i.shape[1], i.shape[2]) for i in images))
+        return self.predict_ready(ready, ids, self.frames((i.shape[1], i.shape[2]) for i in images))
 
     def predict_ready(self, images: Pixels, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Results:
         """Results for preprocessed images (N, C, H, W) uint8; `frames` as for `Postprocess`."""
@@ -74,12 +74,12 @@ class Predictor:
         parts, indices = [], []
         for batch in data.in_order(self.batch_size, torch.device(self.backend.device)):
             places = batch.indices.tolist()
-            ids, frames = [data.ids[i] for i in places], self._frames(data.size(i) for i in places)
+            ids, frames = [data.ids[i] for i in places], self.frames(data.size(i) for i in places)
             parts.append(self._results(batch.images, ids, frames))
             indices.append(batch.indices)
         return type(parts[0]).joined(parts), torch.cat(indices)
 
-    def _frames(self, sizes: Iterable[tuple[int, int]]) -> list[Frame] | None:
+    def frames(self, sizes: Iterable[tuple[int, int]]) -> list[Frame] | None:
         """Where images of these (H, W) lie in the network's input, for a task that answers at their size."""
         return [self.trained.preprocess.frame(size) for size in sizes] if self.postprocess.whole else None
 

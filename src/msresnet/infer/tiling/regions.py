@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from msresnet.infer.tiling import Tiled
+from msresnet.infer.tiling.grid import Grid
 from msresnet.results import DIGITS
 
 Point = tuple[int, int]
@@ -43,10 +43,9 @@ class Region:
     area: int
 
 
-def regions(tiled: Tiled) -> list[Region]:
-    """All areas of an image's map, class by class, the largest of a class first."""
-    labels, areas, grid = tiled.labels, tiled.grid.areas, tiled.grid
-    best = tiled.probabilities.max(2)
+def regions(labels: npt.NDArray[np.int64], best: npt.NDArray[np.floating[Any]], grid: Grid) -> list[Region]:
+    """All areas of a map of classes, and how sure each cell is (rows, columns); the largest of a class first."""
+    areas = grid.areas
     xs = [min(grid.step[1] * i, grid.size[1]) for i in range(grid.cells[1] + 1)]
     ys = [min(grid.step[0] * i, grid.size[0]) for i in range(grid.cells[0] + 1)]
     found = []
@@ -110,9 +109,9 @@ def signed_area(ring: Ring) -> float:
     return sum(x * next_y - next_x * y for (x, y), (next_x, next_y) in pairwise(ring)) / 2
 
 
-def geojson(found: list[Region], class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Regions as a feature collection; its coordinates are pixels, not degrees."""
-    features = [
+def features(found: list[Region], class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Regions as GeoJSON's features; coordinates are pixels, not degrees."""
+    return [
         {
             "type": "Feature",
             "geometry": {"type": "Polygon", "coordinates": region.rings},
@@ -124,4 +123,3 @@ def geojson(found: list[Region], class_names: tuple[str, ...]) -> dict[str, Any]
         }
         for region in found
     ]
-    return {"type": "FeatureCollection", "features": features}

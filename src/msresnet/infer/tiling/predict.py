@@ -1,0 +1,77 @@
+"""Prediction on images of any size: tile by tile, from top to bottom, in memory that does not grow with their height.
+
+Tiles overlap, and those at the right and lower edges are moved inwards, so that each holds as many pixels as others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from msresnet.data.bands.opened import open_bands
+from msresnet.data.decode import decode_bytes, upright
+from msresnet.errors import UsageError
+from msresnet.infer.config import Tiling
+from msresnet.infer.predictor import Predictor, batched
+from msresnet.infer.tiling.boxes import BoxMerge
+from msresnet.infer.tiling.classes import ClassMerge
+from msresnet.infer.tiling.grid import Grid, grid_for
+from msresnet.infer.tiling.merge import Merge, Tiled
+from msresnet.infer.tiling.strips import Overview, tiles
+from msresnet.tasks.postprocess.base import Postprocess
+from msresnet.tasks.postprocess.classification import ClassificationPostprocess
+from msresnet.tasks.postprocess.detection import DetectionPostprocess
+
+MERGES: dict[str, Callable[[Grid, Postprocess, str], Merge]] = {
+    ClassificationPostprocess.task: ClassMerge,
+    DetectionPostprocess.task: BoxMerge,
+}
+
+
+def merge_for(postprocess: Postprocess, grid: Grid, whole: str) -> Merge:
+    """What makes one answer of those for tiles. Raises UsageError for a task whose answers cannot be put together."""
+    if postprocess.task not in MERGES:
+        why = f"the model's task is {postprocess.task}"
+        raise UsageError(f"--tile is for {' and '.join(MERGES)}", why=why)
+    return MERGES[postprocess.task](grid, postprocess, whole)
+
+
+def _silent(done: int, total: int) -> None:
+    """Say nothing of tiles that were answered."""
+
+
+def predict_tiles(
+    predictor: Predictor, file: BinaryIO, name: str, asked: Tiling, progress: Callable[[int, int], None] = _silent
+) -> Tiled[Any]:
+    """The answer for an image of any size, and what is behind it; `progress` hears how many tiles of all are done.
+
+    An image that is no larger than a tile is predicted on as without tiles. Raises DataError for a file that cannot be
+    read to its end, UsageError for a map that would be too large, and for a task that has no tiles.
+    """
+    bands = open_bands(file, name)
+    preprocess = predictor.trained.preprocess
+    grid = grid_for(bands.size, asked, preprocess.size)
+    if grid.tile == grid.size:
+        return _single(predictor, file, name, Grid(grid.size, grid.tile, grid.size), asked)
+    overview, merge = Overview(bands), merge_for(predictor.postprocess, grid, asked.whole)
+    prepared = ((place, preprocess.image(image)) for place, image in tiles(bands, grid, overview))
+    done, total = 0, len(grid.tops) * len(grid.lefts)
+    for chunk in batched(prepared, predictor.batch_size):
+        places, ready = zip(*chunk, strict=True)
+        frames = predictor.frames([grid.tile] * len(chunk))
+        merge.add(places, predictor.predict_ready(np.stack(ready), [name] * len(chunk), frames))
+        done += len(chunk)
+        progress(done, total)
+    return merge.finish(name, upright(overview.picture(), bands.turn), bands.note)
+
+
+def _single(predictor: Predictor, file: BinaryIO, name: str, grid: Grid, asked: Tiling) -> Tiled[Any]:
+    """One tile: decoded as files are elsewhere, so that the answer is the same to the last digit."""
+    merge = merge_for(predictor.postprocess, grid, asked.whole)
+    file.seek(0)
+    image = decode_bytes(file.read(), name, predictor.trained.preprocess.at_least)
+    found = predictor.everything([image], [name])
+    merge.add([(0, 0)], found)
+    return merge.finish(name, image, "")
