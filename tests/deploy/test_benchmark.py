@@ -16,7 +16,7 @@ from msresnet.cli.main import main
 from msresnet.deploy.benchmark.contestants import Contestant
 from msresnet.deploy.benchmark.peak import CHANNELS, IMAGES, SIDE, _convolution
 from msresnet.deploy.benchmark.run import Measured, measure_all
-from msresnet.deploy.benchmark.table import rows
+from msresnet.deploy.benchmark.table import cells, rows
 from msresnet.deploy.export import export
 from sharding import make_model
 
@@ -32,15 +32,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_figures_are_those_of_the_calls() -> None:
     """Rates by hand: 3 calls of 4 images in 2 s, then 2 calls in 1 s, then 1 in 1 s."""
     one = Contestant("m", "torch", {}, trained=False)
-    measured = Measured(one, {"precision": "fp32", "macs": 100, "params": 1}, start=1.5)
+    measured = Measured(one, {"precision": "fp32", "device": "cpu", "macs": 100, "params": 1}, start=1.5)
     measured.calls = {4: [[0.5, 0.5, 1.0], [0.5, 0.5], [1.0]]}
     measured.memory = 3 << 20
     assert measured.rate(4) == 6.0
     assert measured.latency(4, 0.5) == 0.5
     (row,) = rows([measured], [4], {"fp32": 12_000.0})
     assert (row["images_per_second"], row["p99_ms"], row["memory_mib"], row["share_of_peak"]) == (6.0, 1000.0, 3.0, 0.1)
+    assert cells(row)[1] == "torch"
     (row,) = rows([measured], [4], {})
     assert row["share_of_peak"] is None
+    measured.known["device"] = "cuda"
+    (row,) = rows([measured], [4], {"fp32": 12_000.0})
+    assert row["share_of_peak"] is None, "the peak is the processor's"
+    assert cells(row)[1] == "torch (cuda)"
 
 
 def test_the_convolutions_of_the_peak_are_right() -> None:

@@ -101,8 +101,8 @@ def _score(each: Measured, config: BenchmarkConfig) -> dict[str, Any]:
     import numpy as np
 
     from msresnet.data.sample import Subset
+    from msresnet.deploy.benchmark.worker import running
     from msresnet.infer.backends.opened import open_predictor
-    from msresnet.infer.config import Running
     from msresnet.infer.evaluate import evaluate, prepare
 
     asked, source = each.contestant.asked, None
@@ -110,8 +110,7 @@ def _score(each: Measured, config: BenchmarkConfig) -> dict[str, Any]:
         source = _labelled(each.contestant.model, config)
     if source is None:
         return {}
-    how = Running(backend=asked["backend"], precision=asked.get("precision", "auto"), threads=asked["threads"])
-    predictor = open_predictor(asked["path"], how)
+    predictor = open_predictor(asked["path"], running(asked))
     chosen = np.random.default_rng(SEED).permutation(len(source))[: config.images]
     measured = evaluate(predictor, prepare(predictor.trained, Subset(source, np.sort(chosen)), config), "benchmark")
     metric = predictor.trained.task.metric

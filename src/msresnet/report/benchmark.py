@@ -39,14 +39,14 @@ def write_page(
 
 def _fastest(rows: Sequence[dict[str, Any]], batch: int) -> Headline:
     best = max((row for row in rows if row["batch"] == batch), key=lambda row: float(row["images_per_second"]))
-    who = f"{best['model']}, {best['backend']}"
+    who = ", ".join(cells(best)[:2])
     return Headline(f"{best['images_per_second']:,.0f}", f"images a second, {batch} at a time: {who}")
 
 
 def _bars(rows: Sequence[dict[str, Any]], batch: int) -> Chart:
     """Images a second of all contestants, fastest first."""
     shown = sorted((row for row in rows if row["batch"] == batch), key=lambda row: float(row["images_per_second"]))
-    names = [f"{row['model']}\n{row['backend']}" for row in shown]
+    names = ["\n".join(cells(row)[:2]) for row in shown]
     values = [row["images_per_second"] for row in shown]
     figure = new_figure(WIDE, FRAME + 1.6 * BAR * len(shown))
     axes = plain_axes(figure, 1, 1, 1)

@@ -28,6 +28,9 @@ class BenchmarkConfig(DataOptions):
     """Images at a time, separated by commas."""
     size: int = 224
     """Side, in pixels, of the images of networks that were not trained."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps: where torch, compiled and other libraries' torch networks run; the rest are for
+    the processor."""
     threads: int | None = None
     """Of each network. Default: one for each core."""
     rounds: int = 5

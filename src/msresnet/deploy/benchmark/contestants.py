@@ -63,14 +63,14 @@ def contestants(model: str, config: BenchmarkConfig, images: Ready | None, folde
     Raises ModelError and UsageError for a model that cannot be opened, UsageError for a way that it cannot run in.
     """
     if is_peer(model):
-        asked = {"peer": model, "size": config.size, "threads": config.threads}
+        asked = {"peer": model, "size": config.size, "device": config.device, "threads": config.threads}
         return [Contestant(model, "torch", asked, trained=False)]
     file = find_file(model)
     if file is not None:
         return _of_file(model, file, config)
     size = config.size if not Path(model).exists() and model in MODELS else None
     bundle = load_bundle(model) if size is None else untrained(model, size)
-    maker = Maker(bundle, model, size, images, Path(mkdtemp(dir=folder)))
+    maker = Maker(bundle, model, config.device, size, images, Path(mkdtemp(dir=folder)))
     ways = _possible() if config.ways is None else config.ways
     return [Contestant(model, way, maker.asked(way) | {"threads": config.threads}, size is None) for way in ways]
 
@@ -120,13 +120,17 @@ class Maker:
 
     Args:
         bundle, model: the model, and as the user named it.
+        device: where torch runs it.
         size: of the images of a network that was not trained; None for others.
         images: as for `contestants`.
         folder: an empty one.
     """
 
-    def __init__(self, bundle: Bundle, model: str, size: int | None, images: Ready | None, folder: Path) -> None:
-        self.bundle, self.model, self.size, self.images, self.folder = bundle, model, size, images, folder
+    def __init__(  # noqa: PLR0917
+        self, bundle: Bundle, model: str, device: str, size: int | None, images: Ready | None, folder: Path
+    ) -> None:
+        self.bundle, self.model, self.device, self.size = bundle, model, device, size
+        self.images, self.folder = images, folder
         self.proto: Any = None
 
     def asked(self, way: str) -> dict[str, Any]:
@@ -134,7 +138,7 @@ class Maker:
         backend, _, precision = way.partition("-")
         if backend in NATIVE:
             here = {"path": self.model} if self.size is None else {"network": self.model, "size": self.size}
-            return {**here, "backend": backend}
+            return {**here, "backend": backend, "device": self.device}
         file = self.folder / f"{'int8' if precision == 'int8' else 'float'}.onnx"
         if not file.exists():
             self.proto = onnx_model(self.bundle) if self.proto is None else self.proto

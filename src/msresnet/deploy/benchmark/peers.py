@@ -1,4 +1,4 @@
-"""Networks of other libraries, as their users run them: eager, in float32, on the CPU; where they are installed."""
+"""Networks of other libraries, as their users run them: eager, in float32; where they are installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_peer(name: str) -> bool:
     return name.partition(":")[0] in LIBRARIES and ":" in name
 
 
-def open_peer(name: str, size: int, threads: int | None) -> Opened:
+def open_peer(name: str, size: int, device: str, threads: int | None) -> Opened:
     """What answers uint8 (B, 3, size, size), its shape, and what is known of it. Raises UsageError, ResourceError."""
     library, _, network = name.partition(":")
     try:
@@ -31,7 +31,7 @@ def open_peer(name: str, size: int, threads: int | None) -> Opened:
     except (ImportError, RuntimeError) as error:  # torchvision raises the latter beside another build of torch
         why = " ".join(str(error).split())[:200]
         raise ResourceError(f"{name} needs {library}", why=why, hint=f"pip install {library}") from error
-    return _keras(module, network, size) if library == "keras" else _torch(module, library, network, size, threads)
+    return _keras(module, network, size) if library == "keras" else _torch(module, name, size, device, threads)
 
 
 def _name_operators() -> None:
@@ -53,8 +53,13 @@ _KEPT: list[Any] = []
 """Definitions live as long as their library's object."""
 
 
-def _torch(module: Any, library: str, network: str, size: int, threads: int | None) -> Opened:
+def _torch(module: Any, name: str, size: int, device: str, threads: int | None) -> Opened:
     import torch
+
+    from msresnet.runtime import choose_device
+
+    library, _, network = name.partition(":")
+    where = choose_device(device)[0]
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -62,14 +67,14 @@ def _torch(module: Any, library: str, network: str, size: int, threads: int | No
         made = module.create_model(network) if library == "timm" else module.models.get_model(network)
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"{library} has no network {network!r}", why=str(error)[:200]) from error
-    made.eval()
+    made.eval().to(where)
 
     def answer(images: npt.NDArray[np.uint8]) -> Any:
         with torch.inference_mode():
-            return made(torch.from_numpy(images).float().div_(255))
+            return made(torch.from_numpy(images).to(where).float().div_(255)).cpu()
 
     params = sum(p.numel() for p in made.parameters())
-    return answer, (3, size, size), {"precision": "fp32", "reason": f"{library}, eager", "params": params, "macs": 0}
+    return answer, (3, size, size), {"precision": "fp32", "device": where.type, "params": params, "macs": 0}
 
 
 def _keras(module: Any, network: str, size: int) -> Opened:
@@ -81,4 +86,4 @@ def _keras(module: Any, network: str, size: int) -> Opened:
     def answer(images: npt.NDArray[np.uint8]) -> Any:
         return model.predict_on_batch(images.transpose(0, 2, 3, 1).astype(np.float32) / 255)
 
-    return answer, (3, size, size), {"precision": "fp32", "reason": "Keras", "params": model.count_params(), "macs": 0}
+    return answer, (3, size, size), {"precision": "fp32", "device": "cpu", "params": model.count_params(), "macs": 0}

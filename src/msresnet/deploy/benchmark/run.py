@@ -25,7 +25,7 @@ class Measured:
 
     Args:
         contestant: who.
-        known: what its process says of it: precision, reason, params, macs.
+        known: what its process says of it: precision, device, params, macs.
         start: seconds from the beginning of its process to its first answer.
         calls: the seconds of every call, by batch, round by round.
         memory: the most bytes that its process held.
@@ -50,8 +50,9 @@ class Measured:
         return float(np.quantile(np.concatenate(self.calls[batch]), share))
 
     def reached(self, batch: int, peaks: dict[str, float]) -> float | None:
-        """The share of the machine's arithmetic that the network used; None where either is not known."""
-        peak, macs = peaks.get(self.known["precision"]), self.known["macs"]
+        """The share of the processor's arithmetic that the network used; None where either is not known."""
+        peak = peaks.get(self.known["precision"]) if self.known["device"] == "cpu" else None
+        macs = self.known["macs"]
         return 2 * macs * self.rate(batch) / peak if peak and macs else None
 
 

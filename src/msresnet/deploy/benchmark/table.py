@@ -8,7 +8,7 @@ from typing import Any
 from msresnet.deploy.benchmark.run import Measured
 
 COLUMNS = (
-    "model", "backend", "precision", "batch", "images_per_second", "p50_ms", "p95_ms", "p99_ms", "start_s",
+    "model", "backend", "device", "precision", "batch", "images_per_second", "p50_ms", "p95_ms", "p99_ms", "start_s",
     "memory_mib", "share_of_peak", "metric", "score", "score_low", "score_high",
 )  # fmt: skip
 
@@ -29,7 +29,8 @@ def rows(found: Sequence[Measured], batches: Sequence[int], peaks: dict[str, flo
                 "memory_mib": round(each.memory / 2**20, 1),
                 "share_of_peak": None if share is None else round(share, 4),
             }
-            who = {"model": each.contestant.model, "backend": each.contestant.way, "precision": each.known["precision"]}
+            who = {"model": each.contestant.model, "backend": each.contestant.way}
+            who |= {name: each.known[name] for name in ("device", "precision")}
             empty = dict.fromkeys(COLUMNS[-4:])
             table.append({**who, "batch": batch, **speed, **empty, **each.figures})
     return table
@@ -43,7 +44,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         score = f"{100 * row['score']:.2f} % ({100 * row['score_low']:.2f} to {100 * row['score_high']:.2f})"
     return (
         row["model"],
-        row["backend"],
+        row["backend"] if row["device"] == "cpu" else f"{row['backend']} ({row['device']})",
         str(row["batch"]),
         f"{row['images_per_second']:,.1f}",
         *(f"{row[name]:,.1f}" for name in ("p50_ms", "p95_ms", "p99_ms")),

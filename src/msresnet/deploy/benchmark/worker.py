@@ -31,8 +31,8 @@ def open_model(asked: dict[str, Any]) -> tuple[Answer, Shape, dict[str, Any]]:
     if "peer" in asked:
         from msresnet.deploy.benchmark.peers import open_peer
 
-        return open_peer(asked["peer"], asked["size"], asked["threads"])
-    how = Running(backend=asked["backend"], precision=asked.get("precision", "auto"), threads=asked["threads"])
+        return open_peer(asked["peer"], asked["size"], asked["device"], asked["threads"])
+    how = running(asked)
     if "network" in asked:
         from msresnet.deploy.benchmark.contestants import untrained
         from msresnet.infer.backends.opened import run_bundle
@@ -43,8 +43,13 @@ def open_model(asked: dict[str, Any]) -> tuple[Answer, Shape, dict[str, Any]]:
 
         predictor = open_predictor(asked["path"], how)
     trained, backend = predictor.trained, predictor.backend
-    known = {"precision": backend.precision, "reason": backend.reason, "params": trained.params, "macs": trained.macs}
+    known = {"precision": backend.precision, "device": backend.device, "params": trained.params, "macs": trained.macs}
     return backend, (trained.preprocess.channels, *trained.preprocess.size), known
+
+
+def running(asked: dict[str, Any]) -> Running:
+    """How a model is run, of what its process was asked for."""
+    return Running(**{name: asked[name] for name in ("backend", "precision", "device", "threads") if name in asked})
 
 
 def measure(answer: Answer, images: npt.NDArray[np.uint8], seconds: float) -> list[float]:
