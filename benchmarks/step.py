@@ -16,7 +16,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -241,6 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=["overhead", "speed"], default=["overhead", "speed"])
     parser.add_argument("--models", nargs="+", help="only cases of these networks")
+    parser.add_argument("--batch", type=int, help="images in a step of the second part; GPUs want more than CPUs")
     parser.add_argument("--optimizers", nargs="+", choices=["adamw", "sgd"], default=["adamw"])
     parser.add_argument("--steps", type=int, default=300, help="of each loop in the first part")
     parser.add_argument("--warmup", type=int, default=20, help="steps that are not counted")
@@ -256,7 +257,8 @@ def main() -> None:
         cases = [c for c in OVERHEAD if args.models is None or c.model in args.models]
         body += ["## The loop's own cost", "", *overhead(cases, args.steps, args.warmup), ""]
     if "speed" in args.parts:
-        cases = [c for c in SPEED if args.models is None or c.model in args.models]
+        chosen = (c for c in SPEED if args.models is None or c.model in args.models)
+        cases = [replace(c, batch=args.batch or c.batch) for c in chosen]
         body += ["## Training images a second", "", *speed(cases, args.optimizers, args.rounds, args.round_steps), ""]
     publish("Training steps", body[:-1], args.output)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msresnet.errors import UsageError
@@ -37,11 +38,23 @@ class GlobalPool(nn.Module):
         if self.kind == "":
             return x
         if self.kind == "avg":
-            return x.mean((2, 3))
+            return spatial_mean(x)
+        # Not amax, whose gradient asks which places equal the maximum: none, where a compiler computes the map again in
+        # another precision.
+        maximum = F.adaptive_max_pool2d(x, 1).flatten(1)
         if self.kind == "max":
-            return x.amax((2, 3))
-        average, maximum = x.mean((2, 3)), x.amax((2, 3))
+            return maximum
+        average = spatial_mean(x)
         return (average + maximum) / 2 if self.kind == "avgmax" else torch.cat([average, maximum], 1)
+
+
+def spatial_mean(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C), over all places."""
+    if not x.requires_grad:
+        return x.mean((2, 3))
+    # Written so, the gradient has the layout of a channels-last map; that of a mean over two dimensions has not, and
+    # what stands before it works on two layouts at once, ten times as slowly.
+    return x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
 class ExitHead(nn.Module):
@@ -70,7 +83,7 @@ class ExitHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K)."""
-        return self.fc(self.layers(x).mean((2, 3)))  # type: ignore[no-any-return]
+        return self.fc(spatial_mean(self.layers(x)))  # type: ignore[no-any-return]
 
 
 class PyramidHead(nn.Module):

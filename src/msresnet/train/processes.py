@@ -107,7 +107,7 @@ class Processes:
 
     def close(self) -> None:
         """Leave the group, so that the interpreter ends without complaint."""
-        if self.world > 1 and distributed.is_initialized():
+        if distributed.is_available() and distributed.is_initialized():
             # gloo's thread takes Python's lock to let go of the last tensors, and its destructor waits for the thread
             # while it holds the lock: now and then neither would go on.
             time.sleep(LINGER)
