@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from msresnet.data.sets import Samples
     from msresnet.explain.explanation import Explanation
     from msresnet.explain.scale_table import ScaleTable
+    from msresnet.tasks.base import Subject
 
 MOST = 50
 """Images in one picture; more would be a picture that nothing opens."""
+OBJECTS = 3
 
 
 def main(words: list[str], common: Common) -> int:
@@ -56,16 +58,24 @@ def main(words: list[str], common: Common) -> int:
 
 
 def _bundle(config: ExplainConfig) -> Bundle:
-    """The model on its device. Raises UsageError for one that is no classifier, or does not know the target."""
+    """The model on its device. Raises UsageError for one that cannot be explained so, or does not know the target."""
     from msresnet.bundle import load_bundle
     from msresnet.runtime import choose_device
-    from msresnet.tasks.classification import ClassificationTask
 
     device, _ = choose_device(config.device)
     bundle = load_bundle(config.model)
-    if bundle.task.name != ClassificationTask.name:
-        why = f"{config.model} is for {bundle.task.name}"
-        raise UsageError("explain needs a classifier", why=why, hint="msresnet predict, evaluate")
+    why = f"{config.model} is for {bundle.task.name}"
+    if not bundle.task.explained:
+        raise UsageError("explain needs a classifier or a detector", why=why, hint="msresnet predict, evaluate")
+    if bundle.task.located and not config.inputs:
+        raise UsageError(
+            "scales over a whole set are those of a classifier", why=why, hint="msresnet explain photo.jpg"
+        )
+    pairs = {"scores": config.scores, "neighbours": config.neighbours > 0}
+    useless = [name for name, given in pairs.items() if given and bundle.task.located]
+    useless += ["objects"] if config.objects is not None and not bundle.task.located else []
+    if useless:
+        raise UsageError(f"--{useless[0]} has no effect here", why=why, hint="leave it out")
     names = bundle.task.class_names
     if config.target is not None and config.target not in names:
         hint = nearest(config.target, names) or ", ".join(names)
@@ -87,27 +97,33 @@ def _methods(text: str | None) -> tuple[str, ...]:
 
 def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], screen: Screen) -> int:
     """Explain single images."""
-    from msresnet.explain.explanation import Wanted, explain
+    from msresnet.data.decode import printable
+    from msresnet.explain.explanation import Wanted, explain, subjects
     from msresnet.infer.backends.eager import predictor_of
     from msresnet.infer.inputs import expand
     from msresnet.report.explanation import explanation_picture
-    from msresnet.results import classified
 
     inputs = list(islice(expand(config.inputs, sys.stdin.buffer), MOST + 1))
     if len(inputs) > MOST:
         hint = "fewer images, or --split and --data for the scales of a whole set"
         raise UsageError(f"more than {MOST} images in one picture", hint=hint)
     pool = _pool(config, bundle, screen) if config.neighbours else None
+    wanted = Wanted(methods, config.stage, config.scores)
     predictor = predictor_of(bundle, config.device)
     explained = []
     for item in inputs:
         image = item.decode(bundle.preprocess.at_least)
         if isinstance(image, DataError):
             raise image
-        result = classified(predictor.predict([image], [item.id]))
-        names = bundle.task.class_names
-        target = names.index(config.target) if config.target is not None else int(result.indices[0])
-        explained.append(explain(bundle, image, result, target, Wanted(methods, config.stage, config.scores)))
+        results = predictor.predict([image], [item.id])
+        chosen = _chosen(config, bundle, subjects(bundle, image, results))
+        if not chosen:
+            screen.note(f"{printable(item.id)}: nothing was found that could be explained", "yellow")
+        explained += [explain(bundle, image, results, subject, wanted) for subject in chosen]
+    if len(explained) > MOST:
+        raise UsageError(f"{len(explained)} objects in one picture", hint="fewer images, or --objects 1")
+    if not explained:
+        return DataError.exit_code
     if pool is not None:
         explained = _with_neighbours(explained, bundle, pool, config)
     rows = [e.to_dict() for e in explained]
@@ -115,6 +131,13 @@ def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], scr
     _write(config, screen, lambda part: explanation_picture(explained, part), rows)
     print(json.dumps(rows, indent=2) if config.format == "json" else text)
     return 0
+
+
+def _chosen(config: ExplainConfig, bundle: Bundle, found: Sequence[Subject]) -> Sequence[Subject]:
+    """What is explained of an answer: the class that is asked for or answered, or the surest objects."""
+    names = bundle.task.class_names
+    wanted = [s for s in found if config.target is None or names[s.target] == config.target]
+    return wanted[: (config.objects or OBJECTS) if bundle.task.located else 1]
 
 
 def _pool(config: ExplainConfig, bundle: Bundle, screen: Screen) -> Samples:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
+from captum.attr import IntegratedGradients, LayerGradCam, LayerGradientXActivation, Occlusion
 from torch import Tensor, nn
 
 from msresnet.bundle import Bundle
@@ -45,12 +45,14 @@ class Question:
         images: normalised (B, C, H, W).
         targets: the class of each that is to be explained (B,).
         layer: the module whose maps Grad-CAM weighs.
+        local: whether it is about one place of the images, and not about all of them.
     """
 
     forward: Callable[[Tensor], Tensor]
     images: Tensor
     targets: Tensor
     layer: nn.Module
+    local: bool = False
 
 
 Method = Callable[[Question], Tensor]
@@ -58,11 +60,15 @@ Method = Callable[[Question], Tensor]
 
 
 def grad_cam(question: Question) -> Tensor:
-    """The layer's maps, weighted by their mean gradients, at the layer's resolution; two octaves at the finer one's."""
-    found = LayerGradCam(question.forward, question.layer).attribute(question.images, target=question.targets)
+    """The layer's maps, weighted by their mean gradients, at the layer's resolution; two octaves at the finer one's.
+
+    About one place, each value is weighted by its own gradient (HiResCAM, arXiv 2011.08891): the mean forgets where.
+    """
+    weighed = LayerGradientXActivation if question.local else LayerGradCam
+    found = weighed(question.forward, question.layer).attribute(question.images, target=question.targets)
     parts = [found] if isinstance(found, Tensor) else [part for part in found if part is not None]
     size = parts[0].shape[-2:]
-    return torch.stack([F.interpolate(part.detach(), size)[:, 0] for part in parts]).sum(0)
+    return torch.stack([F.interpolate(part.detach(), size).sum(1) for part in parts]).sum(0)
 
 
 def integrated_gradients(question: Question) -> Tensor:
@@ -133,23 +139,33 @@ def device_of(bundle: Bundle) -> torch.device:
 
 
 def attribute(
-    bundle: Bundle, images: Tensor, targets: Tensor, method: str = DEFAULT, stage: int | None = None
+    bundle: Bundle,
+    images: Tensor,
+    targets: Tensor,
+    method: str = DEFAULT,
+    stage: int | None = None,
+    *,
+    place: int | None = None,
 ) -> Tensor:
     """A method's attribution (B, h, w) for normalised images (B, C, H, W) and a class of each (B,).
+
+    `stage` is Grad-CAM's; `place` is where a detector says what is to be explained, None for all of the image.
 
     Raises UsageError for a method or a stage that does not exist, ModelError for one that is not finite.
     """
     function, layer = METHODS[check_method(method)], layer_of(bundle.model, stage)
-    found = function(Question(logits_of(bundle), images, targets, bundle.model.get_submodule(layer)))
+    found = function(
+        Question(logits_of(bundle, place), images, targets, bundle.model.get_submodule(layer), place is not None)
+    )
     if not bool(found.isfinite().all()):
         why = "an output or a gradient of the network is infinite or no number"
         raise ModelError(f"{method} gives no finite explanation", why=why, hint="train again, at a lower --lr")
     return found
 
 
-def logits_of(bundle: Bundle) -> Callable[[Tensor], Tensor]:
+def logits_of(bundle: Bundle, place: int | None = None) -> Callable[[Tensor], Tensor]:
     """From normalised images (B, C, H, W) to how much is said for each class (B, K), by the last exit."""
-    return lambda images: bundle.task.per_class(bundle.model(images))
+    return lambda images: bundle.task.per_class(bundle.model(images), place)
 
 
 def heat_maps(attribution: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,11 +12,15 @@ from torch import Tensor
 
 from msresnet.bundle import Bundle
 from msresnet.data.decode import printable
+from msresnet.data.targets import framed
 from msresnet.explain.attribution import DEFAULT, attribute, full_size, heat_maps, ready
 from msresnet.explain.faithfulness import CONTROLS, faithfulness
 from msresnet.explain.neighbours import Neighbour
 from msresnet.explain.scales import ScaleResponse, by_field, scale_responses
-from msresnet.results import DIGITS, Classification
+from msresnet.results import DIGITS, Results, classified
+from msresnet.results.detections import BOX_DIGITS
+from msresnet.tasks.base import Subject
+from msresnet.tasks.palette import outlined
 
 Image = npt.NDArray[np.uint8]
 Heat = npt.NDArray[np.float32]
@@ -74,6 +78,8 @@ class Explanation:
     Args:
         picture: what the network saw, uint8 (C, H, W).
         target: the class that is explained.
+        answer: what the model says: a class, and how sure it is of it.
+        facts: the answer as plain values.
         looks: a heat map for each method.
         scales: empty where blocks look at one scale only.
         controls: the scores of maps that know nothing of the model, beside those of `looks`.
@@ -83,7 +89,8 @@ class Explanation:
     id: str
     picture: Image
     target: str
-    result: Classification
+    answer: tuple[str, float]
+    facts: dict[str, Any]
     looks: list[Look]
     scales: list[ScaleResponse]
     controls: dict[str, Scores] = field(default_factory=dict)
@@ -91,7 +98,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: the answer, the class explained, what each method found, the scales, the neighbours."""
-        found: dict[str, Any] = {**self.result.to_dict()[0], "id": printable(self.id), "explained": self.target}
+        found: dict[str, Any] = {**self.facts, "id": printable(self.id), "explained": self.target}
         found["maps"] = [look.to_dict() for look in self.looks]
         if self.controls:
             found["controls"] = {name: scores.to_dict() for name, scores in self.controls.items()}
@@ -102,7 +109,7 @@ class Explanation:
 
     def lines(self) -> list[str]:
         """The explanation in words: a line, and one more for each method's scores and for the neighbours."""
-        best, probability = self.result.top(1)[0][0]
+        best, probability = self.answer
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in by_field(self.scales)[:4])
         scales = f"{self.target} by scale: {shares}" if shares else "it has no operator whose scales can be told apart"
         rows = [f"{printable(self.id)}: {best} {probability:.{DIGITS}f}; {scales}"]
@@ -112,27 +119,44 @@ class Explanation:
         return rows
 
 
-def explain(bundle: Bundle, image: Image, result: Classification, target: int, wanted: Wanted) -> Explanation:
+def subjects(bundle: Bundle, image: Image, results: Results) -> list[Subject]:
+    """What can be explained of the answer about an image uint8 (C, H, W), the surest first. Raises UsageError."""
+    with torch.no_grad():
+        outputs = bundle.model(ready(bundle, image))
+    frame = bundle.preprocess.frame((image.shape[1], image.shape[2])) if bundle.task.whole else None
+    return bundle.task.subjects(outputs, results, frame)
+
+
+def explain(bundle: Bundle, image: Image, results: Results, subject: Subject, wanted: Wanted) -> Explanation:
     """Explain what a model makes of an image.
 
     Args:
         image: decoded, uint8 (C, H, W), any size.
-        result: the model's answer on it.
-        target: the class to explain.
+        results: the model's answer on it.
+        subject: what of it to explain.
 
     Raises UsageError for an unknown method or stage, ModelError where the network's output is not finite.
     """
-    x = ready(bundle, image)
+    x, target = ready(bundle, image), subject.target
     asked = torch.tensor([target], device=x.device)
-    looks = [_look(bundle, x, asked, method, wanted) for method in wanted.methods]
+    looks = [_look(bundle, x, subject, method, wanted) for method in wanted.methods]
     controls = {name: _scores(bundle, x, asked, control(x)) for name, control in CONTROLS.items() if wanted.scores}
-    scales = scale_responses(bundle, image, target)
+    scales = scale_responses(bundle, image, target, subject.place)
     name, picture = bundle.task.class_names[target], bundle.preprocess.image(image)
-    return Explanation(result.ids[0], picture, name, result, looks, scales, controls)
+    if subject.box is None:
+        answer, facts = classified(results).top(1)[0][0], results.to_dict()[0]
+    else:
+        answer = name, subject.score
+        box = [round(float(value), BOX_DIGITS) for value in subject.box]
+        facts = {"id": results.ids[0], "label": name, "score": round(subject.score, DIGITS), "box": box}
+        lying = framed(subject.box[None], bundle.preprocess.frame((image.shape[1], image.shape[2])))
+        picture = outlined(picture, lying, np.array([target]))
+    return Explanation(results.ids[0], picture, name, answer, facts, looks, scales, controls)
 
 
-def _look(bundle: Bundle, x: Tensor, target: Tensor, method: str, wanted: Wanted) -> Look:
-    attribution = attribute(bundle, x, target, method, wanted.stage)
+def _look(bundle: Bundle, x: Tensor, subject: Subject, method: str, wanted: Wanted) -> Look:
+    target = torch.tensor([subject.target], device=x.device)
+    attribution = attribute(bundle, x, target, method, wanted.stage, place=subject.place)
     size = (x.shape[-2], x.shape[-1])
     heat = heat_maps(attribution, size)[0].cpu().numpy()
     return Look(method, heat, _scores(bundle, x, target, full_size(attribution, size)) if wanted.scores else None)

@@ -82,7 +82,9 @@ def check_scales(model: nn.Module) -> None:
         raise UsageError("the network has no operator whose scales can be told apart", why=why, hint="msresnet models")
 
 
-def scale_responses(bundle: Bundle, image: npt.NDArray[np.uint8], target: int) -> list[ScaleResponse]:
+def scale_responses(
+    bundle: Bundle, image: npt.NDArray[np.uint8], target: int, place: int | None = None
+) -> list[ScaleResponse]:
     """The response of every branch of every multi-scale operator, from the image's side to the answer's.
 
     Empty for a network whose blocks look at one scale only.
@@ -90,24 +92,27 @@ def scale_responses(bundle: Bundle, image: npt.NDArray[np.uint8], target: int) -
     Args:
         image: decoded, uint8 (C, H, W), any size.
         target: index of the class.
+        place: where a detector says it; None: of the whole image.
 
     Raises ModelError where the network's output is not finite.
     """
     x = ready(bundle, image)
-    found = responses(bundle, x, torch.tensor([target], device=x.device))
+    found = responses(bundle, x, torch.tensor([target], device=x.device), place)
     rows = zip(places(bundle.model), found.shares[0].tolist(), found.contributions[0].tolist(), strict=True)
     return [ScaleResponse(*place, share, contribution) for place, share, contribution in rows]
 
 
-def responses(bundle: Bundle, images: Tensor, targets: Tensor | None = None) -> Responses:
+def responses(bundle: Bundle, images: Tensor, targets: Tensor | None = None, place: int | None = None) -> Responses:
     """The response of each branch for normalised images (B, C, H, W) and a class of each; None: the answer.
+
+    `place` is as for `scale_responses`.
 
     Raises ModelError where the network's output is not finite.
     """
     operators = _operators(bundle.model)
     with _recorded(operators) as record, torch.enable_grad():
         images = images.detach().requires_grad_()
-        logits = logits_of(bundle)(images)
+        logits = logits_of(bundle, place)(images)
         if not bool(logits.isfinite().all()):
             raise ModelError("the network's output is not finite", hint="train again, at a lower --lr")
         targets = logits.argmax(1) if targets is None else targets

@@ -360,6 +360,8 @@ class ExplainConfig:
     """A run's folder, any other bundle, hf:user/repo, or an exported file or folder."""
     target: str | None = None
     """The class to explain. Default: the model's answer."""
+    objects: int | None = None
+    """Of a detector: how many of the surest objects of each image. Default: 3."""
     method: str | None = None
     """How places are found: integrated-gradients (the default), grad-cam, occlusion; several with commas, or all."""
     stage: int | None = None
@@ -382,7 +384,7 @@ class ExplainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, and what would have no effect."""
-        _at_least({"neighbours": (self.neighbours, 0)})
+        _at_least({"neighbours": (self.neighbours, 0), "objects": (1 if self.objects is None else self.objects, 1)})
         named = self.data is not None or self.split != "auto"
         if self.inputs and named and not self.neighbours:
             why = "the images that are named are explained; --data and --split say where neighbours are looked for"

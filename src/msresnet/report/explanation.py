@@ -52,7 +52,7 @@ def save(figure: Figure, path: Path) -> None:
 def _image_row(figure: Figure, place: SubplotSpec, item: Explanation, methods: int) -> None:
     bands = place.subgridspec(2, 1, height_ratios=(ROW, BAND)) if item.neighbours else place.subgridspec(1, 1)
     views = bands[0, 0].subgridspec(1, methods + 2, width_ratios=(*[1] * (methods + 1), 1.6))
-    label, probability = item.result.top(1)[0][0]
+    label, probability = item.answer
     _show(figure.add_subplot(views[0, 0]), as_rgb(item.picture), f"{_short(label)}\n{probability:.4f}")
     for column, look in enumerate(item.looks, 1):
         _show(figure.add_subplot(views[0, column]), overlay(item.picture, look.heat), _title(look, item))

@@ -38,6 +38,22 @@ class Table(NamedTuple):
     rows: Sequence[tuple[str, ...]]
 
 
+class Subject(NamedTuple):
+    """What of an answer can be explained: a class, of the image as a whole or of an object in it.
+
+    Args:
+        target: index of the class.
+        score: how sure the answer is of it, 0 to 1.
+        place: at which of the network's places it is said; None: of the whole image.
+        box: (4,) xyxy in the image's own pixels, of an object.
+    """
+
+    target: int
+    score: float
+    place: int | None = None
+    box: npt.NDArray[np.float32] | None = None
+
+
 class Learning(NamedTuple):
     """What a user can say about how a task learns.
 
@@ -72,6 +88,10 @@ class Task(ABC):
     """Whether an answer is simply right or wrong, and sure to some degree: `right`, `calibrated`, `abstaining`."""
     imitates: ClassVar[bool] = True
     """Whether a network can learn from another's answers."""
+    explained: ClassVar[bool] = False
+    """Whether single answers can be explained: `subjects`."""
+    located: ClassVar[bool] = False
+    """Whether an image has any number of answers, each with a place."""
     averages: ClassVar[bool] = True
     """Whether the outputs for moved and mirrored views of an image may be averaged as they are."""
 
@@ -225,9 +245,21 @@ class Task(ABC):
         """
         return [("image", image)]
 
-    def per_class(self, outputs: Tensor) -> Tensor:
-        """How much outputs speak for each class, over a whole image: (B, K). What explanations explain."""
+    def per_class(self, outputs: Tensor, place: int | None = None) -> Tensor:
+        """How much outputs speak for each class, over whole images or at a place: (B, K). What is explained."""
         return outputs
+
+    def subjects(self, outputs: Tensor, results: Results, frame: Frame | None) -> list[Subject]:
+        """What can be explained of the answer about one image, the surest first.
+
+        Args:
+            outputs: of the network for it (1, ...).
+            results: what people are shown of it.
+            frame: where it lies in the network's input.
+
+        Raises UsageError where nothing can be.
+        """
+        raise UsageError("single answers cannot be explained", why=f"the model's task is {self.name}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for config.json."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from msresnet.data.augment import Augment
 from msresnet.data.decode import printable
 from msresnet.data.preprocess import Preprocess
+from msresnet.data.resize import Frame
 from msresnet.data.sets import Samples
 from msresnet.errors import DataError, UsageError
 from msresnet.metrics.bootstrap import intervals
@@ -31,8 +32,8 @@ from msresnet.metrics.classification import (
     wilson_interval,
 )
 from msresnet.metrics.coverage import abstain, area_under_risk, coverage_curve
-from msresnet.results import DIGITS, Classification, Evaluation, classified
-from msresnet.tasks.base import Better, Learning, Table, Task, class_weights, refuse_mosaic
+from msresnet.results import DIGITS, Classification, Evaluation, Results, classified
+from msresnet.tasks.base import Better, Learning, Subject, Table, Task, class_weights, refuse_mosaic
 from msresnet.tasks.postprocess.classification import ClassificationPostprocess
 
 MOST_CLASSES = 100
@@ -66,6 +67,7 @@ class ClassificationTask(Task):
     head: ClassVar[str] = "classifier"
     metric: ClassVar[str] = "top1"
     judged: ClassVar[bool] = True
+    explained: ClassVar[bool] = True
     kept: ClassVar[tuple[str, ...]] = ("n", "top1", "top1_ci95", "loss", "ece")
     gates: ClassVar[dict[str, Better]] = {
         "top1": "higher",
@@ -209,6 +211,11 @@ class ClassificationTask(Task):
     def abstaining(self, evaluation: Evaluation, below: float) -> dict[str, Any]:
         """The share of images answered, and the accuracy among them."""
         return abstain(classified(evaluation.predictions).confidences, self.right(evaluation), below)
+
+    def subjects(self, outputs: Tensor, results: Results, frame: Frame | None) -> list[Subject]:
+        """The classes of the image, the most probable first."""
+        probabilities = classified(results).probabilities[0]
+        return [Subject(int(i), float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")]
 
     def headline(self, metrics: dict[str, Any]) -> str:
         """Top-1 with its interval."""

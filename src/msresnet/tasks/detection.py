@@ -28,11 +28,13 @@ from msresnet.metrics.matching import average_precision, best_score, matched
 from msresnet.results import Detections, Evaluation, Results
 from msresnet.tasks.appearance_loss import WEIGHT, appearance_loss
 from msresnet.tasks.assignment import assigned
-from msresnet.tasks.base import Better, Learning, Picture, Table, Task
+from msresnet.tasks.base import Better, Learning, Picture, Subject, Table, Task
 from msresnet.tasks.detection_loss import detection_loss
 from msresnet.tasks.palette import outlined
-from msresnet.tasks.postprocess.detection import DetectionPostprocess, Rules
+from msresnet.tasks.postprocess.detection import DetectionPostprocess, Rules, in_image
 
+NEAR = 0.01
+"""Pixels within which two places say the same box."""
 LOOKED_AT = 300
 """Boxes of an image that a validation during training looks at: a new network answers everywhere."""
 MOST_WORST = 10
@@ -61,6 +63,8 @@ class DetectionTask(Task):
     gates: ClassVar[dict[str, Better]] = {"ap": "higher", "ap50": "higher", "ap75": "higher"}
     imitates: ClassVar[bool] = False
     averages: ClassVar[bool] = False
+    explained: ClassVar[bool] = True
+    located: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -264,9 +268,23 @@ class DetectionTask(Task):
         pairs = [("truth", truth.xyxy, truth.classes), ("answer", sure.boxes[index], sure.classes[index])]
         return [(name, outlined(image, framed(boxes, frame), classes)) for name, boxes, classes in pairs]
 
-    def per_class(self, outputs: Tensor) -> Tensor:
-        """The logit of the surest box of each class (B, K)."""
-        return outputs[..., 4 : 4 + self.num_outputs].amax(1)
+    def per_class(self, outputs: Tensor, place: int | None = None) -> Tensor:
+        """The logit of the surest box of each class, or of the box at one place (B, K)."""
+        logits = outputs[..., 4 : 4 + self.num_outputs]
+        return logits.amax(1) if place is None else logits[:, place]
+
+    def subjects(self, outputs: Tensor, results: Results, frame: Frame | None) -> list[Subject]:
+        """The boxes, each with the place that it came from: of those with its corners the one that speaks loudest."""
+        assert isinstance(results, Detections)
+        rows = outputs[0].detach().float().cpu().numpy()
+        boxes, logits = in_image(rows[:, :4], frame), rows[:, 4 : 4 + self.num_outputs]
+        found = []
+        for box, score, index in zip(results.boxes[0], results.scores[0], results.classes[0], strict=True):
+            far = np.abs(boxes - box).max(1)
+            near = np.flatnonzero(far <= far.min() + NEAR)
+            place = int(near[np.argmax(logits[near, index])])
+            found.append(Subject(int(index), float(score), place, box))
+        return sorted(found, key=lambda subject: -subject.score)
 
 
 def _boxes(rows: Tensor) -> Boxes:

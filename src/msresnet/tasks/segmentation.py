@@ -264,7 +264,7 @@ class SegmentationTask(Task):
         masks = [("truth", coloured(truth, classes)), ("answer", coloured(answer, classes))]
         return [("image", image), *masks, ("mistakes in red", mistakes(answer, truth, classes))]
 
-    def per_class(self, outputs: Tensor) -> Tensor:
+    def per_class(self, outputs: Tensor, place: int | None = None) -> Tensor:
         """The mean logit of each class over all pixels (B, K)."""
         return outputs.mean((2, 3))
 

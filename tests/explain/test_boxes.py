@@ -1,0 +1,122 @@
+"""Explanations of boxes: each finds its own object, whatever else the image shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from msresnet.boxes import iou
+from msresnet.bundle import Bundle
+from msresnet.cli.main import main
+from msresnet.data.preprocess import Preprocess
+from msresnet.explain.attribution import METHODS
+from msresnet.explain.explanation import Wanted, explain, subjects
+from msresnet.infer.backends.eager import predictor_of
+from msresnet.models.factory import create_network
+from msresnet.results import Detections
+from msresnet.tasks.detection import DetectionTask
+from msresnet.tasks.postprocess.detection import Rules
+from randomise import randomised
+
+SIDE = 64
+ARGUMENTS: dict[str, Any] = {"num_classes": 2, "in_chans": 1, "img_size": (SIDE, SIDE), "pyramid_width": 32}
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """A detector with random weights that shows every box which it thinks of."""
+    network = create_network(DetectionTask.head, "msresnet_micro", **ARGUMENTS)
+    randomised(network)
+    task = DetectionTask(["cat", "dog"], Rules(least=0.01, most=20, sure=0.0))
+    return Bundle(network, "msresnet_micro", ARGUMENTS, task, Preprocess((SIDE, SIDE), 1, whole=True))
+
+
+@pytest.fixture
+def model(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, saved; commands run in its folder."""
+    monkeypatch.chdir(tmp_path)
+    bundle.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def image() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (1, 50, 80)).astype(np.uint8)
+
+
+def test_a_box_is_traced_to_the_place_that_gave_it(bundle: Bundle, image: Any) -> None:
+    """The score at the place is the box's."""
+    found = predictor_of(bundle, "cpu").predict([image], ["x"])
+    assert isinstance(found, Detections)
+    assert len(found.boxes[0]) == 20
+    x = bundle.preprocess.tensor(torch.from_numpy(bundle.preprocess.image(image))[None])
+    with torch.no_grad():
+        outputs = bundle.model(x)
+    each = subjects(bundle, image, found)
+    assert [subject.score for subject in each] == sorted((subject.score for subject in each), reverse=True)
+    assert {(s.score, s.target) for s in each} == set(
+        zip(found.scores[0].tolist(), found.classes[0].tolist(), strict=True)
+    )
+    for subject in each:
+        logit = bundle.task.per_class(outputs, subject.place)[0, subject.target]
+        assert float(logit.sigmoid()) == pytest.approx(subject.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_heat_is_that_of_the_box_alone(bundle: Bundle, image: Any, method: str) -> None:
+    found = predictor_of(bundle, "cpu").predict([image], ["x"])
+    each = subjects(bundle, image, found)
+    boxes = np.stack([s.box for s in each if s.box is not None])
+    far = int(iou(boxes[:1], boxes)[0].argmin())
+    first, second = (explain(bundle, image, found, each[i], Wanted((method,))) for i in (0, far))
+    assert first.looks[0].heat.shape == (SIDE, SIDE)
+    assert not np.allclose(first.looks[0].heat, second.looks[0].heat, atol=0.05)
+    row = first.to_dict()
+    assert row["label"] == row["explained"] == bundle.task.class_names[each[0].target]
+    assert row["box"] == pytest.approx(boxes[0].tolist(), abs=0.006)
+    for operator in {s["operator"] for s in row["scales"]}:
+        assert sum(s["share"] for s in row["scales"] if s["operator"] == operator) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_command(model: Path, image: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(image[0]).save("x.png")
+    words = ["explain", "x.png", "--model", str(model), "--method", "grad-cam", "--device", "cpu"]
+    assert main([*words, "--objects", "2", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 2
+    assert rows == json.loads(Path("explanation.json").read_text())
+    with Image.open("explanation.png") as picture:
+        assert picture.height > 600
+    assert main([*words, "--target", "dog"]) == 0
+    assert all(": dog 0." in line for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["x.png", "--scores"], "--scores has no effect"),
+        (["x.png", "--neighbours", "2"], "--neighbours has no effect"),
+        (["x.png", "--objects", "0"], "--objects"),
+        (["--split", "test"], "those of a classifier"),
+    ],
+)
+def test_what_has_no_meaning_for_boxes_is_refused(words: list[str], said: str, model: Path, capsys: Any) -> None:
+    assert main(["explain", *words, "--model", str(model), "--device", "cpu"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_image_without_objects_has_nothing_to_explain(
+    model: Path, bundle: Bundle, image: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = DetectionTask(["cat", "dog"], Rules(sure=1.0))
+    Bundle(bundle.model, "msresnet_micro", ARGUMENTS, task, bundle.preprocess).save(model)
+    Image.fromarray(image[0]).save("x.png")
+    assert main(["explain", "x.png", "--model", str(model), "--device", "cpu"]) == 3
+    assert "nothing was found" in capsys.readouterr().err
+    assert not Path("explanation.png").exists()
