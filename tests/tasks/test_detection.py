@@ -17,7 +17,7 @@ from msresnet.data.loaders import decode
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.resize import frame
 from msresnet.data.targets import box_rows, padded
-from msresnet.errors import UsageError
+from msresnet.errors import DataError, UsageError
 from msresnet.metrics.detection import figures
 from msresnet.metrics.matching import best_score
 from msresnet.report.detection import precision
@@ -303,3 +303,20 @@ def test_the_report_tells_of_models_of_any_strength(found: float) -> None:
     words = section.parts[1].words
     assert ("under a half" in words) == (found == 0)
     assert ("100.00" in words) == (found == 1)
+
+
+def test_calibrating_shows_boxes_from_where_precision_and_recall_are_best() -> None:
+    """By hand: the two sure boxes are right, the third is not; F1 is highest with two."""
+    boxes = np.array([[0, 0, 9, 9], [20, 20, 30, 30], [40, 0, 50, 9]], np.float32)
+    scores, classes = np.array([0.9, 0.6, 0.4], np.float32), np.zeros(3, np.int64)
+    found = Detections(("x",), NAMES, (boxes,), (scores,), (classes,))
+    truth = [Boxes.of(boxes[:2], [0, 0])]
+    task = DetectionTask(NAMES, Rules(sure=0.3))
+    fitted, figures = task.calibrated(task.evaluate(found, truth))
+    assert figures == {"n": 1, "score": [0.3, pytest.approx(0.6)]}
+    assert fitted.rules.sure == pytest.approx(0.6)
+    shown = fitted.postprocess.shown(found)
+    assert isinstance(shown, Detections)
+    assert len(shown.boxes[0]) == 2
+    with pytest.raises(DataError, match="no score fits"):
+        task.calibrated(task.evaluate(found, [Boxes.of([[60, 60, 70, 70]], [0])]))

@@ -111,12 +111,14 @@ def _check_possible(config: EvaluateConfig, *models: Trained | None) -> None:
     from msresnet.bundle import bundle_of
     from msresnet.infer.robustness import check_sizes
 
-    flags = ("baseline", "calibrate", "abstain_below", "object_scale", "image_sizes")
+    flags = ("baseline", "abstain_below", "object_scale", "image_sizes")
     asked = [name.replace("_", "-") for name in flags if getattr(config, name)]
     for model in models:
         if model is not None:
+            why = f"the task of {model.architecture} is {model.task.name}"
+            if config.calibrate and not model.task.calibrates:
+                raise UsageError("--calibrate has nothing to fit", why=why, hint="leave it out")
             if asked and not model.task.judged:
-                why = f"the task of {model.architecture} is {model.task.name}"
                 raise UsageError(f"--{asked[0]} is for answers that are right or wrong", why=why)
             if config.calibrate:
                 bundle_of(model, "--calibrate")
@@ -137,7 +139,7 @@ def _sets(config: EvaluateConfig) -> tuple[dict[str, Source], list[str]]:
 def _calibrate(
     predictor: Predictor, sets: dict[str, Source], config: EvaluateConfig, screen: Screen
 ) -> tuple[Predictor, dict[str, Any]]:
-    """A predictor with a fitted temperature, and how that came about."""
+    """A predictor with what was fitted, and how that came about."""
     from msresnet.infer.backends.eager import predictor_of
     from msresnet.infer.calibrate import calibrate, pick_for_fitting
     from msresnet.infer.evaluate import prepare
@@ -150,8 +152,10 @@ def _calibrate(
 
 
 def _pairs(fitted: dict[str, Any]) -> list[tuple[str, list[float]]]:
-    names = {"temperature": "temperature", "ece": "calibration error", "loss": "loss"}
-    return [(words, fitted[name]) for name, words in names.items()]
+    """What was fitted, then what it changed: in words, and each before and after."""
+    names = {"temperature": "temperature", "score": "score of boxes that are shown"}
+    names |= {"ece": "calibration error", "loss": "loss"}
+    return [(words, fitted[name]) for name, words in names.items() if name in fitted]
 
 
 def _pick(sets: dict[str, Source], config: EvaluateConfig, fitted: dict[str, Any]) -> tuple[str, Source]:
@@ -210,16 +214,16 @@ def _changed(model: str, split: str, digest: str) -> bool:
 
 
 def _keep(bundle: Bundle, split: str, metrics: dict[str, Any], config: EvaluateConfig, screen: Screen) -> None:
-    """Write the temperature into the model's folder."""
+    """Write what was fitted into the model's folder."""
     from msresnet.cli.run_data import run_of
     from msresnet.infer.calibrate import keep
 
     folder = run_of(config.model)
     keep(folder, bundle, split if config.data is None else None, metrics)
-    screen.note(
-        f"temperature {metrics['temperature']:.4f} is kept in {folder}; every verb and Python use it from now on"
-    )
-    if metrics["calibration"]["split"] == split:
+    name, (_, value) = _pairs(metrics["calibration"])[0]
+    screen.note(f"{name} {value:.4f} is kept in {folder}; every verb and Python use it from now on")
+    flattered = any(better == "lower" for better in bundle.task.gates.values())
+    if flattered and metrics["calibration"]["split"] == split:
         why = "it was fitted on the images that are measured here: their loss and calibration error flatter"
         screen.note(f"warning: {why}", "yellow")
 

@@ -1,4 +1,4 @@
-"""A temperature for a trained model, fitted on labelled images and kept in its bundle."""
+"""What makes a trained model's scores mean what they say, fitted on labelled images and kept in its bundle."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def pick_for_fitting(sets: Mapping[str, T], split: str) -> tuple[str, T]:
 
 
 def calibrate(predictor: Predictor, data: Samples, split: str) -> tuple[Bundle, dict[str, Any]]:
-    """The bundle with a temperature fitted on a set, and the figures before and after.
+    """The bundle with what was fitted on a set, and the figures before and after.
 
-    Raises DataError for answers that no temperature fits, UsageError for a task without one.
+    Raises DataError for answers that nothing fits, UsageError for a task without anything to fit.
     """
     bundle = bundle_of(predictor.trained, "--calibrate")
     results, indices = predictor.predict_set(data)
@@ -45,7 +45,7 @@ def calibrate(predictor: Predictor, data: Samples, split: str) -> tuple[Bundle, 
 def keep(folder: Path, bundle: Bundle, split: str | None, metrics: dict[str, Any]) -> None:
     """Write a calibrated bundle's config into its folder; the weights there stay.
 
-    Figures that were measured at another temperature leave the scores, those of `split` are replaced by new ones.
+    Figures that were measured before and depend on it leave the scores, those of `split` are replaced by new ones.
 
     Args:
         folder: of the bundle.

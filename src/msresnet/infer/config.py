@@ -117,8 +117,9 @@ class EvaluateConfig(DataOptions):
     """Another model, measured on the same images: its figures stand beside, and McNemar's exact test says whether the
     difference is more than chance."""
     calibrate: bool = False
-    """Fit a temperature, by which logits are divided, so that probabilities mean what they say, and keep it in the
-    model. It is fitted on the validation set, or on the set that --split or --data names."""
+    """Fit a temperature, by which logits are divided, so that probabilities mean what they say; for a detector the
+    score from which its boxes are shown, where precision and recall are best together. It is kept in the model, and
+    fitted on the validation set, or on the set that --split or --data names."""
     abstain_below: float | None = None
     """Withhold answers less sure than this, such as 0.9; says how many are left, and how many of them are right."""
     object_scale: Annotated[str | None, arg(metavar="0.5,1,2")] = None
@@ -142,7 +143,7 @@ class EvaluateConfig(DataOptions):
         if self.abstain_below is not None and not 0 < self.abstain_below <= 1:
             raise UsageError(f"--abstain-below {self.abstain_below:g}", why="a probability", hint="--abstain-below 0.9")
         if self.calibrate and self.tta != "none":
-            why = "the temperature is kept for answers without it"
+            why = "what is fitted is kept for answers without it"
             raise UsageError(f"--calibrate and --tta {self.tta} contradict each other", why=why, hint="one of the two")
         if self.calibrate and self.model.startswith("hf:"):
             hint = "a copy on this machine"

@@ -10,7 +10,7 @@ from msresnet.report.page import Command, Headline, Headlines, Notes, Part, Row,
 from msresnet.report.story import Story
 from msresnet.tasks import base as tasks
 
-NAMES = {"top1": "top-1", "miou": "mean IoU"}
+NAMES = {"ap": "AP", "top1": "top-1", "miou": "mean IoU"}
 """Figures that choose between models, by their names in metrics.json."""
 
 

@@ -90,6 +90,8 @@ class Task(ABC):
     """Whether a network can learn from another's answers."""
     explained: ClassVar[bool] = False
     """Whether single answers can be explained: `subjects`."""
+    calibrates: ClassVar[bool] = False
+    """Whether scores can be fitted to how often answers are right: `calibrated`."""
     located: ClassVar[bool] = False
     """Whether an image has any number of answers, each with a place."""
     averages: ClassVar[bool] = True
@@ -208,11 +210,11 @@ class Task(ABC):
         raise UsageError("this is for answers that are right or wrong", why=f"the model's task is {self.name}")
 
     def calibrated(self, evaluation: Evaluation) -> tuple[Self, dict[str, Any]]:
-        """The same task, its probabilities fitted to how often answers are right, and figures before and after.
+        """The same task, its scores fitted to how often answers are right, and figures before and after.
 
         Raises UsageError where there is nothing to fit, DataError for answers that cannot be fitted.
         """
-        raise UsageError("--calibrate is for classification", why=f"the model's task is {self.name}")
+        raise UsageError("--calibrate has nothing to fit", why=f"the model's task is {self.name}")
 
     def abstaining(self, evaluation: Evaluation, below: float) -> dict[str, Any]:
         """What is left when answers less sure than `below` are withheld. Raises UsageError where none can be."""

@@ -68,6 +68,7 @@ class ClassificationTask(Task):
     metric: ClassVar[str] = "top1"
     judged: ClassVar[bool] = True
     explained: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
     kept: ClassVar[tuple[str, ...]] = ("n", "top1", "top1_ci95", "loss", "ece")
     gates: ClassVar[dict[str, Better]] = {
         "top1": "higher",

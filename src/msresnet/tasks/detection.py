@@ -21,7 +21,7 @@ from msresnet.data.resize import Frame
 from msresnet.data.sample import Image, Source
 from msresnet.data.sets import Samples
 from msresnet.data.targets import NOTHING, framed
-from msresnet.errors import UsageError
+from msresnet.errors import DataError, UsageError
 from msresnet.metrics.detection import THRESHOLDS, figures
 from msresnet.metrics.detection_errors import RIGHT, errors, judged
 from msresnet.metrics.matching import average_precision, best_score, matched
@@ -64,6 +64,7 @@ class DetectionTask(Task):
     imitates: ClassVar[bool] = False
     averages: ClassVar[bool] = False
     explained: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
     located: ClassVar[bool] = True
 
     def __init__(
@@ -213,6 +214,19 @@ class DetectionTask(Task):
         rows = self.rows(evaluation)
         worst = [rows[i] for i in self.examples(evaluation, MOST_WORST)]
         return {"mistakes": found.counts, "mistakes_cost": gains, "worst": worst}
+
+    def calibrated(self, evaluation: Evaluation) -> tuple[Self, dict[str, Any]]:
+        """The same task, showing boxes from the score at which precision and recall are best together (F1).
+
+        Raises DataError where no box is right.
+        """
+        if not evaluation.metrics["ap50"]:
+            raise DataError(
+                "no score fits these answers", why=f"no box is right, of {len(evaluation.targets):,} images"
+            )
+        sure = float(evaluation.metrics["best_score"])
+        fitted = type(self)(self.class_names, replace(self.rules, sure=sure), size=self.size, strides=self.strides)
+        return fitted, {"n": len(evaluation.targets), "score": [self.rules.sure, sure]}
 
     def headline(self, metrics: dict[str, Any]) -> str:
         """AP, and AP at an overlap of a half."""
