@@ -77,6 +77,13 @@ def test_a_bundle_is_named_by_its_folder_or_its_files(saved: Path, name: str) ->
     assert load_bundle(saved / name).architecture == "msresnet_micro"
 
 
+@pytest.mark.parametrize("name", ["LICENSE", "notes.txt"])
+def test_a_file_of_something_else_is_told_so(saved: Path, name: str) -> None:
+    (saved / name).write_text("Apache License")
+    with pytest.raises(ModelError, match="the file is no model"):
+        load_bundle(saved / name)
+
+
 def test_the_card_has_the_scores(saved: Path) -> None:
     text = (saved / CARD).read_text(encoding="utf-8")
     for part in ("98.76 %", "98.00 to 99.00 %", "1,234", "cat, dog, newt", "CC0-1.0"):

@@ -28,6 +28,8 @@ from msresnet.tensors import check_finite, check_matches, load_tensors, save_ten
 from msresnet.trained import FORMAT_VERSION, Trained, read_labels, read_preprocess
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+OF_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
+"""How files of weights end; what is wrong with one is said of its contents."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,10 @@ def _folder(path: Path) -> Path:
     if path.name in (CONFIG, WEIGHTS) and path.is_file():
         return path.parent
     if path.is_file():
+        if path.suffix.lower() not in OF_WEIGHTS:
+            why = f"its name ends in {path.suffix!r}" if path.suffix else "its name has no ending"
+            hint = "a run's folder, or a file that ends in .onnx or .xml"
+            raise ModelError("the file is no model", where=str(path), why=why, hint=hint)
         load_tensors(path)  # says what is wrong with a file that is no weights at all
         raise ModelError("weights alone are no model", where=str(path), hint=f"the folder that holds {CONFIG} too")
     if not path.is_dir():

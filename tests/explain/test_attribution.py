@@ -28,7 +28,7 @@ from msresnet.explain.attribution import (
     occlusion,
     ready,
 )
-from msresnet.infer.config import ExplainConfig
+from msresnet.infer.explain_config import ExplainConfig
 
 METHOD_NAMES = list(METHODS)
 DESIGNS = {
@@ -250,7 +250,7 @@ def test_explaining_leaves_no_trace(method: str) -> None:
 def test_the_help_names_every_method_and_the_default() -> None:
     from pathlib import Path
 
-    import msresnet.infer.config as where
+    import msresnet.infer.explain_config as where
 
     text = Path(where.__file__).read_text(encoding="utf-8")
     said = text[text.index("class ExplainConfig") :]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.errors import DataError, UsageError, nearest
-from msresnet.infer.config import ExplainConfig, which_run
+from msresnet.infer.config import which_run
+from msresnet.infer.explain_config import ExplainConfig
 
 if TYPE_CHECKING:
     from msresnet.bundle import Bundle

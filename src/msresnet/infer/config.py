@@ -24,7 +24,7 @@ FORMS: tuple[Form, ...] = get_args(Form)
 SMALLEST_TILE, MOST_OVERLAP, MOST_SECONDS = 8, 0.9, 1e6
 
 
-def _at_least(lows: dict[str, tuple[int, int]]) -> None:
+def at_least(lows: dict[str, tuple[int, int]]) -> None:
     """Raise UsageError for a value below its bound; `lows` holds (value, bound) by name."""
     for name, (value, low) in lows.items():
         if value < low:
@@ -86,7 +86,7 @@ class Running:
     def __post_init__(self) -> None:
         check_views(self.tta, self.budget)
         if self.threads is not None:
-            _at_least({"threads": (self.threads, 1)})
+            at_least({"threads": (self.threads, 1)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class EvaluateConfig(DataOptions):
     --abstain-below), above it where less is better (loss, ece, aurc)."""
 
     def __post_init__(self) -> None:
-        _at_least({"batch-size": (self.batch_size, 1), "workers": (self.workers, 0)})
+        at_least({"batch-size": (self.batch_size, 1), "workers": (self.workers, 0)})
         if self.abstain_below is not None and not 0 < self.abstain_below <= 1:
             raise UsageError(f"--abstain-below {self.abstain_below:g}", why="a probability", hint="--abstain-below 0.9")
         if self.calibrate and self.tta != "none":
@@ -240,7 +240,7 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         lows = {"batch-size": (self.batch_size, 1), "workers": (self.workers, 0), "top": (self.top, 1)}
-        _at_least(lows)
+        at_least(lows)
         limit = self.running.budget
         if self.every is not None:
             seconds(self.every)
@@ -349,54 +349,3 @@ def which_run(model: str) -> list[str]:
     if Path(model) != path or not path.is_symlink():
         return []
     return [f"{LATEST} is {path.parent / path.readlink()}"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExplainConfig:
-    """Show where on an image, and at which scale, a model finds its answer; or at which scales, over a whole set."""
-
-    inputs: Positional[tuple[str, ...]] = ()
-    """Files, folders or patterns. Without any, --split or --data names a set whose scales are looked at."""
-    model: str = LATEST
-    """A run's folder, any other bundle, hf:user/repo, or an exported file or folder."""
-    target: str | None = None
-    """The class to explain. Default: the model's answer."""
-    objects: int | None = None
-    """Of a detector: how many of the surest objects of each image. Default: 3."""
-    method: str | None = None
-    """How places are found: integrated-gradients (the default), grad-cam, occlusion; several with commas, or all."""
-    stage: int | None = None
-    """For grad-cam: the stage whose maps are weighed, from 0 (fine). Default: the one that explains best."""
-    scores: bool = False
-    """Measure how faithful each map is, by deletion (small is good) and insertion (large is good), beside a random
-    map and the image's edges."""
-    neighbours: int = 0
-    """How many of the nearest training images to show."""
-    data: str | None = None
-    """Data in any form that `train` takes, for the neighbours or for a whole set. Default: the run's own."""
-    split: Literal["auto", "train", "val", "test"] = "auto"
-    """Which set of it. auto: for neighbours train; for a whole set test, else val."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    output: str = "explanation.png"
-    """The picture; the figures stand beside it as .json."""
-    format: Literal["table", "json"] = "table"
-    """How the figures are printed."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be, and what would have no effect."""
-        _at_least({"neighbours": (self.neighbours, 0), "objects": (1 if self.objects is None else self.objects, 1)})
-        named = self.data is not None or self.split != "auto"
-        if self.inputs and named and not self.neighbours:
-            why = "the images that are named are explained; --data and --split say where neighbours are looked for"
-            raise UsageError("--data and --split have no effect here", why=why, hint="--neighbours 5")
-        single = {
-            "method": self.method is not None,
-            "stage": self.stage is not None,
-            "scores": self.scores,
-            "neighbours": self.neighbours > 0,
-        }
-        useless = [name for name, given in single.items() if given]
-        if named and not self.inputs and useless:
-            why = "of a set, the scales are looked at, not the single images"
-            raise UsageError(f"--{useless[0]} has no effect on a whole set", why=why, hint="msresnet explain photo.jpg")

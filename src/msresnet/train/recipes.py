@@ -127,3 +127,22 @@ def detect() -> Settings:
         "scale": 0.0,
         "shift": 0.1,
     }
+
+
+@recipe
+def detect_cells() -> Settings:
+    """Objects in photographs of one kind: `msresnet train --recipe detect-cells --data BCCD`.
+
+    @@
+    """
+    return {
+        "model": "msresnet10",
+        "model_args": ("widths=[32,64,128,256]", "stem_width=32", "pyramid_width=64"),
+        "image_size": (288, 384),
+        "epochs": 60,
+        "batch_size": 8,
+        "optimizer": "muon",
+        "lr": 0.015,
+        "flip": 0.5,
+        "validate_every": 5,
+    }
