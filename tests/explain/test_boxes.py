@@ -15,7 +15,8 @@ from msresnet.boxes import iou
 from msresnet.bundle import Bundle
 from msresnet.cli.main import main
 from msresnet.data.preprocess import Preprocess
-from msresnet.explain.attribution import METHODS
+from msresnet.errors import UsageError
+from msresnet.explain.attribution import METHODS, attribute
 from msresnet.explain.explanation import Wanted, explain, subjects
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.models.factory import create_network
@@ -84,6 +85,38 @@ def test_heat_is_that_of_the_box_alone(bundle: Bundle, image: Any, method: str) 
         assert sum(s["share"] for s in row["scales"] if s["operator"] == operator) == pytest.approx(1, abs=1e-3)
 
 
+def test_grad_cam_of_a_place_weighs_each_value_by_its_own_gradient(bundle: Bundle) -> None:
+    """By hand: the sum over channels of maps times their gradients."""
+    kept: list[torch.Tensor] = []
+    layer = bundle.model.get_submodule(bundle.model.attribution_layer)
+    handle = layer.register_forward_hook(lambda _module, _given, output: kept.append(output))
+    x, place = torch.randn(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1)), 7
+    logit = bundle.task.per_class(bundle.model(x), place)[0, 1]
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logit, kept[0])
+    expected = (kept[0] * gradient).sum(1).detach()
+    found = attribute(bundle, x, torch.tensor([1]), "grad-cam", place=place)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert found.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "resnet18", "res2net50_26w_4s"])
+def test_stages_that_a_detector_leaves_out_explain_nothing(name: str) -> None:
+    arguments = {"num_classes": 1, "in_chans": 1, "img_size": (28, 28)}
+    network = create_network(DetectionTask.head, name, **arguments)
+    task = DetectionTask(["a"], Rules(least=0.001, most=3, sure=0.0))
+    made = Bundle(network.eval(), name, arguments, task, Preprocess((28, 28), 1, whole=True))
+    image = np.full((1, 28, 28), 99, np.uint8)
+    found = predictor_of(made, "cpu").predict([image], ["x"])
+    explained = explain(made, image, found, subjects(made, image, found)[0], Wanted(("grad-cam",)))
+    assert np.isfinite(explained.looks[0].heat).all()
+    assert all(0 <= scale.share <= 1 for scale in explained.scales)
+    with pytest.raises(UsageError, match="no stage 9"):
+        explain(made, image, found, subjects(made, image, found)[0], Wanted(("grad-cam",), stage=9))
+    with pytest.raises(UsageError, match="whole images"):
+        explain(made, image, found, subjects(made, image, found)[0], Wanted(scores=True))
+
+
 def test_the_command(model: Path, image: Any, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(image[0]).save("x.png")
     words = ["explain", "x.png", "--model", str(model), "--method", "grad-cam", "--device", "cpu"]
@@ -117,6 +150,8 @@ def test_an_image_without_objects_has_nothing_to_explain(
     task = DetectionTask(["cat", "dog"], Rules(sure=1.0))
     Bundle(bundle.model, "msresnet_micro", ARGUMENTS, task, bundle.preprocess).save(model)
     Image.fromarray(image[0]).save("x.png")
-    assert main(["explain", "x.png", "--model", str(model), "--device", "cpu"]) == 3
-    assert "nothing was found" in capsys.readouterr().err
+    assert main(["explain", "x.png", "--model", str(model), "--device", "cpu", "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    assert "nothing was found" in shown.err
+    assert json.loads(shown.out) == []
     assert not Path("explanation.png").exists()

@@ -118,23 +118,72 @@ def test_an_image_within_a_tile_is_answered_as_without_tiles() -> None:
     assert np.array_equal(answer.scores[0], plain.scores[0])
 
 
+LEFT, RIGHT = (0, 0, 32, 32), (16, 0, 48, 32)
+Row = tuple[tuple[float, float, float, float], float, int, tuple[int, int, int, int], bool]
+
+
+def joined(*rows: Row) -> tuple[list[list[float]], list[int]]:
+    """Boxes and classes of rows of box, score, class, tile and whether it is cut."""
+    boxes, scores, classes, tiles, cut = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    seen = Seen(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(scores, np.float32),
+        np.array(classes, np.int64),
+        np.array(tiles, np.float32).reshape(-1, 4),
+        np.array(cut, np.bool_),
+    )
+    found = one_each(seen, 0.6)
+    assert (np.diff(found[1]) <= 0).all()
+    return found[0].tolist(), found[2].tolist()
+
+
 def test_parts_belong_together_by_class_and_place() -> None:
-    left, right = (0, 0, 32, 32), (16, 0, 48, 32)
-    boxes = [(10, 5, 32, 20), (16, 5, 40, 20), (16, 5, 40, 20), (18, 22, 40, 30)]
-    tiles, classes = [left, right, right, right], [0, 0, 1, 0]
-    scores, cut = [0.5, 0.9, 0.8, 0.7], [True, True, True, True]
-    floats = [np.array(column, np.float32) for column in (boxes, scores, tiles)]
-    seen = Seen(floats[0], floats[1], np.array(classes), floats[2], np.array(cut))
-    joined, sure, kinds = one_each(seen, 0.6)
-    assert joined.tolist() == [[10, 5, 40, 20], [16, 5, 40, 20], [18, 22, 40, 30]]
-    assert (sure * 10).round().tolist() == [9, 8, 7]
-    assert kinds.tolist() == [0, 1, 0]
-    assert [len(column) for column in one_each(seen.chosen(np.zeros(0, np.int64)), 0.6)] == [0, 0, 0]
+    assert joined() == ([], [])
+    found = joined(
+        ((10, 5, 32, 20), 0.5, 0, LEFT, True),
+        ((16, 5, 40, 20), 0.9, 0, RIGHT, True),
+        ((16, 5, 40, 20), 0.8, 1, RIGHT, True),
+        ((18, 22, 40, 30), 0.7, 0, RIGHT, True),
+    )
+    assert found == ([[10, 5, 40, 20], [16, 5, 40, 20], [18, 22, 40, 30]], [0, 1, 0])
 
 
-def test_what_has_no_effect_is_refused() -> None:
+def test_a_small_object_in_front_does_not_take_a_large_ones_part_away() -> None:
+    large = [((0, 0, 32, 20), 0.99, 0, LEFT, True), ((16, 0, 48, 20), 0.99, 0, RIGHT, True)]
+    boxes, _ = joined(*large, ((17, 2, 30, 18), 0.3, 0, LEFT, False))
+    assert boxes == [[0, 0, 48, 20], [17, 2, 30, 18]]
+
+
+def test_what_one_tile_told_apart_stays_apart() -> None:
+    boxes, _ = joined(
+        ((2, 4, 31.5, 28), 0.9, 0, LEFT, True),
+        ((16.5, 4, 32, 28), 0.8, 0, LEFT, True),
+        ((16, 4, 31.5, 28), 0.7, 0, RIGHT, True),
+        ((16.5, 4, 46, 28), 0.6, 0, RIGHT, True),
+    )
+    assert boxes == [[2, 4, 31.5, 28], [16.5, 4, 46, 28]]
+
+
+def test_boxes_of_tiles_that_the_network_sees_reduced_are_in_the_images_pixels() -> None:
+    places = [(4, 8, 20, 24), (60, 8, 90, 30), (100, 60, 118, 84)]
+    answer = found(scene(100, 160, places), Tiling(2 * TILE, 0.5)).answer
+    assert len(answer.boxes[0]) == 3
+    # Reducing blurs edges by a pixel of the network's, which is two of the image's.
+    assert np.abs(np.sort(answer.boxes[0], 0) - np.sort(np.array(places), 0)).max() <= 2
+
+
+def test_more_boxes_than_memory_should_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msresnet.infer.tiling.boxes.MOST", 2)
+    with pytest.raises(UsageError, match="more than 2 boxes"):
+        found(scene(99, 99, [(0, 0, 5, 5), (40, 0, 45, 5), (0, 40, 5, 45)]), Tiling(TILE))
+
+
+def test_what_has_no_effect_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="--whole max has no effect"):
         found(scene(99, 99, []), Tiling(TILE, whole="max"))
+    monkeypatch.setattr("msresnet.cli.predict_tiles.open_predictor", lambda *_: framing())
+    assert main(["predict", "absent.png", "--tile", "--whole", "max", "--format", "csv"]) == 2
+    assert capsys.readouterr().out == "", "nothing is printed before it is known"
 
 
 def test_the_command_writes_boxes_of_a_large_image(
@@ -148,6 +197,8 @@ def test_the_command_writes_boxes_of_a_large_image(
     assert main(words) == 0
     captured = capsys.readouterr()
     (row,) = json.loads(captured.out)
+    assert main([*words[:3], "--overlap", "0.5", "--score", "0.99", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["count"] == 0
     assert {tuple(d["box"]) for d in row["detections"]} == set(places)
     assert "2 =dim" in captured.err
     folder = tmp_path / "maps" / "big.png"

@@ -308,7 +308,7 @@ def test_the_report_tells_of_models_of_any_strength(found: float) -> None:
 def test_calibrating_shows_boxes_from_where_precision_and_recall_are_best() -> None:
     """By hand: the two sure boxes are right, the third is not; F1 is highest with two."""
     boxes = np.array([[0, 0, 9, 9], [20, 20, 30, 30], [40, 0, 50, 9]], np.float32)
-    scores, classes = np.array([0.9, 0.6, 0.4], np.float32), np.zeros(3, np.int64)
+    scores, classes = np.array([0.9, 0.60006, 0.4], np.float32), np.zeros(3, np.int64)
     found = Detections(("x",), NAMES, (boxes,), (scores,), (classes,))
     truth = [Boxes.of(boxes[:2], [0, 0])]
     task = DetectionTask(NAMES, Rules(sure=0.3))

@@ -40,8 +40,10 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.deploy.benchmark.run import measure_all
     from msresnet.deploy.benchmark.table import rows
     from msresnet.files import check_free, check_output
+    from msresnet.runtime import choose_device
 
     screen = Screen(common)
+    choose_device(config.device)
     if config.output is not None:
         check_free(Path(config.output), ours=(CSV, JSON, PAGE))
         check_output(Path(config.output), folder=True)
@@ -57,7 +59,8 @@ def main(words: list[str], common: Common) -> int:
             screen.note(line, "yellow")
         for each in found:
             each.figures = _score(each, config)
-        reached = peaks({each.known["precision"] for each in found}, config.threads or cores())
+        here = {each.known["precision"] for each in found if each.known["device"] == "cpu"}
+        reached = peaks(here, config.threads or cores())
     screen.notes([f"a large convolution reaches {value / 1e9:,.0f} G/s in {p}" for p, value in reached.items()])
     table = rows(found, config.sizes, reached)
     if config.output is not None:

@@ -111,7 +111,7 @@ def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], scr
     pool = _pool(config, bundle, screen) if config.neighbours else None
     wanted = Wanted(methods, config.stage, config.scores)
     predictor = predictor_of(bundle, config.device)
-    explained = []
+    asked = []
     for item in inputs:
         image = item.decode(bundle.preprocess.at_least)
         if isinstance(image, DataError):
@@ -120,11 +120,15 @@ def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], scr
         chosen = _chosen(config, bundle, subjects(bundle, image, results))
         if not chosen:
             screen.note(f"{printable(item.id)}: nothing was found that could be explained", "yellow")
-        explained += [explain(bundle, image, results, subject, wanted) for subject in chosen]
-    if len(explained) > MOST:
-        raise UsageError(f"{len(explained)} objects in one picture", hint="fewer images, or --objects 1")
-    if not explained:
-        return DataError.exit_code
+        asked += [(image, results, subject) for subject in chosen]
+    if len(asked) > MOST:
+        raise UsageError(
+            f"{len(asked)} objects in one picture", why=f"at most {MOST}", hint="--objects 1, fewer images"
+        )
+    if not asked:
+        print("[]" if config.format == "json" else "nothing to explain: no picture was written")
+        return 0
+    explained = [explain(bundle, *each, wanted) for each in asked]
     if pool is not None:
         explained = _with_neighbours(explained, bundle, pool, config)
     rows = [e.to_dict() for e in explained]

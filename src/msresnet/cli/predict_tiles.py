@@ -22,7 +22,7 @@ from msresnet.infer.backends.opened import open_predictor
 from msresnet.infer.config import PredictConfig, tiling
 from msresnet.infer.inputs import Input
 from msresnet.infer.tiling.merge import Tiled
-from msresnet.infer.tiling.predict import predict_tiles
+from msresnet.infer.tiling.predict import check_merge, predict_tiles
 from msresnet.report.annotate import safe_name
 from msresnet.report.tiles import map_picture
 from msresnet.results import DIGITS
@@ -39,6 +39,9 @@ def answer_tiles(config: PredictConfig, common: Common, inputs: Iterator[Input])
     if folder is not None:
         check_output(folder, folder=True)
     predictor = open_predictor(config.model, config.running)
+    if config.score is not None:
+        predictor = predictor.from_score(config.score)
+    check_merge(predictor.postprocess, asked.whole)
     failures, taken = 0, set[str]()
     progress = _Progress(screen)
     with open_writer(config, columns(predictor.trained.postprocess, exits=False)) as write:
@@ -117,7 +120,6 @@ def summary(tiled: Tiled[Any], config: PredictConfig, areas: int) -> dict[str, A
     return {
         **row,
         "id": printable(row["id"]),
-        "whole": config.whole,
         "model": config.model,
         "height": grid.size[0],
         "width": grid.size[1],

@@ -225,7 +225,7 @@ def layer_of(model: ImageModel, stage: int | None) -> str:
     """Path of the module whose maps Grad-CAM weighs. Raises UsageError for a stage that does not exist."""
     if stage is None:
         return model.attribution_layer
-    last = len(model.feature_info) - 1
+    last = model.used_stages - 1
     if not 0 <= stage <= last:
         why = f"the network has stages 0 (fine) to {last} (coarse)"
         raise UsageError(f"there is no stage {stage}", why=why, hint=f"--stage {min(max(stage, 0), last)}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from msresnet.bundle import Bundle
 from msresnet.data.decode import printable
 from msresnet.data.targets import framed
+from msresnet.errors import UsageError
 from msresnet.explain.attribution import DEFAULT, attribute, full_size, heat_maps, ready
 from msresnet.explain.faithfulness import CONTROLS, faithfulness
 from msresnet.explain.neighbours import Neighbour
@@ -76,7 +77,7 @@ class Explanation:
     """Why a model answered as it did on one image.
 
     Args:
-        picture: what the network saw, uint8 (C, H, W).
+        picture: what the network saw, uint8 (C, H, W), with a frame around the object that is explained.
         target: the class that is explained.
         answer: what the model says: a class, and how sure it is of it.
         facts: the answer as plain values.
@@ -135,8 +136,11 @@ def explain(bundle: Bundle, image: Image, results: Results, subject: Subject, wa
         results: the model's answer on it.
         subject: what of it to explain.
 
-    Raises UsageError for an unknown method or stage, ModelError where the network's output is not finite.
+    Raises UsageError for an unknown method or stage, and for scores of an object, ModelError where the network's output
+    is not finite.
     """
+    if wanted.scores and subject.box is not None:
+        raise UsageError("deletion and insertion are measured of whole images", why="a box is explained")
     x, target = ready(bundle, image), subject.target
     asked = torch.tensor([target], device=x.device)
     looks = [_look(bundle, x, subject, method, wanted) for method in wanted.methods]

@@ -98,13 +98,20 @@ def scale_responses(
     """
     x = ready(bundle, image)
     found = responses(bundle, x, torch.tensor([target], device=x.device), place)
-    rows = zip(places(bundle.model), found.shares[0].tolist(), found.contributions[0].tolist(), strict=True)
-    return [ScaleResponse(*place, share, contribution) for place, share, contribution in rows]
+    rows = [
+        ScaleResponse(*place, share, contribution)
+        for place, share, contribution in zip(
+            places(bundle.model), found.shares[0].tolist(), found.contributions[0].tolist(), strict=True
+        )
+    ]
+    heard = {row.operator for row in rows if row.share}
+    return [row for row in rows if row.operator in heard]
 
 
 def responses(bundle: Bundle, images: Tensor, targets: Tensor | None = None, place: int | None = None) -> Responses:
     """The response of each branch for normalised images (B, C, H, W) and a class of each; None: the answer.
 
+    Operators that the answer does not depend on, such as a stage that a detector's pyramid leaves out, have zeros.
     `place` is as for `scale_responses`.
 
     Raises ModelError where the network's output is not finite.
@@ -119,6 +126,10 @@ def responses(bundle: Bundle, images: Tensor, targets: Tensor | None = None, pla
         torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), images)
     shares, contributions = [images.new_zeros(len(images), 0)], [images.new_zeros(len(images), 0)]
     for name, operator in operators.items():
+        if name not in record:
+            for table in (shares, contributions):
+                table.append(images.new_zeros(len(images), len(operator.branches)))
+            continue
         given, gradient = record.pop(name)
         with torch.no_grad():
             products = [(gradient[:, channels] * part).flatten(1) for channels, part in operator.parts(given)]

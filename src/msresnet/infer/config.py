@@ -284,7 +284,7 @@ class PredictConfig:
                     raise UsageError(f"--{name} has no effect here", why="it is for tiles", hint="--tile auto")
             return
         tiling(self)
-        for name, given in {"save-images": self.save_images, "every": self.every, "score": self.score}.items():
+        for name, given in {"save-images": self.save_images, "every": self.every}.items():
             if given is not None:
                 raise UsageError(f"--{name} and --tile contradict each other", hint="one of the two")
         if self.output is not None and Path(self.output).suffix[1:] in FORMS:

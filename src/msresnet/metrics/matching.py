@@ -7,6 +7,7 @@ D boxes that were answered, G objects, T thresholds of intersection over union, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -92,4 +93,4 @@ def best_score(found: Detections, truths: Sequence[Boxes]) -> float:
         return 0.5
     rising = np.concatenate(right)[order].cumsum()
     f1 = 2 * rising / (np.arange(1, len(order) + 1) + objects)
-    return round(float(every[order][f1.argmax()]), 4)
+    return math.floor(1e4 * float(every[order][f1.argmax()])) / 1e4  # never above the box that it came from

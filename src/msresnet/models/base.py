@@ -252,6 +252,11 @@ class ImageModel(nn.Module, ABC):
         return maps[-1]
 
     @property
+    def used_stages(self) -> int:
+        """How many stages the answer depends on, from the image on."""
+        return len(self.feature_info)
+
+    @property
     def default_indices(self) -> list[int]:
         """The stages that `features_only` gives unless told otherwise."""
         return list(range(len(self.feature_info)))

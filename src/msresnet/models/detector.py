@@ -60,6 +60,7 @@ class Detector(Embodied):
         stages = self.body.feature_info
         self.strides = strides(stages, config.img_size, spec.finest)
         self.levels = levels(stages, self.strides)
+        self.attribution_layer = self.feature_info[self.levels[-1]].module
         channels = [stages[i].num_chs for i in self.levels]
         extra, self.skipped = _extra(stages[self.levels[-1]].reduction, self.strides)
         self.num_features = self.width(channels[0], NARROWEST, WIDEST)
@@ -67,6 +68,11 @@ class Detector(Embodied):
         self.head = DetectionHead(self.strides, self.num_features, config.num_classes, drop_rate=config.drop_rate)
         init_convolutions(self.neck)
         self.embedder: Embedder | None = EmbeddingHead(self.num_features, spec.embedding) if spec.embedding else None
+
+    @property
+    def used_stages(self) -> int:
+        """Those up to the coarsest that the pyramid takes."""
+        return self.levels[-1] + 1
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the pyramid's finest map (B, num_features, h, w)."""

@@ -85,13 +85,13 @@ class Task(ABC):
     gates: ClassVar[dict[str, Better]]
     """Figures that --fail-under may name, and which side of a bound is good."""
     judged: ClassVar[bool] = False
-    """Whether an answer is simply right or wrong, and sure to some degree: `right`, `calibrated`, `abstaining`."""
+    """Whether an answer is simply right or wrong, and sure to some degree: `right`, `abstaining`."""
     imitates: ClassVar[bool] = True
     """Whether a network can learn from another's answers."""
     explained: ClassVar[bool] = False
     """Whether single answers can be explained: `subjects`."""
     calibrates: ClassVar[bool] = False
-    """Whether scores can be fitted to how often answers are right: `calibrated`."""
+    """Whether there is something to fit to labelled answers afterwards: `calibrated`."""
     located: ClassVar[bool] = False
     """Whether an image has any number of answers, each with a place."""
     averages: ClassVar[bool] = True
@@ -210,7 +210,7 @@ class Task(ABC):
         raise UsageError("this is for answers that are right or wrong", why=f"the model's task is {self.name}")
 
     def calibrated(self, evaluation: Evaluation) -> tuple[Self, dict[str, Any]]:
-        """The same task, its scores fitted to how often answers are right, and figures before and after.
+        """The same task, with what labelled answers say of its scores, and figures before and after.
 
         Raises UsageError where there is nothing to fit, DataError for answers that cannot be fitted.
         """

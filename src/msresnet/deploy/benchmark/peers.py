@@ -71,10 +71,13 @@ def _torch(module: Any, name: str, size: int, device: str, threads: int | None) 
 
     def answer(images: npt.NDArray[np.uint8]) -> Any:
         with torch.inference_mode():
-            return made(torch.from_numpy(images).to(where).float().div_(255)).cpu()
+            found = made(torch.from_numpy(images).to(where).float().div_(255))
+            if where.type == "cuda":
+                torch.cuda.synchronize(where)
+            return found
 
     params = sum(p.numel() for p in made.parameters())
-    return answer, (3, size, size), {"precision": "fp32", "device": where.type, "params": params, "macs": 0}
+    return answer, (3, size, size), {"precision": "fp32", "device": str(where), "params": params, "macs": 0}
 
 
 def _keras(module: Any, network: str, size: int) -> Opened:

@@ -9,10 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from msresnet.boxes import clip, iou_of_pairs, nms, shift
+from msresnet.boxes import areas, clip, iou_of_pairs, nms, shift
 from msresnet.data.sample import Image
 from msresnet.errors import UsageError
 from msresnet.infer.tiling.grid import Grid, Place
@@ -26,7 +24,10 @@ EDGE = 0.02
 """Share of a tile's side: a box that ends so close to an edge inside of the image is taken to be cut by it."""
 SAME = 0.5
 """Intersection over union, within what two tiles both saw, from which on their boxes are of one object."""
+MOST = 50_000
+"""Boxes of all tiles; putting them together takes half a minute."""
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,19 +84,17 @@ class BoxMerge(Merge):
         grid: of the tiles.
         postprocess: whose rules say which boxes cover each other, and from which score on people see them.
         whole: 'mean'; there is nothing to choose.
-
-    Raises UsageError for another `whole`.
     """
+
+    wholes: ClassVar[tuple[str, ...]] = ("mean",)
 
     def __init__(self, grid: Grid, postprocess: Postprocess, whole: str) -> None:
         assert isinstance(postprocess, DetectionPostprocess)
-        if whole != "mean":
-            raise UsageError(f"--whole {whole} has no effect here", why="boxes of tiles are those of the image")
-        self.grid, self.postprocess, self.tiles = grid, postprocess, 0
+        self.grid, self.postprocess, self.tiles, self.count = grid, postprocess, 0, 0
         self.seen: list[Seen] = []
 
     def add(self, places: Sequence[Place], results: Results) -> None:
-        """Move the boxes of some tiles to where they are in the image."""
+        """Move the boxes of some tiles to where they are in the image. Raises UsageError for too many of them."""
         assert isinstance(results, Detections)
         shown = self.postprocess.shown(results)
         assert isinstance(shown, Detections)
@@ -103,7 +102,12 @@ class BoxMerge(Merge):
             tile = np.array([*place[::-1], place[1] + self.grid.tile[1], place[0] + self.grid.tile[0]], np.float32)
             tiles = np.tile(tile, (len(boxes), 1))
             self.seen.append(Seen(shift(boxes, place), scores, classes, tiles, self._cut(boxes, place)))
-        self.tiles += len(places)
+        self.tiles, self.count = self.tiles + len(places), self.count + int(shown.counts.sum())
+        if self.count > MOST:
+            why = "they are put together in memory"
+            raise UsageError(
+                f"more than {MOST:,} boxes in one image", why=why, hint="a higher --score, or a larger --tile"
+            )
 
     def _cut(self, boxes: Floats, place: Place) -> npt.NDArray[np.bool_]:
         """Which boxes (M, 4) of a tile end at an edge behind which the image goes on (M,)."""
@@ -147,50 +151,82 @@ class Seen(NamedTuple):
         columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return cls(*columns)
 
-    def chosen(self, which: npt.NDArray[np.int64]) -> Seen:
-        """Some of them."""
-        return Seen(self.boxes[which], self.scores[which], self.classes[which], self.tiles[which], self.cut[which])
-
-    def alike(self, index: int, others: Seen) -> npt.NDArray[np.bool_]:
-        """Which of others (N,) from other tiles show the object of one box, as far as both tiles saw the place."""
-        both = _shared(self.tiles[index], others.tiles)
-        ratio = iou_of_pairs(_shared(self.boxes[index], both), _shared(others.boxes, both))
-        elsewhere = (self.tiles[index] != others.tiles).any(1)
-        return np.asarray((ratio >= SAME) & elsewhere & (others.classes == self.classes[index]))
-
 
 def _shared(box: Floats, others: Floats) -> Floats:
     """What boxes (..., 4) have in common, as boxes; corners in the wrong order where that is nothing."""
     return np.concatenate([np.maximum(box, others)[..., :2], np.minimum(box, others)[..., 2:]], -1)
 
 
-def one_each(seen: Seen, overlap: float) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+def one_each(seen: Seen, overlap: float) -> tuple[Floats, Floats, Ints]:
     """Boxes (N, 4), scores and classes (N,) by falling score, when several tiles saw the same objects.
 
-    Of boxes that no edge cut, those that a surer one of their class covers go, as within one tile. Cut boxes that agree
-    with one of these, where both tiles look, are parts of it and go. Those that agree with each other are parts of an
-    object that no tile holds: one box is put around them, as sure as the surest.
+    Of boxes that no edge cut, those that a surer one of their class covers go, as within one tile. A cut box that is
+    what its tile shows of one of these goes too. Those that agree with each other, where two tiles look, are parts of
+    an object that no tile holds: one box is put around them, as sure as the surest.
     """
-    whole = seen.chosen(np.flatnonzero(~seen.cut))
-    whole = whole.chosen(nms(whole.boxes, whole.scores, whole.classes, overlap))
-    cut = seen.chosen(np.flatnonzero(seen.cut))
-    cut = cut.chosen(np.array([i for i in range(len(cut.cut)) if not cut.alike(i, whole).any()], np.int64))
-    parts = [cut.chosen(members) for members in _groups(cut)]
-    around = [np.concatenate([part.boxes[:, :2].min(0), part.boxes[:, 2:].max(0)])[None] for part in parts]
-    boxes = np.concatenate([whole.boxes, *around])
-    scores = np.concatenate([whole.scores, *(part.scores.max(keepdims=True) for part in parts)])
-    classes = np.concatenate([whole.classes, *(part.classes[:1] for part in parts)])
-    order = np.argsort(-scores, kind="stable")
-    return boxes[order], scores[order], classes[order]
+    boxes, scores, classes, tiles, cut = seen
+    whole = np.flatnonzero(~cut)
+    stays = np.zeros(len(cut), np.bool_)
+    stays[whole[nms(boxes[whole], scores[whole], classes[whole], overlap)]] = True
+    around = _Around(seen)
+    parts = []
+    for index in np.flatnonzero(cut).tolist():
+        near = around(index)
+        near = near[stays[near]]
+        if not (iou_of_pairs(boxes[index], _shared(tiles[index], boxes[near])) >= SAME).any():
+            parts.append(index)
+    left = np.zeros(len(cut), np.bool_)
+    left[parts] = True
+    groups = _groups(seen, around, left)
+    chosen = np.flatnonzero(stays)
+    joined = [np.concatenate([boxes[group][:, :2].min(0), boxes[group][:, 2:].max(0)])[None] for group in groups]
+    every = np.concatenate([boxes[chosen], *joined])
+    sure = np.concatenate([scores[chosen], *(scores[group].max(keepdims=True) for group in groups)])
+    kinds = np.concatenate([classes[chosen], *(classes[group[:1]] for group in groups)])
+    order = np.argsort(-sure, kind="stable")
+    return every[order], sure[order], kinds[order]
 
 
-def _groups(cut: Seen) -> list[npt.NDArray[np.int64]]:
-    """The indices of boxes that agree with each other, directly or through others."""
-    count = len(cut.cut)
-    pairs = [
-        np.stack([np.full(len(near), i), near]) for i in range(count) if len(near := np.flatnonzero(cut.alike(i, cut)))
-    ]
-    rows, columns = np.concatenate(pairs, 1) if pairs else np.zeros((2, 0), np.int64)
-    near = coo_array((np.ones(len(rows)), (rows, columns)), (count, count))
-    groups, labels = connected_components(near, directed=False) if count else (0, np.zeros(0))
-    return [np.flatnonzero(labels == group) for group in range(groups)]
+class _Around:
+    """Which boxes of a box's class other tiles saw that lie over its own: only these can show the same object."""
+
+    def __init__(self, seen: Seen) -> None:
+        self.classes = seen.classes
+        self.places, self.of = np.unique(seen.tiles, axis=0, return_inverse=True)
+        order = np.argsort(self.of, kind="stable")
+        self.members = np.split(order, np.cumsum(np.bincount(self.of, minlength=len(self.places)))[:-1])
+        self.known: dict[int, Ints] = {}
+
+    def __call__(self, index: int) -> Ints:
+        tile = int(self.of[index])
+        if tile not in self.known:
+            over = areas(_shared(self.places[tile], self.places)) > 0
+            over[tile] = False
+            members = [self.members[i] for i in np.flatnonzero(over)]
+            self.known[tile] = np.sort(np.concatenate([np.zeros(0, np.int64), *members]))
+        near = self.known[tile]
+        alike: Ints = near[self.classes[near] == self.classes[index]]
+        return alike
+
+
+def _groups(seen: Seen, around: _Around, left: npt.NDArray[np.bool_]) -> list[Ints]:
+    """The indices of boxes that agree with each other, directly or through others, at most one of each tile.
+
+    What agrees most is joined first: so objects side by side, which one tile told apart, stay apart.
+    """
+    boxes, tiles = seen.boxes, seen.tiles
+    pairs: list[tuple[float, int, int]] = []
+    for index in np.flatnonzero(left).tolist():
+        near = around(index)
+        near = near[left[near] & (near > index)]
+        both = _shared(tiles[index], tiles[near])
+        ratio = iou_of_pairs(_shared(boxes[index], both), _shared(boxes[near], both))
+        pairs += [(-float(r), index, int(j)) for r, j in zip(ratio, near, strict=True) if r >= SAME]
+    group = {int(i): [int(i)] for i in np.flatnonzero(left)}
+    for _, first, second in sorted(pairs):
+        mine, other = group[first], group[second]
+        if mine is not other and not set(around.of[mine]) & set(around.of[other]):
+            mine += other
+            group.update(dict.fromkeys(other, mine))
+    each = {id(members): members for members in group.values()}
+    return [np.array(members, np.int64) for members in each.values()]

@@ -73,10 +73,12 @@ class ClassMap(Tiled[Classification]):
     Args:
         probabilities: of the cells (rows, columns, K).
         tiles: how many tiles each class won (K,).
+        whole: what the tiles say about the image: 'mean' over its area, or 'max'.
     """
 
     probabilities: Map
     tiles: npt.NDArray[np.int64]
+    whole: str
 
     counted: ClassVar[tuple[str, ...]] = ("class", "tiles", "area", "share")
 
@@ -103,8 +105,8 @@ class ClassMap(Tiled[Classification]):
         return features(found, self.answer.class_names)
 
     def facts(self) -> dict[str, Any]:
-        """Numbers of tiles and cells."""
-        return {"tiles": int(self.tiles.sum()), "cells": list(self.grid.cells)}
+        """What the tiles say about the image, and numbers of tiles and cells."""
+        return {"whole": self.whole, "tiles": int(self.tiles.sum()), "cells": list(self.grid.cells)}
 
     def described(self) -> str:
         """The tiles and the cells of the map."""
@@ -122,6 +124,8 @@ class ClassMerge(Merge):
 
     Raises UsageError for a map that would be too large.
     """
+
+    wholes: ClassVar[tuple[str, ...]] = ("mean", "max")
 
     def __init__(self, grid: Grid, postprocess: Postprocess, whole: str) -> None:
         self.grid, self.class_names, self.whole = grid, postprocess.class_names, whole
@@ -148,5 +152,11 @@ class ClassMerge(Merge):
             answer = answer / answer.sum()
         results = Classification((name,), self.class_names, answer[None].astype(np.float64))
         return ClassMap(
-            answer=results, grid=self.grid, overview=overview, note=note, probabilities=cells, tiles=self.won
+            answer=results,
+            grid=self.grid,
+            overview=overview,
+            note=note,
+            probabilities=cells,
+            tiles=self.won,
+            whole=self.whole,
         )

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from msresnet.data.sample import Image
 from msresnet.infer.tiling.grid import Grid, Place
 from msresnet.results import Results
+from msresnet.tasks.postprocess.base import Postprocess
 
 Features = list[dict[str, Any]]
 """Polygons in pixels, (x, y) from the upper left corner, as GeoJSON has features."""
@@ -53,7 +54,18 @@ class Tiled(ABC, Generic[Answer]):
 
 
 class Merge(ABC):
-    """Takes the answers for tiles, in any order, and makes one of them."""
+    """Takes the answers for tiles, in any order, and makes one of them.
+
+    Args:
+        grid: of the tiles.
+        postprocess: of the model.
+        whole: what the tiles say about the image, one of `wholes`.
+    """
+
+    wholes: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def __init__(self, grid: Grid, postprocess: Postprocess, whole: str) -> None: ...
 
     @abstractmethod
     def add(self, places: Sequence[Place], results: Results) -> None:

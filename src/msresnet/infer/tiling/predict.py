@@ -24,18 +24,24 @@ from msresnet.tasks.postprocess.base import Postprocess
 from msresnet.tasks.postprocess.classification import ClassificationPostprocess
 from msresnet.tasks.postprocess.detection import DetectionPostprocess
 
-MERGES: dict[str, Callable[[Grid, Postprocess, str], Merge]] = {
+MERGES: dict[str, type[Merge]] = {
     ClassificationPostprocess.task: ClassMerge,
     DetectionPostprocess.task: BoxMerge,
 }
 
 
-def merge_for(postprocess: Postprocess, grid: Grid, whole: str) -> Merge:
-    """What makes one answer of those for tiles. Raises UsageError for a task whose answers cannot be put together."""
+def check_merge(postprocess: Postprocess, whole: str) -> type[Merge]:
+    """What makes one answer of those for tiles.
+
+    Raises UsageError for a task whose answers cannot be put together, or not in this way.
+    """
+    why = f"the model's task is {postprocess.task}"
     if postprocess.task not in MERGES:
-        why = f"the model's task is {postprocess.task}"
-        raise UsageError(f"--tile is for {' and '.join(MERGES)}", why=why)
-    return MERGES[postprocess.task](grid, postprocess, whole)
+        raise UsageError(f"--tile is for {' and '.join(MERGES)}", why=why, hint="leave it out")
+    merge = MERGES[postprocess.task]
+    if whole not in merge.wholes:
+        raise UsageError(f"--whole {whole} has no effect here", why=why, hint="leave it out")
+    return merge
 
 
 def _silent(done: int, total: int) -> None:
@@ -55,7 +61,8 @@ def predict_tiles(
     grid = grid_for(bands.size, asked, preprocess.size)
     if grid.tile == grid.size:
         return _single(predictor, file, name, Grid(grid.size, grid.tile, grid.size), asked)
-    overview, merge = Overview(bands), merge_for(predictor.postprocess, grid, asked.whole)
+    overview = Overview(bands)
+    merge = check_merge(predictor.postprocess, asked.whole)(grid, predictor.postprocess, asked.whole)
     prepared = ((place, preprocess.image(image)) for place, image in tiles(bands, grid, overview))
     done, total = 0, len(grid.tops) * len(grid.lefts)
     for chunk in batched(prepared, predictor.batch_size):
@@ -69,7 +76,7 @@ def predict_tiles(
 
 def _single(predictor: Predictor, file: BinaryIO, name: str, grid: Grid, asked: Tiling) -> Tiled[Any]:
     """One tile: decoded as files are elsewhere, so that the answer is the same to the last digit."""
-    merge = merge_for(predictor.postprocess, grid, asked.whole)
+    merge = check_merge(predictor.postprocess, asked.whole)(grid, predictor.postprocess, asked.whole)
     file.seek(0)
     image = decode_bytes(file.read(), name, predictor.trained.preprocess.at_least)
     found = predictor.everything([image], [name])
