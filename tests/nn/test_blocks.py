@@ -97,3 +97,16 @@ def test_global_pooling(kind: str, expected: float) -> None:
     assert GlobalPool(kind)(x).item() == expected  # type: ignore[arg-type]
     assert GlobalPool("catavgmax")(x).tolist() == [[2.5, 4.0]]
     assert GlobalPool("")(x) is x
+
+
+def test_the_gradient_of_pooling_is_that_of_mean_and_maximum_in_the_maps_layout() -> None:
+    x = torch.randn(3, 5, 4, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weights = torch.randn(3, 10)
+    pooled = GlobalPool("catavgmax")(x)
+    (found,) = torch.autograd.grad((pooled * weights).sum(), x)
+    expected = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
+    assert torch.allclose(pooled, expected, atol=1e-6)
+    (gradient,) = torch.autograd.grad((expected * weights).sum(), x)
+    assert torch.allclose(found, gradient, atol=1e-6)
+    (of_mean,) = torch.autograd.grad(GlobalPool("avg")(x).sum(), x)
+    assert of_mean.is_contiguous(memory_format=torch.channels_last)
