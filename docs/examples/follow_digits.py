@@ -10,9 +10,8 @@ import sys
 
 
 def main() -> None:
-    quick = ["--time-limit", "40s", "--model-args", "finest=8"] if "--quick" in sys.argv[1:] else ["--epochs", "8"]
-    how = ["--model", "msresnet_micro", "--optimizer", "muon", "--lr", "0.02", "--batch-size", "16", "--ema", "0.998"]
-    run("train", "--data", "digit-videos", *how, *quick, "--output", "runs/follow-digits")
+    how = ["--time-limit", "40s", "--model-args", "finest=8"] if "--quick" in sys.argv[1:] else ["--epochs", "4"]
+    run("train", "--data", "digit-videos", "--recipe", "detect", *how, "--output", "runs/follow-digits")
     for looks in ("none", "learnt"):  # switches fall where objects are told apart by what they look like
         run("track", "digit-videos", "--model", "runs/follow-digits", "--appearance", looks)
 
