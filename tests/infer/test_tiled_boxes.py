@@ -212,4 +212,4 @@ def test_the_command_writes_boxes_of_a_large_image(
     shapes = json.loads((folder / "regions.geojson").read_text())["features"]
     assert [len(shape["geometry"]["coordinates"][0]) for shape in shapes] == [5, 5, 5]
     with Pillow.open(folder / "map.png") as picture:
-        assert picture.size == (280, 180)
+        assert picture.width > picture.height > 180

@@ -122,8 +122,10 @@ class Explanation:
 
 def subjects(bundle: Bundle, image: Image, results: Results) -> list[Subject]:
     """What can be explained of the answer about an image uint8 (C, H, W), the surest first. Raises UsageError."""
-    with torch.no_grad():
-        outputs = bundle.model(ready(bundle, image))
+    outputs = torch.empty(0)
+    if bundle.task.located:  # the place of an answer is looked for in them
+        with torch.no_grad():
+            outputs = bundle.model(ready(bundle, image))
     frame = bundle.preprocess.frame((image.shape[1], image.shape[2])) if bundle.task.whole else None
     return bundle.task.subjects(outputs, results, frame)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
@@ -17,7 +16,8 @@ from msresnet.boxes import scale
 from msresnet.infer.tiling.boxes import BoxMap
 from msresnet.infer.tiling.classes import ClassMap
 from msresnet.infer.tiling.merge import Tiled
-from msresnet.report.annotate import as_picture, boxed, fitting
+from msresnet.report.annotate import as_picture, fitting
+from msresnet.tasks.palette import hue, outlined
 
 LISTED = 10
 """Classes that have a colour and a line in the legend, those of the largest areas; all others share the last colour."""
@@ -36,24 +36,40 @@ def map_picture(tiled: Tiled[Any]) -> Pillow.Image:
 
 @map_picture.register
 def _(tiled: BoxMap) -> Pillow.Image:
-    """The boxes over the image, and what each is."""
+    """The boxes over the image in the colours of their classes, and a legend of classes, their objects counted."""
     (height, width), (_, high, wide) = tiled.grid.size, tiled.overview.shape
+    classes = tiled.answer.classes[0]
     smaller = scale(tiled.answer.boxes[0], (high / height, wide / width))
-    return boxed(tiled.overview, replace(tiled.answer, boxes=(smaller,)))
+    counts = np.bincount(classes, minlength=len(tiled.answer.class_names))
+    order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+    rows = [(tiled.answer.class_names[i], f"{counts[i]:,}", hue(i)) for i in order[:LISTED]]
+    rows += [("all others", f"{sum(counts[order[LISTED:]]):,}", OTHERS)] if order[LISTED:] else []
+    return _with_legend(_enlarged(as_picture(outlined(tiled.overview, smaller, classes))), rows)
 
 
 @map_picture.register
 def _(tiled: ClassMap) -> Pillow.Image:
     """The map over the image, stronger where the answer is surer, and a legend of classes, their areas in percent."""
-    base = as_picture(tiled.overview)
-    factor = max(1, -(-SMALLEST // max(base.size)))
-    base = base.resize((base.width * factor, base.height * factor), Pillow.Resampling.NEAREST)
+    base = _enlarged(as_picture(tiled.overview))
     order = _largest(tiled)
     colours = _colours(order, len(tiled.areas))
     cells = _fitted(Pillow.fromarray(colours[tiled.labels]), tiled, base.size)
     strengths = np.rint(255 * STRONGEST * tiled.probabilities.max(2)).astype(np.uint8)
     base.paste(cells, (0, 0), _fitted(Pillow.fromarray(strengths), tiled, base.size))
-    return _with_legend(base, tiled, order, colours)
+    areas, whole = tiled.areas, int(tiled.areas.sum())
+    rows = [(tiled.answer.class_names[i], _percent(areas[i] / whole), tuple(map(int, colours[i]))) for i in order]
+    rest = whole - int(areas[order].sum())
+    return _with_legend(base, rows + ([("all others", _percent(rest / whole), OTHERS)] if rest else []))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _enlarged(picture: Pillow.Image) -> Pillow.Image:
+    """A small picture at a multiple of its size."""
+    factor = max(1, -(-SMALLEST // max(picture.size)))
+    return picture.resize((picture.width * factor, picture.height * factor), Pillow.Resampling.NEAREST)
 
 
 def _largest(tiled: ClassMap) -> list[int]:
@@ -78,20 +94,16 @@ def _fitted(cells: Pillow.Image, tiled: ClassMap, size: tuple[int, int]) -> Pill
     return cells.resize(size, Pillow.Resampling.NEAREST, box)
 
 
-def _with_legend(base: Pillow.Image, tiled: ClassMap, order: Sequence[int], colours: Pixels) -> Pillow.Image:
-    names, areas = tiled.answer.class_names, tiled.areas
-    rows = [(names[i], int(areas[i]), tuple(map(int, colours[i]))) for i in order]
-    rest = int(areas.sum()) - sum(area for _, area, _ in rows)
-    rows += [("all others", rest, OTHERS)] if rest else []
+def _with_legend(base: Pillow.Image, rows: Sequence[tuple[str, str, tuple[int, ...]]]) -> Pillow.Image:
+    """A picture, and beside it a line for each class: its name, a figure, its colour."""
     height = max(base.height, 2 * MARGIN + ROW * len(rows))
     paper = Pillow.new("RGB", (base.width + WIDTH, height), PAPER)
     paper.paste(base, (0, 0))
     draw, font = ImageDraw.Draw(paper), ImageFont.load_default(14)
     left = base.width + MARGIN
-    for number, (name, area, colour) in enumerate(rows):
+    for number, (name, figure, colour) in enumerate(rows):
         top = MARGIN + ROW * number
         draw.rectangle((left, top + 2, left + 14, top + 16), fill=colour)
-        share = f"{100 * area / int(areas.sum()):.1f} %"
         draw.text((left + 24, top), fitting(name, font, WIDTH - 2 * MARGIN - 100), INK, font)
-        draw.text((base.width + WIDTH - MARGIN - font.getlength(share), top), share, INK, font)
+        draw.text((base.width + WIDTH - MARGIN - font.getlength(figure), top), figure, INK, font)
     return paper

@@ -255,7 +255,7 @@ class Task(ABC):
         """What can be explained of the answer about one image, the surest first.
 
         Args:
-            outputs: of the network for it (1, ...).
+            outputs: of the network for it (1, ...), where answers are `located`.
             results: what people are shown of it.
             frame: where it lies in the network's input.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -15,8 +14,8 @@ from msresnet.data.sample import Image
 from msresnet.errors import UsageError
 from msresnet.infer.tiling.grid import Grid, Place
 from msresnet.infer.tiling.merge import Features, Merge, Tiled
-from msresnet.results import DIGITS, Detections, Results
-from msresnet.results.detections import BOX_DIGITS
+from msresnet.results import Detections, Results
+from msresnet.results.detections import counted
 from msresnet.tasks.postprocess.base import Postprocess
 from msresnet.tasks.postprocess.detection import DetectionPostprocess
 
@@ -25,7 +24,7 @@ EDGE = 0.02
 SAME = 0.5
 """Intersection over union, within what two tiles both saw, from which on their boxes are of one object."""
 MOST = 50_000
-"""Boxes of all tiles; putting them together takes half a minute."""
+"""Boxes of all tiles: they are kept until the last one, and put together in memory."""
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -52,13 +51,16 @@ class BoxMap(Tiled[Detections]):
         return [
             {
                 "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [_ring(box)]},
-                "properties": {"class": self.answer.class_names[index], "score": round(score, DIGITS)},
+                "geometry": {"type": "Polygon", "coordinates": [_ring(*row["box"])]},
+                "properties": {"class": row["label"], "score": row["score"]},
             }
-            for box, index, score in zip(
-                self.answer.boxes[0].tolist(), self.answer.classes[0], self.answer.scores[0].tolist(), strict=True
-            )
+            for row in self._rows
         ]
+
+    @property
+    def _rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.answer.to_dict()[0]["detections"]
+        return rows
 
     def facts(self) -> dict[str, Any]:
         """Numbers of tiles and objects."""
@@ -66,14 +68,12 @@ class BoxMap(Tiled[Detections]):
 
     def described(self) -> str:
         """The tiles and the objects in them."""
-        names = Counter(self.answer.class_names[index] for index in self.answer.classes[0])
-        told = ", ".join(f"{count:,} {name}" for name, count in names.most_common()) or "nothing"
-        return f"{self.tiles:,} tiles of {self.grid.tile[1]}x{self.grid.tile[0]}: {told}"
+        size = f"{self.grid.tile[1]}x{self.grid.tile[0]}"
+        return f"{self.tiles:,} tiles of {size}: {counted(self._rows)}"
 
 
-def _ring(box: Sequence[float]) -> list[tuple[float, float]]:
+def _ring(left: float, top: float, right: float, bottom: float) -> list[tuple[float, float]]:
     """The corners of a box, closed, the way round that outer rings of `regions` go."""
-    left, top, right, bottom = (round(value, BOX_DIGITS) for value in box)
     return [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
 
 
