@@ -41,6 +41,7 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -
         (["lr=1e-3", "binary=true", "threshold=otsu"], ["--lr", "0.001", "--binary", "--threshold", "otsu"]),
         (["binary=false"], ["--no-binary"]),
         (["image_size=28,32"], ["--image-size", "28", "32"]),
+        (["model_args=widths=[8,16],pool=avg"], ["--model-args", "widths=[8,16]", "pool=avg"]),
         (["data=a,b.csv", "output=true"], ["--data", "a,b.csv", "--output", "true"]),
         (["model=resnet18", "--epochs", "3", "seed=5"], ["--model=resnet18", "--epochs=3", "--seed=5"]),
         (["--output", "epochs=3"], ["--output=epochs=3"]),

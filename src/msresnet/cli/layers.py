@@ -18,6 +18,7 @@ import yaml
 
 from msresnet.errors import UsageError, nearest
 from msresnet.files import read_yaml
+from msresnet.train.settings import split_list
 
 C = TypeVar("C")
 ENVIRONMENT_PREFIX = "MSRESNET_"
@@ -120,7 +121,7 @@ def _scalar(text: str, kind: str) -> Any:
     """What a value stands for, by the type of its key: true and false are switches, commas make lists."""
     if kind == "bool" and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    return text.split(",") if "tuple" in kind else text
+    return split_list(text) if "tuple" in kind else text
 
 
 def _flag(key: str, value: Any) -> list[str]:

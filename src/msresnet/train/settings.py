@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,11 @@ def known(name: str, where: str) -> None:
     if name not in kinds():
         close = nearest(name, kinds())
         raise UsageError(f"unknown setting {name!r}", where=where, hint=close or "msresnet train --help lists them")
+
+
+def split_list(text: str) -> list[str]:
+    """The values that commas separate; those within brackets stay together: operator=plain,widths=[32,64]."""
+    return re.findall(r"(?:\[[^\]]*\]|[^,])+", text)
 
 
 def from_text(name: str, text: str, where: str) -> Any:
@@ -124,7 +130,7 @@ def _converted(text: str, kind: Any) -> Any:
     if get_origin(kind) is Literal:
         return next((choice for choice in get_args(kind) if str(choice) == text), None)
     if get_origin(kind) is tuple:
-        parts = [_converted(part, get_args(kind)[0]) for part in text.split(",") if part]
+        parts = [_converted(part, get_args(kind)[0]) for part in split_list(text)]
         return None if None in parts else tuple(parts)
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower())

@@ -8,7 +8,7 @@ from typing import Any
 
 from msresnet.errors import UsageError
 from msresnet.train.config import TrainConfig
-from msresnet.train.settings import DATA, OWN, changed, from_text, kinds, known
+from msresnet.train.settings import DATA, OWN, changed, from_text, kinds, known, split_list
 
 ARGUMENT = "model_args."
 FIXED = (*OWN, *DATA, "recipe", "time_limit", "device", "devices", "workers", "tracker", "shard")
@@ -94,7 +94,7 @@ def _dimension(word: str) -> Dimension:
         raise UsageError("arguments of the model vary one by one", where=word, hint=f"{ARGUMENT}operator=plain,res2net")
     if ":" in value and _numeric(name):
         return _range(name, value.split(":"), word)
-    return Choice(name, tuple(_value(name, text, word) for text in value.split(",")))
+    return Choice(name, tuple(_value(name, text, word) for text in split_list(value)))
 
 
 def _range(name: str, parts: list[str], word: str) -> Range:
