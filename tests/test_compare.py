@@ -126,6 +126,7 @@ def test_wrong_comparisons_are_refused(bars: Path, tmp_path: Path, capsys: pytes
         ([f"a b: {MICRO}", f"a-b: {MICRO}"], [], "two contestants are called"),
         ([MICRO], ["--baseline", "micro"], f"try: {MICRO}"),
         ([MICRO], ["--seconds", "5"], "one budget"),
+        ([MICRO], ["--operations", "1e12"], "one budget"),
         ([MICRO], ["--time-limit", "5s"], "--seconds says"),
         ([MICRO], ["--resume"], "goes on by itself"),
         ([MICRO], ["--seeds", "0"], "at least 1"),
@@ -367,6 +368,13 @@ def test_equal_seconds_are_a_time_limit_for_each() -> None:
     found = contestants(CompareConfig(contestants=("resnet18", "slow: lr=0.1"), seconds=7.5))
     assert {person.config.time_limit for person in found} == {"7.5s"}
     assert contestants(CompareConfig(contestants=("resnet18",)))[0].config.time_limit == "60s"
+
+
+def test_equal_operations_are_a_limit_for_each() -> None:
+    config = CompareConfig(contestants=("resnet18", "slow: lr=0.1"), operations=5e13)
+    for person in contestants(config):
+        assert (person.config.operations, person.config.time_limit, person.config.epochs) == (5e13, None, None)
+    assert config.budget_words() == "5e+13 multiply-adds each"
 
 
 @pytest.mark.parametrize("verb", ["compare", "tune"])

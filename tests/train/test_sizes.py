@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msresnet.errors import Interrupted, UsageError
+from msresnet.models.cost import count_macs
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import newest_checkpoint
 from msresnet.train.layers import last_layers
@@ -61,6 +62,42 @@ def test_an_odd_batch_is_as_asked_and_progress_ends_at_one(bars: Path) -> None:
     assert training.state.seen == 2 * (len(plan.train) // 5) * 5
     training.state.epoch, training.state.position = 1, len(plan.train) // 5 * 5
     assert training.progress == 1.0
+
+
+def test_operations_end_a_training_and_smaller_images_cost_less_of_them(bars: Path) -> None:
+    limit = 3 * 100 * count_macs(trainer(plan_for(bars)).viewer, (24, 24))  # the price of 100 images of 24 pixels
+    settings = {"image_size": (24,), "batch_size": 4, "operations": float(limit)}
+    one = trainer(plan_for(bars, epochs=None, **settings))
+    one.run()
+    assert one.state.seen == 100
+    assert one.progress == 1.0
+    two = trainer(plan_for(bars, epochs=None, train_sizes=(12, 24), size_batches=(4, 4), **settings))
+    two.run()
+    assert limit <= two.state.operations < limit + 3 * 4 * count_macs(two.viewer, (24, 24))
+    assert two.state.seen > 150
+    assert [plan_for(bars, epochs=epochs, **settings).epochs for epochs in (None, 3)] == [float("inf"), 3]
+
+
+def test_operations_go_on_exactly_where_they_were(bars: Path, tmp_path: Path) -> None:
+    settings = {"image_size": (24,), "train_sizes": (12, 24), "size_batches": (4, 4), "batch_size": 4}
+    limit = 3 * 120 * count_macs(trainer(plan_for(bars)).viewer, (24, 24))
+    plan = plan_for(bars, epochs=None, operations=float(limit), **settings)
+    whole = trainer(plan)
+    whole.run()
+    stop = StopRequest()
+
+    class Stopping(Silent):
+        def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+            if (epoch, step) == (2, 3):
+                stop.code = 143
+
+    with pytest.raises(Interrupted):
+        trainer(plan, tmp_path, Stopping(), stop).run()
+    again = trainer(plan, tmp_path)
+    again.restore(*newest_checkpoint(tmp_path)[:2], "")
+    again.run()
+    assert again.state.operations == whole.state.operations
+    assert same(again.raw.state_dict(), whole.raw.state_dict())
 
 
 def test_sizes_that_the_network_cannot_take_are_refused_before_training(bars: Path) -> None:

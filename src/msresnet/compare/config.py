@@ -11,7 +11,7 @@ from msresnet.errors import UsageError
 from msresnet.train.settings import RepeatedConfig, refuse_elsewhere
 
 DEFAULT_SECONDS = 60.0
-BUDGET = ("epochs", "time_limit")
+BUDGET = ("epochs", "time_limit", "operations")
 ELSEWHERE = {"time_limit": "--seconds says how long each training may take"}
 """What means nothing here, beside what no repeated training takes."""
 
@@ -26,7 +26,7 @@ class CompareOptions:
     is what the flags say for all."""
     seconds: float | None = None
     """Time for each training, validation included. Default: 60, unless --epochs is given, which compares at equal
-    passes over the data."""
+    passes over the data, or --operations, which compares at equal multiply-adds."""
     seeds: int = 5
     """Trainings of each contestant, with seeds from --seed on. More may be added later by the same command."""
     baseline: str | None = None
@@ -53,21 +53,18 @@ class CompareConfig(RepeatedConfig, CompareOptions):
         refuse_elsewhere(self, ELSEWHERE)
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise UsageError(f"--seconds {self.seconds}", why="a time is positive and finite", hint="--seconds 60")
-        if self.seconds is not None and self.epochs is not None:
-            raise UsageError("--seconds, but --epochs", why="a comparison has one budget", hint="leave one of them out")
+        given = [f"--{name}" for name in ("seconds", "epochs", "operations") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(", but ".join(given), why="a comparison has one budget", hint="leave all but one out")
         if self.seeds < 1:
             raise UsageError(f"--seeds {self.seeds}", why="it must be at least 1")
 
     @property
     def budget(self) -> dict[str, Any]:
-        """What is the same for each training, as settings of it.
-
-        Another budget, such as equal operations, is another branch here. It needs trainings that end in mid-epoch:
-        whole epochs of networks of different cost do not add up to the same number.
-        """
-        if self.epochs is not None:
-            return {"epochs": self.epochs, "time_limit": None}
-        return {"epochs": None, "time_limit": f"{self.seconds or DEFAULT_SECONDS:g}s"}
+        """What is the same for each training, as settings of it."""
+        if self.epochs is not None or self.operations is not None:
+            return {"epochs": self.epochs, "time_limit": None, "operations": self.operations}
+        return {"epochs": None, "time_limit": f"{self.seconds or DEFAULT_SECONDS:g}s", "operations": None}
 
     @property
     def all_seeds(self) -> range:
@@ -78,6 +75,8 @@ class CompareConfig(RepeatedConfig, CompareOptions):
         """The budget for people."""
         if self.epochs is not None:
             return f"{self.epochs:,} epoch{'s' if self.epochs > 1 else ''} each"
+        if self.operations is not None:
+            return f"{self.operations:.3g} multiply-adds each"
         return f"{self.seconds or DEFAULT_SECONDS:g} seconds each"
 
 

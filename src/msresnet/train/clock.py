@@ -1,4 +1,4 @@
-"""How far a training is, by epochs and by time, as all its processes see it."""
+"""How far a training is, by epochs, by time and by operations, as all its processes see it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Clock:
     def __init__(self, plan: Plan, processes: Processes, stop: StopRequest) -> None:
         self.plan, self.processes, self.stop = plan, processes, stop
         self.started = time.monotonic()
+        self.operations = plan.config.operations or math.inf
         self.agreed_time, self.agreed_code = 0.0, 0
         self.validation_seconds: float | None = None
         self.warm: tuple[float, int] | None = None
@@ -72,16 +73,17 @@ class Clock:
         return limit - min(limit / 2, images * seconds / max(1, seen) / 3)
 
     def late(self, state: State) -> bool:
-        """Whether no time is left for another step."""
-        return self.elapsed >= self.deadline(state)
+        """Whether nothing is left for another step, of the time or of the operations."""
+        return self.elapsed >= self.deadline(state) or state.operations >= self.operations
 
-    def progress(self, state: State, position: int | None = None) -> float:
-        """Share of the training that is done: of the epochs or of the time, whichever is further.
+    def progress(self, state: State, position: int | None = None, operations: float | None = None) -> float:
+        """Share of the training that is done: of the epochs, the time or the operations, whichever is furthest.
 
-        `position` is a place in the epoch's order, in place of the present one.
+        `position` is a place in the epoch's order, and `operations` what is done by then, in place of the present ones.
         """
         count, sizes = state.length or len(self.plan.train), self.plan.sizes
         batch = sizes.moments[0].batch if len(sizes.moments) == 1 and not sizes.finish else 1
         usable = max(count // batch * batch, min(count, batch))
         by_epochs = (state.epoch + (state.position if position is None else position) / usable) / self.plan.epochs
-        return min(1.0, max(by_epochs, self.elapsed / max(1e-9, self.deadline(state))))
+        by_operations = (state.operations if operations is None else operations) / self.operations
+        return min(1.0, max(by_epochs, self.elapsed / max(1e-9, self.deadline(state)), by_operations))

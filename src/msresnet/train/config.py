@@ -5,6 +5,7 @@ No torch here: `msresnet train --help` reads this file.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -50,9 +51,12 @@ class ScheduleOptions:
     """For how long, and with which steps."""
 
     epochs: int | None = None
-    """Passes over the training data. Default: 20, or as many as --time-limit allows."""
+    """Passes over the training data. Default: 20, or as many as --time-limit or --operations allow."""
     time_limit: str | None = None
     """Longest training time, such as 90s, 2m, 1h30m; the schedule is scaled to fit."""
+    operations: float | None = None
+    """Most multiply-adds of the training, such as 5e13: three passes over the network as used for each image at the size
+    it is learnt from; the schedule is scaled to fit."""
     batch_size: int | Auto = 128
     """Images in a step, over all processes together; auto: the one with the most images a second that fits."""
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
@@ -208,6 +212,12 @@ class TrainConfig(
             if wrong:
                 raise UsageError(f"{first}, but {second}", hint=hint)
 
+    @property
+    def passes(self) -> float:
+        """Most passes over the training data; infinity where another limit ends the training."""
+        unlimited = self.time_limit is None and self.operations is None
+        return self.epochs or (DEFAULT_EPOCHS if unlimited else math.inf)
+
     def _contradictions(self) -> list[tuple[bool, str, str, str]]:
         """Settings that cannot stand together: whether they do, both in words, and what to do."""
         asked = next((name for name in AUGMENTATIONS if getattr(self, name)), None)
@@ -249,6 +259,7 @@ def seconds(text: str) -> float:
     return total
 
 
+DEFAULT_EPOCHS = 20
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 AUGMENTATIONS = (
     "flip", "shift", "rotate", "scale", "shear", "policy", "shade", "noise", "erase", "mixup", "cutmix", "mosaic"
@@ -256,6 +267,7 @@ AUGMENTATIONS = (
 _BIG = 10**9
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("epochs", 1, _BIG),
+    ("operations", 1, 1e30),
     ("batch_size", 2, _BIG),  # one image with maps of one pixel has no variance for batch normalisation
     ("workers", 0, 1024),
     ("weight_decay", 0, _BIG),

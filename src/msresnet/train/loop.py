@@ -30,6 +30,7 @@ from msresnet.data.order import mix_seed
 from msresnet.data.sample import Batch
 from msresnet.errors import DivergedError, Interrupted, ModelError
 from msresnet.models.base import ImageModel
+from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_network
 from msresnet.nn.synchronised import synchronise
 from msresnet.runtime import StopRequest
@@ -88,6 +89,7 @@ class Trainer:
         self.selection = Selection(plan.train.targets, plan.config)
         self.best: dict[str, Tensor] = _copied(self.viewer)
         self.clock = Clock(plan, self.processes, stop)
+        self.costs: dict[tuple[int, int], int] = {}
 
     def _network(self) -> tuple[ImageModel, ImageModel, list[nn.Module]]:
         """The network on its device, a whole one to look at other weights through, and the BN that stay still."""
@@ -159,6 +161,7 @@ class Trainer:
             state.loss_sum += loss * step.count
             state.images += step.count
             state.seen += step.count
+            state.operations += self._operations(step)
             state.position += step.count
             state.step += 1
             self.clock.stepped(state)
@@ -177,11 +180,12 @@ class Trainer:
         began = self.progress
         order = self.selection.order(state.epoch, began, begun=state.position > 0)
         state.length = len(order)
-        position, number = state.position, state.step
+        position, number, operations = state.position, state.step, state.operations
         while True:
             draw = mix_seed(plan.config.seed, state.epoch, number, 1) / 2**63
             # Time passes differently in each process, and what comes next is made ready ahead: sizes then go by epochs.
-            now = self.clock.progress(state, position) if self.processes.world == 1 or math.isinf(plan.limit) else began
+            alone = self.processes.world == 1 or math.isinf(plan.limit)
+            now = self.clock.progress(state, position, operations) if alone else began
             moment = plan.sizes.last if state.finishing else plan.sizes.at(now, draw)
             count = min(moment.batch, len(order) - position)
             if (position and count < moment.batch) or count < 2:
@@ -189,7 +193,7 @@ class Trainer:
             step, mine = self.share(order[position : position + count], moment)
             steps.append(step)
             yield mine
-            position, number = position + count, number + 1
+            position, number, operations = position + count, number + 1, operations + self._operations(step)
 
     def share(self, indices: Tensor, moment: Moment) -> tuple[Step, Tensor]:
         """This process's part of a batch's indices, and the step that it belongs to."""
@@ -199,6 +203,15 @@ class Trainer:
         if not weight:  # fewer pairs than processes: compute something that does not count
             mine = slice(0, 2)
         return Step(moment, count, mine.start, weight), indices[mine]
+
+    def _operations(self, step: Step) -> float:
+        """Multiply-adds of a step, where they are limited; the gradients take two more passes."""
+        if self.plan.config.operations is None:
+            return 0.0
+        size = step.moment.size
+        if size not in self.costs:
+            self.costs[size] = count_macs(self.viewer, size)
+        return 3.0 * self.costs[size] * step.count
 
     def train_step(self, batch: Batch, step: Step) -> float:
         """One step of the optimiser; returns the loss. Raises DivergedError, before any weight is touched."""

@@ -34,7 +34,6 @@ from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
 from msresnet.train.processes import by_first, world_size
 from msresnet.train.sizes import Sizes, plan_sizes
 
-DEFAULT_EPOCHS = 20
 DEFAULT_BATCH = 128
 """What --batch-size auto begins with."""
 FEW_FOR_BN = 32
@@ -63,7 +62,7 @@ class Plan:
         batch: images in a step, over all processes.
         sizes: which image sizes training sees, and when.
         sync_bn: whether batch statistics are those of all processes together.
-        epochs: infinity when only the time limit ends it.
+        epochs: infinity when only another limit ends it.
         limit: seconds, or infinity.
         notes: every choice in words, for the screen and the log.
         licence: of the weights that training starts from, if any.
@@ -158,12 +157,11 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]
     notes += [f"preprocess: {preprocess.describe()}", f"augment: {why_augment}"]
     limit = seconds(config.time_limit) if config.time_limit is not None else math.inf
-    epochs = config.epochs or (math.inf if config.time_limit is not None else DEFAULT_EPOCHS)
     task = kind.learning(splits.classes, sets["train"], how._replace(strides=network.strides))
     batch = DEFAULT_BATCH if config.batch_size == "auto" else config.batch_size
     plan = Plan(
         config=config, task=task, model=model, arguments=arguments, preprocess=preprocess, sets=sets, device=device,
-        precision=precision, epochs=epochs, limit=limit, lr=0.0, weight_decay=decay, augment=augment, batch=batch,
+        precision=precision, epochs=config.passes, limit=limit, lr=0.0, weight_decay=decay, augment=augment, batch=batch,
         sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False, parameters=parameters, notes=notes,
         licence=licence,
     )  # fmt: skip

@@ -26,6 +26,8 @@ class State:
     """Seen in this epoch."""
     seen: int = 0
     """Seen in all epochs."""
+    operations: float = 0.0
+    """Multiply-adds so far, where they are limited."""
     averaged_steps: int = 0
     best: list[float] | None = None
     """(metric, -loss) of the best weights so far."""

@@ -11,7 +11,7 @@ from msresnet.train.config import TrainConfig
 from msresnet.train.settings import DATA, OWN, changed, from_text, kinds, known, split_list
 
 ARGUMENT = "model_args."
-FIXED = (*OWN, *DATA, "recipe", "time_limit", "device", "devices", "workers", "tracker", "shard")
+FIXED = (*OWN, *DATA, "recipe", "time_limit", "operations", "device", "devices", "workers", "tracker", "shard")
 """What is the same for all trials."""
 SPELLING = "lr=1e-4:1e-1:log, weight_decay=0:0.1, epochs=5:20:5, model=resnet18,msresnet18"
 Value = str | int | float | bool | None

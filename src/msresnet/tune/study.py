@@ -24,7 +24,6 @@ from msresnet.runtime import StopRequest, stop_on_signals
 from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.fit import fit
 from msresnet.train.observer import Observer, Silent
-from msresnet.train.plan import DEFAULT_EPOCHS
 from msresnet.train.settings import common
 from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Dimension, read_space, with_settings
@@ -212,10 +211,8 @@ class _Watcher:
 
     def progress(self, row: dict[str, Any]) -> float:
         """Share of the training that is done, of its epochs or of its time."""
-        config = self.config
-        limit = math.inf if config.time_limit is None else seconds(config.time_limit)
-        epochs = config.epochs or (math.inf if config.time_limit is not None else DEFAULT_EPOCHS)
-        return min(1.0, max(float(row["epoch"]) / epochs, float(row["seconds"]) / limit))
+        limit = math.inf if self.config.time_limit is None else seconds(self.config.time_limit)
+        return min(1.0, max(float(row["epoch"]) / self.config.passes, float(row["seconds"]) / limit))
 
     def note(self, state: State, why: str = "") -> None:
         """Keep with the trial how it ended."""
