@@ -55,8 +55,8 @@ class ScheduleOptions:
     time_limit: str | None = None
     """Longest training time, such as 90s, 2m, 1h30m; the schedule is scaled to fit."""
     operations: float | None = None
-    """Most multiply-adds of the training, such as 5e13: three passes over the network as used for each image at the size
-    it is learnt from; the schedule is scaled to fit."""
+    """Most multiply-adds of the training, such as 5e13: three passes over the network as used for each image, at the
+    size it is learnt from; the schedule is scaled to fit."""
     batch_size: int | Auto = 128
     """Images in a step, over all processes together; auto: the one with the most images a second that fits."""
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"

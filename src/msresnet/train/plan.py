@@ -161,8 +161,8 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     batch = DEFAULT_BATCH if config.batch_size == "auto" else config.batch_size
     plan = Plan(
         config=config, task=task, model=model, arguments=arguments, preprocess=preprocess, sets=sets, device=device,
-        precision=precision, epochs=config.passes, limit=limit, lr=0.0, weight_decay=decay, augment=augment, batch=batch,
-        sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False, parameters=parameters, notes=notes,
+        precision=precision, epochs=config.passes, limit=limit, lr=0.0, weight_decay=decay, augment=augment,
+        batch=batch, sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False, parameters=parameters, notes=notes,
         licence=licence,
     )  # fmt: skip
     return with_batch(plan, batch)
