@@ -162,8 +162,8 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     plan = Plan(
         config=config, task=task, model=model, arguments=arguments, preprocess=preprocess, sets=sets, device=device,
         precision=precision, epochs=config.passes, limit=limit, lr=0.0, weight_decay=decay, augment=augment,
-        batch=batch, sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False, parameters=parameters, notes=notes,
-        licence=licence,
+        batch=batch, sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False, parameters=parameters,
+        notes=notes, licence=licence,
     )  # fmt: skip
     return with_batch(plan, batch)
 

@@ -52,10 +52,12 @@ def mnist_fast() -> Settings:
     """
     return {
         "model": "msresnet_micro",
-        "epochs": 1,
+        "operations": 5e11,
         "batch_size": 128,
         "optimizer": "muon",
         "lr": 0.02,
+        "train_sizes": (20, 28),
+        "size_batches": (128, 128),
         "schedule": "linear",
         "warmup": 0.2,
         "ema": 0.99,
