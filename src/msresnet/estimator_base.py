@@ -21,6 +21,7 @@ from msresnet.data.sample import Image
 from msresnet.data.splits import Splits, open_data, read_any
 from msresnet.errors import DataError, UsageError, nearest
 from msresnet.infer.backends.eager import predictor_of
+from msresnet.infer.calibrate import settled
 from msresnet.infer.config import TTA
 from msresnet.infer.config import budget as read_budget
 from msresnet.infer.evaluate import evaluate as measure
@@ -123,8 +124,9 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             splits, value_range = self._splits(X, y, validation, config)
             labels = plain(self.classes_)
         fitted = train(config, splits)
-        preprocess = replace(fitted.bundle.preprocess, value_range=value_range)
-        self.bundle_, self.history_ = replace(fitted.bundle, preprocess=preprocess, labels=labels), fitted.history
+        bundle, _ = settled(fitted.bundle, fitted.sets, config.device)
+        preprocess = replace(bundle.preprocess, value_range=value_range)
+        self.bundle_, self.history_ = replace(bundle, preprocess=preprocess, labels=labels), fitted.history
         self._predictor = predictor_of(self.bundle_, config.device)
 
     @abstractmethod

@@ -117,7 +117,8 @@ def test_every_door_gives_the_same_boxes(run: Path, data: Path, capsys: pytest.C
     assert isinstance(results, Detections)
     assert [row["detections"] for row in rows] == [row["detections"] for row in results.to_dict()]
     assert all(row["count"] == len(row["detections"]) for row in rows)
-    assert min(score for scores in results.scores for score in scores.tolist()) >= 0.3
+    least = load_bundle(run).task.to_dict()["sure"]
+    assert min(score for scores in results.scores for score in scores.tolist()) >= least
     saved = sorted(Path("seen").iterdir())
     assert len(saved) == 12
     for path in saved:
@@ -139,6 +140,16 @@ def test_every_door_gives_the_same_boxes(run: Path, data: Path, capsys: pytest.C
     by_name = {Path(name).stem: index for index, name in enumerate(results.ids)}
     for index in range(12):
         assert np.allclose(arrays.boxes[index], results.boxes[by_name[str(1000 + index)]], atol=1e-3)
+
+
+def test_training_ends_by_asking_the_validation_set_which_boxes_to_show(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "--model", str(run), "--split", "val", "--format", "json"]) == 0
+    best = json.loads(capsys.readouterr().out)["best_score"]
+    assert best != 0.3
+    assert load_bundle(run).task.to_dict()["sure"] == pytest.approx(best, abs=1e-6)
+    assert f"from a score of {best:.2f} on" in (run / "log.txt").read_text(encoding="utf-8")
 
 
 def test_boxes_are_an_images_own_whatever_its_size_and_its_company(run: Path) -> None:

@@ -17,6 +17,7 @@ from msresnet.data.loaders import Samples
 from msresnet.errors import UsageError
 from msresnet.files import check_free, disk_errors, foreign, lock, write_json
 from msresnet.infer.backends.eager import predictor_of
+from msresnet.infer.calibrate import settled
 from msresnet.infer.config import LATEST
 from msresnet.infer.evaluate import evaluate, pick
 from msresnet.infer.predictions import write_predictions
@@ -98,17 +99,20 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     folder = fitted.folder
     assert folder is not None
     screen.notes(fitted.late)
+    bundle, found = settled(fitted.bundle, fitted.sets, config.device)
+    if found:
+        screen.note(f"· boxes are shown from a score of {found['score'][1]:.2f} on: best for the validation set", "dim")
     split, data = pick(fitted.sets, "auto")
     if split != "test":
         screen.note(f"· there is no test set: the figures are of the {split} set, which also chose the model", "yellow")
     screen.note(f"· measuring on the {split} set and writing the report", "dim")
-    measured = evaluate(predictor_of(fitted.bundle, config.device), data, split)
+    measured = evaluate(predictor_of(bundle, config.device), data, split)
     digests = {name: decoded.fingerprint() for name, decoded in fitted.sets.items()}
     figures = measured.metrics | fitted.cost | {DIGEST: digests}
     measured = replace(measured, metrics=figures)
-    kept = {name: figures[name] for name in fitted.bundle.task.kept}
+    kept = {name: figures[name] for name in bundle.task.kept}
     scores = {split: kept | {"measured_by": "msresnet train", "data": config.data}}
-    bundle = fitted.bundle.with_scores(scores)
+    bundle = bundle.with_scores(scores)
     bundle.save(folder)
     write_json(folder / METRICS, figures)
     write_predictions(folder / PREDICTIONS, bundle.task.rows(measured))

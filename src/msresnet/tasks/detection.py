@@ -65,6 +65,7 @@ class DetectionTask(Task):
     averages: ClassVar[bool] = False
     explained: ClassVar[bool] = True
     calibrates: ClassVar[bool] = True
+    settles: ClassVar[bool] = True
     located: ClassVar[bool] = True
 
     def __init__(
