@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from tyro.conf import Positional, arg
 
@@ -88,6 +88,17 @@ class Running:
         if self.threads is not None:
             at_least({"threads": (self.threads, 1)})
 
+    @classmethod
+    def of(cls, asked: Any) -> Running:
+        """What settings of other purposes say of it by the same names; a budget is a text there.
+
+        Raises UsageError for what cannot be.
+        """
+        names = {field.name for field in fields(cls)} - {"budget"}
+        text = getattr(asked, "budget", None)
+        told = {name: getattr(asked, name) for name in names if hasattr(asked, name)}
+        return cls(**told, budget=None if text is None else budget(text))
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(DataOptions):
@@ -153,8 +164,7 @@ class EvaluateConfig(DataOptions):
     @property
     def running(self) -> Running:
         """What is to run the model."""
-        how = Running(device=self.device, backend=self.backend, precision=self.precision, threads=self.threads)
-        return replace(how, batch_size=self.batch_size, tta=self.tta)
+        return Running.of(self)
 
     @property
     def scales(self) -> tuple[float, ...]:
@@ -259,9 +269,7 @@ class PredictConfig:
     @property
     def running(self) -> Running:
         """What is to run the model."""
-        how = Running(device=self.device, backend=self.backend, precision=self.precision, threads=self.threads)
-        limit = None if self.budget is None else budget(self.budget)
-        return replace(how, batch_size=self.batch_size, budget=limit, tta=self.tta)
+        return Running.of(self)
 
     @property
     def place(self) -> Literal["screen", "file", "folder", "maps"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from msresnet.data.sample import Image
 from msresnet.errors import DataError, Interrupted
 from msresnet.infer.answers import KINDS, Row, columns, need_pyarrow, unreadable
 from msresnet.infer.backends.opened import open_predictor, run_bundle
-from msresnet.infer.config import TTA, Engine, Form, Precision, Running, budget
+from msresnet.infer.config import TTA, Engine, Form, Precision, Running
 from msresnet.infer.ledger import Ledger, Mark, digest
 from msresnet.infer.predictor import Predictor, batched
 from msresnet.infer.shards import Item, Shard
@@ -44,9 +44,7 @@ class Asked:
 
     def predictor(self, model: Bundle | Path) -> Predictor:
         """A bundle, or an exported file, at work. Raises what `open_predictor` raises."""
-        how = Running(device=self.device, backend=self.backend, precision=self.precision, threads=self.threads)
-        limit = None if self.budget is None else budget(self.budget)
-        how = replace(how, batch_size=self.batch_size, budget=limit, tta=self.tta)
+        how = Running.of(self)
         predictor = open_predictor(model, how) if isinstance(model, Path) else run_bundle(model, how)
         return predictor if self.score is None else predictor.from_score(self.score)
 

@@ -118,5 +118,4 @@ class TrackConfig:
     @property
     def running(self) -> Running:
         """What is to run the model."""
-        how = {"device": self.device, "backend": self.backend, "precision": self.precision}
-        return Running(**how, threads=self.threads, batch_size=self.batch_size)  # type: ignore[arg-type]
+        return Running.of(self)
