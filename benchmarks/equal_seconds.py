@@ -62,8 +62,8 @@ def train(training: Training) -> dict[str, Run]:
     name, seed, seconds = training.name, training.seed, training.seconds
     images = load(training.images, training.device)
     if training.words:
-        fixed = {"val_fraction": 0.0, **settings(training.words), "device": training.device}
-        config = TrainConfig(**{**fixed, "time_limit": f"{seconds}s", "epochs": None, "seed": seed})
+        fixed = {"val_fraction": 0.0, **settings(training.words), "device": training.device, "seed": seed}
+        config = TrainConfig(**{**fixed, "time_limit": f"{seconds}s", "epochs": None, "operations": None})
         return {name: measure(config, images.splits(config))}
     kind, _, batch = name.partition(":")
     if kind == "airbench":
