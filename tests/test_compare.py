@@ -149,7 +149,7 @@ def test_a_file_and_a_recipe_bring_their_settings_but_not_their_budget(bars: Pat
     assert (first.name, first.config.lr, first.config.model_args) == ("run", 1e-3, ("stem=small",))
     assert (first.config.epochs, first.config.time_limit, first.config.output) == (None, "5s", None)
     assert any("epochs" in note and "left" in note for note in first.notes)
-    apart = {"epochs", "time_limit", "batch_size", *DATA}
+    apart = {"epochs", "time_limit", "operations", "batch_size", *DATA}
     expected = {key: value for key, value in recipe.settings.items() if key not in apart}
     assert second.config.val_fraction is None  # what is held out is the comparison's
     assert any("val_fraction" in note and "left" in note for note in second.notes)

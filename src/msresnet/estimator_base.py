@@ -124,7 +124,7 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             splits, value_range = self._splits(X, y, validation, config)
             labels = plain(self.classes_)
         fitted = train(config, splits)
-        bundle, _ = settled(fitted.bundle, fitted.sets, config.device)
+        bundle, _ = settled(predictor_of(fitted.bundle, config.device), fitted.sets)
         preprocess = replace(bundle.preprocess, value_range=value_range)
         self.bundle_, self.history_ = replace(bundle, preprocess=preprocess, labels=labels), fitted.history
         self._predictor = predictor_of(self.bundle_, config.device)

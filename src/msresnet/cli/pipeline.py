@@ -99,7 +99,7 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     folder = fitted.folder
     assert folder is not None
     screen.notes(fitted.late)
-    bundle, found = settled(fitted.bundle, fitted.sets, config.device)
+    bundle, found = settled(predictor_of(fitted.bundle, config.device), fitted.sets)
     if found:
         screen.note(f"· boxes are shown from a score of {found['score'][1]:.2f} on: best for the validation set", "dim")
     split, data = pick(fitted.sets, "auto")

@@ -12,7 +12,6 @@ from msresnet.bundle import Bundle, bundle_of
 from msresnet.data.loaders import Samples
 from msresnet.errors import DataError, UsageError
 from msresnet.files import LOCK, lock
-from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.predictor import Predictor
 
 T = TypeVar("T")
@@ -43,15 +42,16 @@ def calibrate(predictor: Predictor, data: Samples, split: str) -> tuple[Bundle, 
     return replace(bundle, task=task), {"split": split, **figures}
 
 
-def settled(bundle: Bundle, sets: Mapping[str, Samples], device: str) -> tuple[Bundle, dict[str, Any]]:
+def settled(predictor: Predictor, sets: Mapping[str, Samples]) -> tuple[Bundle, dict[str, Any]]:
     """A trained bundle with what its task has to know before it is used, from the validation set, and what was fitted.
 
     It stays as it is, with nothing fitted, where the task needs nothing, there is no such set, or no answer is right.
     """
+    bundle = bundle_of(predictor.trained, COMMAND)
     if not bundle.task.settles or "val" not in sets:
         return bundle, {}
     try:
-        return calibrate(predictor_of(bundle, device), sets["val"], "val")
+        return calibrate(predictor, sets["val"], "val")
     except DataError:
         return bundle, {}
 
