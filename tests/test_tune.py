@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from msresnet.cli.main import main
 from msresnet.cli.tune import with_space
 from msresnet.data.splits import open_data
 from msresnet.errors import Interrupted, UsageError
+from msresnet.models.cost import count_macs
 from msresnet.train.config import TrainConfig
 from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Range, read_space, with_settings
 from msresnet.tune.storage import JOURNAL, open_study
 from msresnet.tune.study import tune
-from tiny import contents, kill, pictures, start, wait_for
+from tiny import contents, kill, pictures, plan_for, start, trainer, wait_for
 
 FIXED = ["--model", "msresnet_micro", "--precision", "fp32", "--device", "cpu", "--workers", "0"]
 SPACE = ["lr=1e-4:1e-1:log", "batch_size=2,4,8", "label_smoothing=0:0.2"]
@@ -248,7 +250,8 @@ def test_the_test_set_is_not_touched(bars: Path, tmp_path: Path) -> None:
     assert main(["train", "--config", str(tmp_path / "out" / "best.yaml"), "--output", "run", "-q"]) == 3
 
 
-def test_a_hopeless_trial_is_cut_short(bars: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", ["epochs", "operations"])
+def test_a_hopeless_trial_is_cut_short(limit: str, bars: Path, tmp_path: Path) -> None:
     import optuna
 
     tmp_path.joinpath("out").mkdir()
@@ -256,6 +259,10 @@ def test_a_hopeless_trial_is_cut_short(bars: Path, tmp_path: Path) -> None:
         data=str(bars), space=("lr=1e-9:2e-9",), trials=7, epochs=6, batch_size=8, device="cpu", workers=0,
         model="msresnet_micro", precision="fp32",
     )  # fmt: skip
+    if limit == "operations":
+        spent = trainer(plan_for(bars, epochs=6))
+        spent.run()
+        config = replace(config, epochs=None, operations=3.0 * count_macs(spent.raw) * spent.state.seen)
     study = open_study(config, tmp_path / "out")
     attributes = {"state": "finished", "why": "", "epochs": 6, "seconds": 1.0, "score": 1.0, "loss": 0.0}
     for _ in range(6):  # better than any can be

@@ -6,6 +6,7 @@ import io
 from abc import ABC, abstractmethod
 from copy import copy
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
@@ -124,7 +125,7 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             splits, value_range = self._splits(X, y, validation, config)
             labels = plain(self.classes_)
         fitted = train(config, splits)
-        bundle, _ = settled(predictor_of(fitted.bundle, config.device), fitted.sets)
+        bundle, _ = settled(fitted.bundle, fitted.sets, partial(predictor_of, device=config.device))
         preprocess = replace(bundle.preprocess, value_range=value_range)
         self.bundle_, self.history_ = replace(bundle, preprocess=preprocess, labels=labels), fitted.history
         self._predictor = predictor_of(self.bundle_, config.device)

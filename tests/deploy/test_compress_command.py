@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from msresnet.cli.main import main
 from msresnet.deploy.compress import table
 from msresnet.deploy.compress.table import Comparison, Row, check_good
 from msresnet.errors import QualityGateError
-from tiny import contents, pictures, train_words
+from tiny import contents, pictures, same, train_words, weights
 
 FAST = ("--workers", "0", "--device", "cpu", "--format", "json")
 
@@ -251,3 +252,18 @@ def test_hostile_inner_widths_take_no_memory(run: Path, tmp_path: Path) -> None:
         config["arguments"]["inner_widths"] = widths
         (hostile / "config.json").write_text(json.dumps(config))
         assert compress(hostile, "--data", "digits") == 4
+
+
+def test_how_long_the_first_training_might_take_says_nothing_about_the_next(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limited = Path(shutil.copytree(run, tmp_path / "limited"))
+    settings = limited / "train.yaml"
+    text = settings.read_text(encoding="utf-8")
+    assert "operations: null" in text
+    settings.write_text(text.replace("operations: null", "operations: 1.0"), encoding="utf-8")
+    for model, output in ((run, "free"), (limited, "bound")):
+        words = ("--to", "pruned", "--keep", "0.6", "--epochs", "2", "--batch-size", "8", "--teacher-share", "0")
+        assert compress(model, *words, output=tmp_path / output) == 0
+    capsys.readouterr()
+    assert same(weights(tmp_path / "free"), weights(tmp_path / "bound"))

@@ -6,6 +6,7 @@ import os
 import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -99,7 +100,7 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     folder = fitted.folder
     assert folder is not None
     screen.notes(fitted.late)
-    bundle, found = settled(predictor_of(fitted.bundle, config.device), fitted.sets)
+    bundle, found = settled(fitted.bundle, fitted.sets, partial(predictor_of, device=config.device))
     if found:
         screen.note(f"· boxes are shown from a score of {found['score'][1]:.2f} on: best for the validation set", "dim")
     split, data = pick(fitted.sets, "auto")

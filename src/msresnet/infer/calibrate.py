@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -42,16 +42,18 @@ def calibrate(predictor: Predictor, data: Samples, split: str) -> tuple[Bundle, 
     return replace(bundle, task=task), {"split": split, **figures}
 
 
-def settled(predictor: Predictor, sets: Mapping[str, Samples]) -> tuple[Bundle, dict[str, Any]]:
+def settled(
+    bundle: Bundle, sets: Mapping[str, Samples], opened: Callable[[Bundle], Predictor]
+) -> tuple[Bundle, dict[str, Any]]:
     """A trained bundle with what its task has to know before it is used, from the validation set, and what was fitted.
 
     It stays as it is, with nothing fitted, where the task needs nothing, there is no such set, or no answer is right.
+    `opened` puts a bundle to work, which is done only where something is to be fitted.
     """
-    bundle = bundle_of(predictor.trained, COMMAND)
     if not bundle.task.settles or "val" not in sets:
         return bundle, {}
     try:
-        return calibrate(predictor, sets["val"], "val")
+        return calibrate(opened(bundle), sets["val"], "val")
     except DataError:
         return bundle, {}
 

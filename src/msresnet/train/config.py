@@ -201,7 +201,8 @@ class TrainConfig(
             # A comparison with NaN is false, so it is refused here as well.
             if value not in (None, "auto") and not low <= value < high:
                 flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} {value}", why=f"it must be at least {low} and below {high}")
+                why = f"it must be at least {low} and below {high}"
+                raise UsageError(f"--{flag} {value}", why=why, hint=f"leave --{flag} out for its default")
         if not isinstance(self.lr, str | None) and not 0 < self.lr < float("inf"):
             raise UsageError(f"--lr {self.lr}", why="a learning rate is positive and finite", hint="--lr 0.004")
         if self.weights == "":

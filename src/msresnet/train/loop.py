@@ -308,6 +308,7 @@ class Trainer:
             "seconds": round(self.clock.elapsed, 3),
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "train_loss": state.loss_sum / max(1, state.images),
+            **({} if plan.config.operations is None else {"operations": state.operations}),
             **scores,
         }
         state.history.append(row)

@@ -8,10 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from msresnet.errors import UsageError
-from msresnet.train.settings import RepeatedConfig, refuse_elsewhere
-
-ELSEWHERE = {"operations": "a trial is as far as its epochs or its time: --epochs or --time-limit"}
-"""What means nothing here, beside what no repeated training takes."""
+from msresnet.train.settings import RepeatedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +34,8 @@ class TuneConfig(RepeatedConfig, TuneOptions):
 
     output: str | None = None
     """The folder of the search; what is finished there is not tried again. Default: runs/tune-<data>."""
-    operations: float | None = None
-    """Not here: --epochs or --time-limit says how long each trial may take."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_elsewhere(self, ELSEWHERE)
         if self.trials < 1:
             raise UsageError(f"--trials {self.trials}", why="it must be at least 1")

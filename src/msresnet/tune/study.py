@@ -210,9 +210,11 @@ class _Watcher:
             raise _CutShort
 
     def progress(self, row: dict[str, Any]) -> float:
-        """Share of the training that is done, of its epochs or of its time."""
+        """Share of the training that is done, of its epochs, its time or its operations."""
         limit = math.inf if self.config.time_limit is None else seconds(self.config.time_limit)
-        return min(1.0, max(float(row["epoch"]) / self.config.passes, float(row["seconds"]) / limit))
+        by_operations = float(row.get("operations", 0)) / (self.config.operations or math.inf)
+        by_epochs, by_time = float(row["epoch"]) / self.config.passes, float(row["seconds"]) / limit
+        return min(1.0, max(by_epochs, by_time, by_operations))
 
     def note(self, state: State, why: str = "") -> None:
         """Keep with the trial how it ended."""

@@ -36,6 +36,7 @@ AFRESH: dict[str, Any] = {
     "weights": None,
     "freeze": 0,
     "layer_decay": 1.0,
+    "operations": None,
 }
 """Settings of a training that say nothing about another one."""
 
