@@ -90,9 +90,9 @@ def mnist_best() -> Settings:
 
 @recipe
 def cifar10_fast() -> Settings:
-    """Small colour images in minutes: `msresnet train --recipe cifar10-fast --data cifar10`.
+    """Small colour images in minutes: `msresnet train --recipe cifar10-fast --data FOLDER`, with train/ and test/.
 
-    Ten minutes of one core. After 180 seconds of one core of an AMD EPYC with AVX2 each, mean of 3 seeds, 336,410
+    Ten minutes of one core, by the images it sees. After 180 seconds of one core of an AMD EPYC with AVX2 each, mean of 3 seeds, 336,410
     parameters: 75.4 % of the test images, where airbench94 has 57.6 % (58.3 % with multi-crop evaluation); see
     benchmarks/results/cifar10.md. All training images are learnt from.
     """
@@ -114,7 +114,7 @@ def cifar10_fast() -> Settings:
 
 @recipe
 def cifar10_best() -> Settings:
-    """The same network, learning four times as long: `msresnet train --recipe cifar10-best --data cifar10`.
+    """The same network, learning four times as long: `msresnet train --recipe cifar10-best --data FOLDER`.
 
     Forty minutes of one core, by the images it sees; it was measured for 180 seconds of one core of an AMD EPYC with
     AVX2, mean of 3 seeds: 75.0 % of the test images, where timm's resnet18 with a small stem has 24.1 %
