@@ -92,9 +92,9 @@ def mnist_best() -> Settings:
 def cifar10_fast() -> Settings:
     """Small colour images in minutes: `msresnet train --recipe cifar10-fast --data FOLDER`, with train/ and test/.
 
-    Ten minutes of one core, by the images it sees. After 180 seconds of one core of an AMD EPYC with AVX2 each, mean of 3 seeds, 336,410
-    parameters: 75.4 % of the test images, where airbench94 has 57.6 % (58.3 % with multi-crop evaluation); see
-    benchmarks/results/cifar10.md. All training images are learnt from.
+    Ten minutes of one core, by the images it sees. After 180 seconds of one core of an AMD EPYC with AVX2 each, mean of
+    3 seeds, 336,410 parameters: 75.4 % of the test images, where airbench94 has 57.6 % (58.3 % with multi-crop
+    evaluation); see benchmarks/results/cifar10.md. All training images are learnt from.
     """
     return {
         "model": "msresnet_micro",
