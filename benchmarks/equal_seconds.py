@@ -6,7 +6,8 @@ speed drifts slows all of them; with several they run side by side.
 
 Contestants: airbench, timm/NAME, the name of a recipe of msresnet; a colon and a number set the batch size of the first
 two, as in airbench:256. Each --ours adds a training of msresnet with a name and settings: --ours wide recipe=mnist-fast
-lr=0.01. What stands in --settings holds for all of those.
+lr=0.01. What stands in --settings holds for all of those. The word plain takes He et al.'s network of as many
+multiply-adds in place of the model that the other settings name.
 
 Run: python -m benchmarks.equal_seconds --data cifar10-jpeg.tar.gz --seconds 600 --seeds 5 \
     --contestants airbench airbench:256 timm/resnet18 cifar10-fast --output benchmarks/results/cifar10.md
@@ -15,21 +16,26 @@ Run: python -m benchmarks.equal_seconds --data cifar10-jpeg.tar.gz --seconds 600
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from benchmarks import airbench, baseline
 from benchmarks.images import Images, read
 from benchmarks.lanes import in_lanes
 from benchmarks.ours import measure, settings
+from benchmarks.plain import MODEL, plain_twin
 from benchmarks.tables import Run, accuracy_table, difference, publish, use_threads
 
 from msresnet.runtime import choose_device
 from msresnet.train.config import TrainConfig
+
+PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def train(training: Training) -> dict[str, Run]:
     name, seed, seconds = training.name, training.seed, training.seconds
     images = load(training.images, training.device)
     if training.words:
-        fixed = {"val_fraction": 0.0, **settings(training.words), "device": training.device, "seed": seed}
+        fixed = {"val_fraction": 0.0, **told(training.words, images), "device": training.device, "seed": seed}
         config = TrainConfig(**{**fixed, "time_limit": f"{seconds}s", "epochs": None, "operations": None})
         return {name: measure(config, images.splits(config))}
     kind, _, batch = name.partition(":")
@@ -71,6 +77,15 @@ def train(training: Training) -> dict[str, Run]:
     plain = baseline.Settings(seconds, int(batch or 128))
     run = baseline.measure(images, seed, kind.removeprefix("timm/"), plain)
     return {f"{kind}, plain loop, batch {plain.batch_size}": run}
+
+
+def told(words: Sequence[str], images: Images) -> dict[str, Any]:
+    """Settings of a training, with the plain network of the same cost where that is asked for."""
+    found = settings([word for word in words if word != PLAIN])
+    if PLAIN in words:
+        found["model_args"] = plain_twin(found["model"], found.get("model_args", ()), tuple(images.train.shape[1:]))
+        found["model"] = MODEL
+    return found
 
 
 def contestants(names: list[str], ours: list[list[str]], shared: list[str]) -> dict[str, tuple[str, ...]]:

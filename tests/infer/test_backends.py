@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_batches_answer_as_single_images_do(folder: Path, backend: Engine) -> No
     together = predictor.backend(images)[0]
     alone = np.concatenate([predictor.backend(image[None])[0] for image in images])
     assert np.abs(together - alone).max() <= 1e-5 * max(1, np.abs(together).max())
+
+
+@pytest.mark.parametrize("backend", RUNTIMES)
+def test_threads_may_share_a_predictor(folder: Path, backend: Engine) -> None:
+    """A web handler runs in threads: each has to get the answer to its own image."""
+    images = np.random.default_rng(2).integers(0, 256, (64, 1, 1, 12, 12), dtype=np.uint8)
+    predictor = open_predictor(folder / "onnx", Running(backend=backend, threads=1))
+    one_by_one = [predictor.backend(image)[0] for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        at_once = [outputs for outputs, _ in pool.map(predictor.backend, images)]
+    assert np.array_equal(at_once, one_by_one)
 
 
 @pytest.mark.parametrize("backend", RUNTIMES)

@@ -6,6 +6,7 @@ Each axis is a weighted mean whose triangle of weights is as wide as the reducti
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import floor
 
 import numpy as np
@@ -32,13 +33,17 @@ def _along(image: Image, axis: int, length: int) -> Image:
     shape = [*image.shape]
     shape[axis] = length
     sums = np.full(shape, 1 << (places - 1), np.int32)
+    # One array for all taps: making and widening a new one for each takes two thirds of the time.
+    wide, near = image.astype(np.int32), np.empty(shape, np.int32)
     for tap, column in enumerate(weights.T):
-        near = image.take(np.minimum(first + tap, last), axis).astype(np.int32)
-        sums += near * column.reshape(-1, *[1] * (2 - axis))
-    reduced: Image = np.clip(sums >> places, 0, 255).astype(np.uint8)
-    return reduced
+        np.take(wide, np.minimum(first + tap, last), axis, near, "clip")
+        near *= column.reshape(-1, *[1] * (2 - axis))
+        sums += near
+    sums >>= places
+    return np.clip(sums, 0, 255, sums).astype(np.uint8)
 
 
+@lru_cache(64)
 def _weights(old: int, new: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], int]:
     """The first pixel of each new one (new,), the whole-numbered weights from there on (new, taps), their places."""
     scale = old / new

@@ -6,6 +6,7 @@ Models are read by its runtime alone: its converter reports its use to others, a
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -54,16 +55,19 @@ class OpenVino(Backend):
                 "OpenVINO cannot run the model", where=where, why=short(error), hint="export it anew"
             ) from error
         self.request: Any = self.compiled.create_infer_request()
+        self.one_at_a_time = Lock()
         self.reason = f"OpenVINO, {precision}, {self.threads} threads ({why})"
 
     def __call__(self, images: Pixels) -> tuple[Outputs, Exits | None]:
         """Images (B, C, H, W) uint8 -> outputs (B, ...)."""
-        try:
-            found = self.request.infer([np.ascontiguousarray(images)])
-        except RuntimeError as error:
-            shape = "x".join(map(str, images.shape))
-            raise ModelError(f"OpenVINO cannot answer images of {shape}", where=self.where, why=short(error)) from error
-        return np.array(found[self.compiled.output(0)]), None  # a copy: the runtime writes there again
+        # The request refuses a second thread while it computes, and writes every answer to the same place.
+        with self.one_at_a_time:
+            try:
+                found = self.request.infer([np.ascontiguousarray(images)])
+            except RuntimeError as error:
+                shape, why = "x".join(map(str, images.shape)), short(error)
+                raise ModelError(f"OpenVINO cannot answer images of {shape}", where=self.where, why=why) from error
+            return np.array(found[self.compiled.output(0)]), None
 
 
 def load_core() -> Any:
