@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any
 
 from msresnet.data.decode import bytes_size, decode_bytes
@@ -59,6 +60,7 @@ class Models:
 
     async def load_all(self) -> None:
         """Load every model. Raises MsresnetError for the first that cannot be."""
+        self._decoders.submit(import_module, "scipy.sparse")  # with it images are resized faster
         for name in self.paths:
             await self.load(name)
 
