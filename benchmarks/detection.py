@@ -1,8 +1,10 @@
 """How well objects are found after so many minutes, by their size, and what a backbone of several scales brings.
 
     python -m benchmarks.detection --data digit-scenes --recipe detect --seeds 0 1
-    python -m benchmarks.detection --data PATH --recipe detect --models msresnet10 resnet10 --time-limit 30m
+    python -m benchmarks.detection --data PATH --recipe detect-cells --models msresnet10 "resnet18 depths=[1,1,1,1]" \
+        --time-limit 30m
 
+A model's name may be followed by arguments, which are added to the recipe's.
 Trains on the data's own split, chooses by its validation set and measures on its test set, which training never sees.
 With --time-limit, all models get the same seconds.
 """
@@ -65,7 +67,9 @@ def main() -> None:
     titles = ["model", *FIGURES.values(), "parameters", "seconds", "processor seconds"]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for model in given.models or [settings.get("model", "auto")]:
-        runs = [measured(given.data, seed, settings | {"model": model}) for seed in given.seeds]
+        name, *more = model.split()
+        chosen = settings | {"model": name, "model_args": (*settings.get("model_args", ()), *more)}
+        runs = [measured(given.data, seed, chosen) for seed in given.seeds]
         lines.append(row(model, runs))
     words = f"AP in % on {runs[0]['n']:,.0f} images, mean of seeds {given.seeds}; {torch.get_num_threads()} threads."
     text = "\n".join([*lines, "", words]) + "\n"

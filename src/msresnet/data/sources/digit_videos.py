@@ -25,7 +25,7 @@ from msresnet.data.videos import Followed, Video, VideoSource
 
 NAME = "digit-videos"
 FRAMES, RATE = 60, 15.0
-COUNTS = {"train": 96, "val": 4, "test": 8}
+COUNTS = {"train": 192, "val": 4, "test": 8}
 """Videos of each set."""
 SIDES = (14, 36)
 """Of digits, in pixels."""
@@ -41,9 +41,13 @@ LEAST_SEEN = 0.3
 
 @dataclass(frozen=True)
 class Actor:
-    """A digit and its way: where its middle is in each frame (FRAMES, 2), down and across, and when it is shown."""
+    """A digit and its way: where its middle is in each frame (FRAMES, 2), down and across, and when it is shown.
+
+    Its box, xyxy in pixels, is that of what is seen of it when it stands at the upper left corner.
+    """
 
     pixels: npt.NDArray[np.uint8]
+    box: tuple[int, int, int, int]
     target: int
     path: npt.NDArray[np.float64]
     shown: npt.NDArray[np.bool_]
@@ -119,7 +123,8 @@ def _actor(
     gone = np.flatnonzero(~inside[first:])
     there = np.zeros(FRAMES, np.bool_)
     there[first : first + (int(gone[0]) if len(gone) else FRAMES)] = True
-    return Actor(inked(embedded.image(index)[0], side, ink), int(embedded.targets[index]), path, there)
+    pixels = inked(embedded.image(index)[0], side, ink)
+    return Actor(pixels, seen(pixels, 0, 0), int(embedded.targets[index]), path, there)
 
 
 def _hidden(actor: Actor, draws: np.random.RandomState) -> Actor:
@@ -132,19 +137,20 @@ def _hidden(actor: Actor, draws: np.random.RandomState) -> Actor:
 
 def _draw(image: Image, actors: list[Actor], frame: int) -> tuple[Boxes, list[int]]:
     """Draw a frame into an image (H, W); gives the boxes of what can be seen, and their objects' numbers."""
-    found, classes, who = [], [], []
-    for number, actor in enumerate(actors, 1):
-        if not actor.shown[frame]:
-            continue
-        top, left = (int(n) for n in np.rint(actor.path[frame] - len(actor.pixels) / 2))
+    there = [(number, actor) for number, actor in enumerate(actors, 1) if actor.shown[frame]]
+    if not there:
+        return Boxes.none(), []
+    whole = np.empty((len(there), 4), np.float32)
+    for row, (_, actor) in zip(whole, there, strict=True):
+        half = len(actor.pixels) / 2
+        top, left = (round(middle - half) for middle in actor.path[frame].tolist())
         stamp(image, actor.pixels, top, left)
-        whole = np.array([seen(actor.pixels, top, left)], np.float32)
-        inside = clip(whole, (HEIGHT, WIDTH))
-        if areas(inside)[0] >= LEAST_SEEN * areas(whole)[0]:
-            found.append(inside[0])
-            classes.append(actor.target)
-            who.append(number)
-    return Boxes.of(found, classes), who
+        row[:] = actor.box
+        row += (left, top, left, top)
+    inside = clip(whole, (HEIGHT, WIDTH))
+    kept = np.flatnonzero(areas(inside) >= LEAST_SEEN * areas(whole)).tolist()
+    classes = [there[place][1].target for place in kept]
+    return Boxes.of(inside[kept], classes), [there[place][0] for place in kept]
 
 
 def write_videos(source: VideoSource, folder: Path) -> list[Path]:
