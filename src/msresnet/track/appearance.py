@@ -69,14 +69,14 @@ class Appearance:
 
     def _looks(self, expected: Matrix) -> list[Vectors | None]:
         """What the tracks at some expected boxes look like, as far as that is known."""
-        by_box = {_key(track.get_state_bbox()): track for track in self.tracks}
-        tracks = [by_box.get(_key(box)) for box in expected]
+        by_box = {key(track.get_state_bbox()): track for track in self.tracks}
+        tracks = [by_box.get(key(box)) for box in expected]
         return [None if track is None else self.looks.get(track) for track in tracks]
 
     def _columns(self, found: Matrix) -> npt.NDArray[np.int64]:
         """Which boxes of the frame some found boxes are; -1 for what is none."""
-        by_box = {_key(box): index for index, box in enumerate(self.boxes)}
-        return np.array([by_box.get(_key(box), -1) for box in found], np.int64)
+        by_box = {key(box): index for index, box in enumerate(self.boxes)}
+        return np.array([by_box.get(key(box), -1) for box in found], np.int64)
 
 
 def ambiguous(candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -93,5 +93,6 @@ def normalised(vectors: Vectors) -> Vectors:
     return found
 
 
-def _key(box: npt.NDArray[Any]) -> tuple[float, ...]:
+def key(box: npt.NDArray[Any]) -> tuple[float, ...]:
+    """A box (4,) as what can be looked up: the library hands boxes over without saying which they are."""
     return tuple(np.asarray(box, np.float64).tolist())

@@ -17,6 +17,7 @@ from msresnet.boxes import iou, nms
 from msresnet.results import Detections, Tracks
 from msresnet.track.appearance import Appearance
 from msresnet.track.library import Tracker, create, load
+from msresnet.track.unsure import Unsure
 
 Picture = npt.NDArray[np.uint8]
 ABOVE = 0.1
@@ -95,10 +96,12 @@ class Association:
     def _begin(self) -> None:
         self._waiting: deque[_Frame] = deque()
         self._before = self.given
-        self._appearance = None
+        self._appearance = self._unsure = None
         if self.rules.appearance and self.rules.tracker != "cbiou":  # it has boxes of its own to compare
             self._appearance = Appearance(self.rules.appearance, LOWEST)
-        self._tracker = create(self.rules.tracker, **settings(self.rules, self._appearance))
+        if self.rules.tracker == "bytetrack":  # the others have rules of their own, or no second look
+            self._unsure = Unsure(self._appearance, self.rules.sure)
+        self._tracker = create(self.rules.tracker, **settings(self.rules, self._unsure or self._appearance))
 
     def _next(self) -> Tracks:
         tracks = self._waiting.popleft().tracks(self._before)
@@ -109,6 +112,8 @@ class Association:
         """The library's tracks that some boxes belong to (M)."""
         boxes, looks = found.boxes[0], None if found.appearances is None else found.appearances[0]
         appearance = self._appearance
+        if self._unsure is not None:
+            self._unsure.begin(self._tracker.tracks, boxes, found.scores[0])
         if appearance is not None:
             vectors = np.zeros((len(boxes), 0), np.float32) if looks is None else looks
             appearance.begin(self._tracker.tracks, boxes, vectors)
@@ -142,7 +147,7 @@ def once(found: Detections) -> Detections:
     return found.chosen([nms(boxes, scores, np.zeros(len(boxes), np.int64), COVERED)])
 
 
-def settings(rules: Rules, appearance: Appearance | None) -> dict[str, Any]:
+def settings(rules: Rules, similarity: Appearance | Unsure | None) -> dict[str, Any]:
     """What a tracker of the library is told."""
     frames = FRAMES[rules.tracker]
     given: dict[str, Any] = {"lost_track_buffer": rules.keep, "minimum_consecutive_frames": frames}
@@ -150,8 +155,8 @@ def settings(rules: Rules, appearance: Appearance | None) -> dict[str, Any]:
         given["high_conf_det_threshold"] = rules.sure
     if rules.tracker != "ocsort":
         given["track_activation_threshold"] = min(1.0, rules.sure + ABOVE)
-    if appearance is not None:
-        given["iou"] = appearance
+    if similarity is not None:
+        given["iou"] = similarity
     return given
 
 
