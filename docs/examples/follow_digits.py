@@ -10,7 +10,7 @@ import sys
 
 
 def main() -> None:
-    how = ["--time-limit", "40s", "--model-args", "finest=8"] if "--quick" in sys.argv[1:] else ["--epochs", "4"]
+    how = ["--time-limit", "40s", "--model-args", "finest=8"] if "--quick" in sys.argv[1:] else ["--epochs", "2"]
     run("train", "--data", "digit-videos", "--recipe", "detect", *how, "--output", "runs/follow-digits")
     for looks in ("none", "learnt"):  # switches fall where objects are told apart by what they look like
         run("track", "digit-videos", "--model", "runs/follow-digits", "--appearance", looks)
