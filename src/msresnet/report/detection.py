@@ -42,8 +42,9 @@ def precision(story: Story) -> Section | None:
         mean = np.nanmean(curves, 0)
     axes.plot(100 * RECALLS, 100 * mean, color=BLUE, linewidth=1.8, label="mean of the classes")
     key(axes)
-    best = story.evaluation.metrics["best_score"]
-    text = f"Blue is the mean, grey is each class. Answers serve people best at scores from {best:.2f} on."
+    shown, best = (story.evaluation.metrics[name] for name in ("score", "best_score"))
+    text = "Blue is the mean, grey is each class. "
+    text += f"Answers are shown from a score of {shown:.2f} on; {best:.2f} would suit these images best."
     over = np.flatnonzero(mean >= 0.5)
     words = "Precision is under a half at every recall."
     if len(over):
@@ -65,7 +66,9 @@ def mistaken(story: Story) -> Section | None:
     worst = kinds[int(np.argmax(values))]
     drawing = chart(figure, f"Most is lost to one kind of mistake: {worst}, {max(values):.2f} points of AP50.")
     rows = [(kind, MEANING[kind], f"{counts[kind]:,}") for kind in kinds]
-    text = f"At scores from {metrics['best_score']:.2f} on. A cost is what AP50 would gain without such mistakes."
+    text = (
+        f"Boxes count from a score of {metrics['score']:.2f} on. A cost is what AP50 would gain without such mistakes."
+    )
     table = Table("mistakes", ("kind", "what it is", "boxes"), rows)
     return Section("mistakes", "What goes wrong", [Words(text), drawing, table])
 

@@ -203,6 +203,7 @@ class DetectionTask(Task):
             "n": len(results),
             "objects": sum(int((~truth.crowd).sum()) for truth in targets),
             **found.summary(),
+            "score": self.rules.sure,
             "best_score": best_score(results, targets),
             "per_class": found.rows(self.class_names),
         }
@@ -210,7 +211,7 @@ class DetectionTask(Task):
 
     def details(self, evaluation: Evaluation) -> dict[str, Any]:
         """What kinds of mistakes there are and what each costs, and the worst images."""
-        found = errors(_sure(evaluation), evaluation.targets)
+        found = errors(self._sure(evaluation), evaluation.targets)
         gains = {kind: None if np.isnan(gain) else float(gain) for kind, gain in found.gains.items()}
         rows = self.rows(evaluation)
         worst = [rows[i] for i in self.examples(evaluation, MOST_WORST)]
@@ -239,6 +240,12 @@ class DetectionTask(Task):
         counts = {"images": f"{figures['n']:,}", "objects": f"{figures['objects']:,}"}
         return counts | {title: _percent(figures[name]) for name, title in names.items()}
 
+    def _sure(self, evaluation: Evaluation) -> Detections:
+        """The answers that people are shown: not those from the score that would suit the measured set best."""
+        results: Results = evaluation.predictions
+        assert isinstance(results, Detections)
+        return results.above(self.rules.sure)
+
     def tables(self, metrics: dict[str, Any]) -> list[Table]:
         """Figures of all classes, of each, and the worst images."""
         names = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
@@ -258,13 +265,13 @@ class DetectionTask(Task):
         return [
             Table(title, ("figure", "value"), lines),
             Table("", ("class", "AP", "AP50", "AP75", "recall", "objects", "images"), classes),
-            Table(f"at scores from {metrics['best_score']:.2f}", ("mistake", "boxes", "AP50 without it, more"), wrong),
+            Table(f"at scores from {metrics['score']:.2f}", ("mistake", "boxes", "AP50 without it, more"), wrong),
             Table("worst images", ("image", *COUNTED), worst),
         ]
 
     def rows(self, evaluation: Evaluation) -> list[dict[str, Any]]:
         """Id of each image, its objects, and how many are found, missed and made up at the score for people."""
-        sure, rows = _sure(evaluation), []
+        sure, rows = self._sure(evaluation), []
         for index, (name, truth) in enumerate(zip(sure.ids, evaluation.targets, strict=True)):
             kinds, _ = judged(sure.boxes[index], sure.scores[index], sure.classes[index], truth)
             objects, right = int((~truth.crowd).sum()), int((kinds == RIGHT).sum())
@@ -279,7 +286,7 @@ class DetectionTask(Task):
 
     def pictures(self, image: Image, evaluation: Evaluation, index: int, frame: Frame | None = None) -> list[Picture]:
         """The image with the boxes of the truth, and with those of the answer that are sure enough."""
-        sure, truth = _sure(evaluation), evaluation.targets[index]
+        sure, truth = self._sure(evaluation), evaluation.targets[index]
         pairs = [("truth", truth.xyxy, truth.classes), ("answer", sure.boxes[index], sure.classes[index])]
         return [(name, outlined(image, framed(boxes, frame), classes)) for name, boxes, classes in pairs]
 
@@ -317,13 +324,6 @@ def _condense(row: Tensor, found: Detections, truth: Boxes) -> None:
     row[: len(numbers)] = torch.from_numpy(numbers)
     counts = np.bincount(truth.classes[~truth.crowd], minlength=len(found.class_names))
     row[-1 - len(counts) : -1] = torch.from_numpy(counts)
-
-
-def _sure(evaluation: Evaluation) -> Detections:
-    """The answers that are sure enough to serve people."""
-    results: Results = evaluation.predictions
-    assert isinstance(results, Detections)
-    return results.above(evaluation.metrics["best_score"])
 
 
 def _percent(value: float | None) -> str:

@@ -141,16 +141,15 @@ def _draw(image: Image, actors: list[Actor], frame: int) -> tuple[Boxes, list[in
     if not there:
         return Boxes.none(), []
     whole = np.empty((len(there), 4), np.float32)
-    for row, (_, actor) in zip(whole, there, strict=True):
+    for place, (_, actor) in enumerate(there):
         half = len(actor.pixels) / 2
         top, left = (round(middle - half) for middle in actor.path[frame].tolist())
         stamp(image, actor.pixels, top, left)
-        row[:] = actor.box
-        row += (left, top, left, top)
+        whole[place] = np.add(actor.box, (left, top, left, top))
     inside = clip(whole, (HEIGHT, WIDTH))
     kept = np.flatnonzero(areas(inside) >= LEAST_SEEN * areas(whole)).tolist()
-    classes = [there[place][1].target for place in kept]
-    return Boxes.of(inside[kept], classes), [there[place][0] for place in kept]
+    numbers, classes = [there[place][0] for place in kept], [there[place][1].target for place in kept]
+    return Boxes.of(inside[kept], classes), numbers
 
 
 def write_videos(source: VideoSource, folder: Path) -> list[Path]:
