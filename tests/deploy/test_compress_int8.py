@@ -13,14 +13,18 @@ from torch import nn
 
 from msresnet.bundle import Bundle, load_bundle
 from msresnet.data.loaders import open_sets
+from msresnet.data.preprocess import Preprocess
 from msresnet.data.splits import open_data
 from msresnet.deploy.compress.bf16 import Rounded, bf16_model, rounded
-from msresnet.deploy.compress.int8 import Float, Ready, calibrated, quantised
+from msresnet.deploy.compress.int8 import LAYERS, PASSING, Float, Ready, calibrated, quantised
 from msresnet.deploy.compress.sensitive import choose, ranked
 from msresnet.infer.backends.graph import onnx_model
 from msresnet.infer.backends.onnxruntime import OnnxRuntime
 from msresnet.infer.backends.openvino import OpenVino
 from msresnet.infer.config import Running
+from msresnet.models.factory import create_classifier, create_detector
+from msresnet.tasks.classification import ClassificationTask
+from msresnet.tasks.detection import DetectionTask
 from msresnet.train.fit import fit
 from tiny import config
 
@@ -112,6 +116,42 @@ def test_what_is_kept_stays_in_float(digits: Digits) -> None:
         assert set(weights(small)) == set(found.layers) - set(kept)
         whole = quantised(found, (*found.layers, *found.others), 7)
     assert np.abs(run(whole, digits.images) - run(digits.proto, digits.images)).max() < 1e-3
+
+
+def test_maps_between_layers_in_float_make_no_detour_through_8_bits() -> None:
+    """Group normalisation computes in float: its maps come as they are, and only the next layer's input is rounded."""
+    network = create_detector(
+        "msresnet_micro", num_classes=2, in_chans=1, img_size=(32, 32), pyramid_width=16, operator="plain"
+    )
+    task = DetectionTask(("a", "b"), size=(32, 32), strides=network.strides)
+    bundle = Bundle(network.eval(), "msresnet_micro", {}, task, Preprocess((32, 32), 1))
+    images = np.random.default_rng(0).integers(0, 256, (8, 1, 32, 32), dtype=np.uint8)
+    proto = onnx_model(bundle)
+    with calibrated(proto, images) as found:
+        small = quantised(found, (), 7)
+    readers = {name: node.op_type for node in small.graph.node for name in node.input}
+    backs = [node for node in small.graph.node if node.op_type == "DequantizeLinear"]
+    assert backs
+    assert all(readers[node.output[0]] in (*LAYERS, *PASSING) for node in backs)
+    exact, rounded_ = run(proto, images), run(small, images)
+    assert np.corrcoef(exact.ravel(), rounded_.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("name", ["skresnet18", "resnest14d"])
+def test_a_relu_that_is_the_lower_bound_of_a_range_stays(name: str) -> None:
+    """In blocks with attention a reshape follows a ReLU."""
+    torch.manual_seed(0)
+    network = create_classifier(name, num_classes=3, img_size=(32, 32)).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # the last of each block begins at zero, and hides the block
+    bundle = Bundle(network, name, {}, ClassificationTask(("a", "b", "c")), Preprocess((32, 32), 3))
+    images = np.random.default_rng(0).integers(0, 256, (16, 3, 32, 32), dtype=np.uint8)
+    proto = onnx_model(bundle)
+    with calibrated(proto, images) as found:
+        small = quantised(found, (), 7)
+    exact, rounded_ = (outputs - outputs.mean(0) for outputs in (run(proto, images), run(small, images)))
+    assert np.corrcoef(exact.ravel(), rounded_.ravel())[0, 1] > 0.95
 
 
 def spoilt(bundle: Bundle) -> Bundle:

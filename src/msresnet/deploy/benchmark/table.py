@@ -41,7 +41,9 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     share = "" if row["share_of_peak"] is None else f"{100 * row['share_of_peak']:.0f} %"
     score = ""
     if row["score"] is not None:
-        score = f"{100 * row['score']:.2f} % ({100 * row['score_low']:.2f} to {100 * row['score_high']:.2f})"
+        score = f"{100 * row['score']:.2f} %"
+        if row["score_low"] is not None:  # the AP of boxes has no interval
+            score += f" ({100 * row['score_low']:.2f} to {100 * row['score_high']:.2f})"
     return (
         row["model"],
         row["backend"] if row["device"] == "cpu" else f"{row['backend']} ({row['device']})",

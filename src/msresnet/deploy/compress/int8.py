@@ -7,7 +7,8 @@ Decisions:
 - Weights are signed, with a scale for each output channel. They have 7 bits unless asked otherwise: without VNNI, two
   products of 8 bits are added into 16, which overflow.
 - Only what feeds another convolution or matrix product is quantised. Normalising pixels, and what makes answers of the
-  last maps, stay in float.
+  last maps, stay in float; so does all between a convolution and the next where groups are normalised: maps that
+  nothing takes in 8 bits are not brought there and back.
 
 N calibration images.
 """
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 Ready = npt.NDArray[np.uint8]
+Edge = tuple[str, str, str]
 LAYERS = ("Conv", "Gemm", "MatMul")
 """What has weights to quantise."""
 PASSING = (
@@ -51,12 +53,14 @@ class Float:
         ranges: where the ranges are kept, so that images are looked at once.
         layers: names of the layers that can be quantised, in order.
         others: names of what passes maps on between them.
+        edges: (node, tensor, node) by name: what hands which tensor to whom.
     """
 
     file: Path
     ranges: Path
     layers: tuple[str, ...]
     others: tuple[str, ...]
+    edges: frozenset[Edge]
 
 
 @contextmanager
@@ -72,9 +76,8 @@ def calibrated(proto: ModelProto, images: Ready) -> Iterator[Float]:
         onnx.save_model(proto, folder / "float.onnx")
         inner = _inner(proto)
         layers = tuple(node.name for node in inner if node.op_type in LAYERS)
-        found = Float(
-            folder / "float.onnx", folder / "ranges.json", layers, tuple(n.name for n in inner if n.name not in layers)
-        )
+        others = tuple(node.name for node in inner if node.name not in layers)
+        found = Float(folder / "float.onnx", folder / "ranges.json", layers, others, frozenset(_edges(proto)))
         _quantise(found, folder / "all.onnx", (), FULL, _Reader(images))
         yield found
 
@@ -88,7 +91,9 @@ def quantised(found: Float, kept: Collection[str], bits: int) -> ModelProto:
     place = found.file.with_name("quantised.onnx")
     with _quiet():
         _quantise(found, place, kept, bits, None)
-    return onnx.load_model(place)
+    proto = onnx.load_model(place)
+    _drop_detours(proto, found.edges)
+    return proto
 
 
 class _Reader:
@@ -123,10 +128,45 @@ def _quantise(found: Float, place: Path, kept: Collection[str], bits: int, reade
     )
 
 
+def _edges(proto: ModelProto) -> Iterator[Edge]:
+    makers = {name: node.name for node in proto.graph.node for name in node.output}
+    for node in proto.graph.node:
+        yield from ((makers[name], name, node.name) for name in node.input if name in makers)
+
+
+def _drop_detours(proto: ModelProto, edges: frozenset[Edge]) -> None:
+    """Take out pairs of QuantizeLinear and DequantizeLinear behind which nothing can compute in 8 bits.
+
+    Only where the float network has the same edge: else the lower bound of the range stands for a ReLU between.
+    """
+    nodes, outputs = list(proto.graph.node), {one.name for one in proto.graph.output}
+    makers = {name: node for node in nodes for name in node.output}
+    readers: dict[str, list[NodeProto]] = {}
+    for node in nodes:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for back in nodes:
+        there = makers.get(back.input[0]) if back.op_type == "DequantizeLinear" else None
+        # Weights have none before them.
+        if there is None or len(readers[there.output[0]]) > 1 or back.output[0] in outputs:
+            continue
+        tensor, after = there.input[0], readers.get(back.output[0], [])
+        before = makers[tensor].name if tensor in makers else ""
+        if any(node.op_type in (*LAYERS, *PASSING) or (before, tensor, node.name) not in edges for node in after):
+            continue
+        for node in after:
+            for place, name in enumerate(node.input):
+                if name == back.output[0]:
+                    node.input[place] = tensor
+        proto.graph.node.remove(there)
+        proto.graph.node.remove(back)
+
+
 def _inner(proto: ModelProto) -> list[NodeProto]:
     """The nodes between the first layers and the last ones, with those; in the graph's order.
 
     A layer that nothing follows but arithmetic stays in float, unless it is a matrix product: its outputs are answers.
+    So does what has no map in 8 bits to pass on, as the sum at the end of a normalisation.
     """
     nodes = list(proto.graph.node)
     makers = {name: node for node in nodes for name in node.output}
@@ -138,8 +178,13 @@ def _inner(proto: ModelProto) -> list[NodeProto]:
     for node in reversed(nodes):
         if node.op_type in LAYERS or node.name in before:
             before |= {makers[name].name for name in node.input if name in makers}
-    kinds = {*LAYERS, *PASSING}
-    inner = [node for node in nodes if node.op_type in kinds and node.name in after and node.name in before]
+    maps: set[str] = set()  # names of tensors in 8 bits
+    inner: list[NodeProto] = []
+    for node in nodes:
+        passing = node.op_type in PASSING and any(name in maps for name in node.input)
+        if (node.op_type in LAYERS or passing) and node.name in after and node.name in before:
+            inner.append(node)
+            maps |= set(node.output)
     return inner + [node for node in nodes if node.op_type in ("Gemm", "MatMul") and node.name not in before]
 
 

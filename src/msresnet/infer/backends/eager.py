@@ -74,8 +74,8 @@ class Eager(Backend):
         """(B, C, H, W) uint8 -> (B, ...) float32 on the CPU."""
         count = len(images)
         if count == 1:
-            # Matrix products of one row take another path, whose last bit differs; with two rows an image gets the
-            # same answer alone as in company.
+            # Convolutions of one image and matrix products of one row take other paths, whose last bit differs; as
+            # one of two an image gets the same answer alone as in company.
             images = images.repeat(2, 1, 1, 1)
         with torch.autocast(self.where.type, torch.bfloat16, enabled=self.precision == "bf16"):
             answers = averaged(self.network, self._input(images), self.tta)
