@@ -83,6 +83,8 @@ def told(words: Sequence[str], images: Images) -> dict[str, Any]:
     """Settings of a training, with the plain network of the same cost where that is asked for."""
     found = settings([word for word in words if word != PLAIN])
     if PLAIN in words:
+        if "model" not in found:
+            raise SystemExit("plain takes the place of a model: name one, or a recipe that has one")
         found["model_args"] = plain_twin(found["model"], found.get("model_args", ()), tuple(images.train.shape[1:]))
         found["model"] = MODEL
     return found

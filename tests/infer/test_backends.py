@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from scipy.special import softmax
 
+import msresnet
 from hostile import random_pixels
 from msresnet.bundle import Bundle, load_bundle
 from msresnet.cli.main import main
@@ -25,7 +27,7 @@ from msresnet.infer.backends.artefact import read_onnx, stamp
 from msresnet.infer.backends.opened import open_predictor, run_bundle
 from msresnet.infer.config import Budget, Engine, Running
 from msresnet.models.factory import create_segmenter
-from msresnet.results import Classification, Segmentation
+from msresnet.results import DIGITS, Classification, Segmentation
 from msresnet.tasks.postprocess.classification import ClassificationPostprocess
 from msresnet.tasks.segmentation import SegmentationTask
 from msresnet.trained import exported_config
@@ -127,6 +129,34 @@ def test_evaluate_measures_an_exported_model(folder: Path, tmp_path: Path, capsy
             k: figures[0][k] for k in ("top1", "n", "params", "macs")
         }
         assert figure["loss"] == pytest.approx(figures[0]["loss"], abs=1e-5)
+
+
+def test_evaluate_predict_python_and_exported_models_say_the_same_of_the_same_files(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index, name in enumerate(["=cat", "dog", "fox"]):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for seed in range(3):
+            picture = Image.fromarray(random_pixels(15 + seed, 12, seed=10 * index + seed))
+            picture.save(tmp_path / "set" / name / f"{seed}.png")
+    files = [str(path) for path in sorted((tmp_path / "set").glob("*/*.png"))]
+    door = msresnet.load(folder / "model")
+    answered = [door.predict(name) for name in files]
+    python = [(str(one.labels[0]), f"{one.confidences[0]:.{DIGITS}f}") for one in answered]
+    assert len(set(python)) > 3, "answers that are all alike would prove nothing"
+    for model in ("model", "onnx", "openvino"):
+        out = tmp_path / f"out-{model}"
+        words = ["--model", str(folder / model), "--format", "json"]
+        assert main(["evaluate", *words, "--data", str(tmp_path / "set"), "--output", str(out)]) == 0
+        capsys.readouterr()
+        with (out / "predictions.csv").open(encoding="utf-8") as file:
+            written = list(csv.DictReader(file))
+        # A spreadsheet would compute what begins with =, so that is written behind an apostrophe.
+        rows = {str(tmp_path / "set" / row["id"].lstrip("'")): (row["label"], row["probability"]) for row in written}
+        assert main(["predict", *words, *files]) == 0
+        answers = json.loads(capsys.readouterr().out)
+        assert [(label.lstrip("'"), share) for label, share in (rows[name] for name in files)] == python
+        assert [(answer["label"], f"{answer['probability']:.{DIGITS}f}") for answer in answers] == python
 
 
 def test_what_only_torch_can_do_is_refused_elsewhere(folder: Path) -> None:

@@ -88,6 +88,12 @@ def test_the_task_reports_the_same_figures(data: tuple[Floats, Ints]) -> None:
     measured = ClassificationTask(names).evaluate(results, targets).metrics
     assert measured["top1"] == pytest.approx(oracle.accuracy_score(targets, probabilities.argmax(1)))
     assert measured["n"] == len(targets)
+    every = np.arange(len(names))
+    assert measured["top5"] == pytest.approx(top_k_accuracy(probabilities, targets, 5))
+    assert measured["macro_f1"] == pytest.approx(
+        oracle.f1_score(targets, results.indices, average="macro", zero_division=0)
+    )
+    assert measured["loss"] == pytest.approx(oracle.log_loss(targets, probabilities, labels=every), rel=1e-6)
     by_hand = per_class(results.indices, targets, names)
     assert measured["per_class"] == by_hand
     assert sum(row["n"] for row in by_hand) == len(targets)

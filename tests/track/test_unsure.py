@@ -19,8 +19,8 @@ HERE, NEAR, BESIDE = (0.0, 0.0, 20.0, 20.0), (3.0, 0.0, 23.0, 20.0), (11.0, 0.0,
 class Track:
     """As the library has them when boxes are compared: moved to this frame."""
 
-    def __init__(self, box: tuple[float, ...], time_since_update: int = 1) -> None:
-        self.box, self.time_since_update = np.array(box), time_since_update
+    def __init__(self, box: tuple[float, ...], time_since_update: int = 1, tracker_id: int = 0) -> None:
+        self.box, self.time_since_update, self.tracker_id = np.array(box), time_since_update, tracker_id
 
     def get_state_bbox(self) -> Any:
         return self.box
@@ -46,6 +46,7 @@ def test_an_unsure_box_has_to_lie_well_upon_a_track_that_was_just_seen() -> None
     assert found == near > 0.5
     assert compared(Track(HERE), BESIDE, 0.49)[0] == 0  # a third, and a half is asked
     assert compared(Track(HERE, 2), NEAR, 0.49)[0] == 0  # the frame before did not show it
+    assert compared(Track(HERE, tracker_id=-1), NEAR, 0.49)[0] == 0  # it was seen once, and has no number yet
 
 
 def test_looks_do_not_help_an_unsure_box() -> None:

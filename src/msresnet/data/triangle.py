@@ -17,6 +17,8 @@ import numpy.typing as npt
 from msresnet.data.sample import Image
 
 Ints = npt.NDArray[np.int32]
+STRIP = 1 << 21
+"""Values that are widened to 32 bits at a time: a large image is never there in four times its bytes."""
 MOST_PLACES, WEIGHT_BITS = 22, 15
 """Of the weights, so that 255 times their sum fits into 32 bits."""
 
@@ -24,14 +26,17 @@ MOST_PLACES, WEIGHT_BITS = 22, 15
 def triangle(image: Image, size: tuple[int, int]) -> Image:
     """uint8 (C, any H, any W) -> (C, H, W)."""
     channels, height, width = image.shape
+    narrow = np.empty((height, channels, size[1]), np.int32)
+    rows = max(1, STRIP // (channels * width))
     # What is summed stands first, so that whole rows of memory are added: (W, C, H), then (H, C, W).
-    wide = image.transpose(2, 0, 1).astype(np.int32, "C")
-    if width != size[1]:
-        wide = _along(wide.reshape(width, -1), size[1]).reshape(size[1], channels, height)
-    wide = np.ascontiguousarray(wide.transpose(2, 1, 0))
+    for start in range(0, height, rows):
+        strip = image[:, start : start + rows].transpose(2, 0, 1).astype(np.int32, "C")
+        if width != size[1]:
+            strip = _along(strip.reshape(width, -1), size[1]).reshape(size[1], channels, -1)
+        narrow[start : start + rows] = strip.transpose(2, 1, 0)
     if height != size[0]:
-        wide = _along(wide.reshape(height, -1), size[0]).reshape(size[0], channels, size[1])
-    return wide.transpose(1, 0, 2).astype(np.uint8, "C")
+        narrow = _along(narrow.reshape(height, -1), size[0]).reshape(size[0], channels, size[1])
+    return narrow.transpose(1, 0, 2).astype(np.uint8, "C")
 
 
 def _along(wide: Ints, length: int) -> Ints:

@@ -1,8 +1,8 @@
 """Which tracks an unsure box may continue: ByteTrack's second association (arXiv 2110.06864, algorithm 1).
 
-As its authors' implementation has it, an unsure box continues a track that the frame before has shown, and only where
-it lies well upon the expected box. The library lets any overlap of a tenth do, of tracks long lost too, so that what
-detectors half see around objects and where some have been is taken for them. T tracks, M boxes of a frame.
+As its authors' implementation has it, an unsure box continues a track that has a number and was in the frame before,
+and only where it lies well upon the expected box. The library lets any overlap of a tenth do, of tracks long lost too,
+so that what detectors half see around objects and where some have been is taken for them. T tracks, M boxes of a frame.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Unsure:
         alike = near if self.appearance is None else self.appearance.compute(expected, found)
         unsure = np.array([key(box) in self.unsure for box in found], np.bool_)
         # The tracks have been moved to this frame by now: one that the frame before showed was updated one ago.
-        lost = {key(track.get_state_bbox()) for track in self.tracks if track.time_since_update > 1}
+        lost = {
+            key(track.get_state_bbox()) for track in self.tracks if track.time_since_update > 1 or track.tracker_id < 0
+        }
         shown = np.array([key(box) not in lost for box in expected], np.bool_)
         return np.where(~unsure[None] | (shown[:, None] & (near >= LEAST)), alike, 0.0)
 

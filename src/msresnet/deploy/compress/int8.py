@@ -160,6 +160,9 @@ def _drop_detours(proto: ModelProto, edges: frozenset[Edge]) -> None:
                     node.input[place] = tensor
         proto.graph.node.remove(there)
         proto.graph.node.remove(back)
+    used = {name for node in proto.graph.node for name in node.input}
+    for tensor in [one for one in proto.graph.initializer if one.name not in used]:
+        proto.graph.initializer.remove(tensor)
 
 
 def _inner(proto: ModelProto) -> list[NodeProto]:
