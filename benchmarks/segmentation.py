@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from benchmarks.tables import publish
 from scipy import ndimage
 
 from msresnet.data.preprocess import otsu
@@ -148,12 +148,9 @@ def main() -> None:
         *(row(name, method, images, masks, given.seed) for name, method in methods.items()),
         "",
         f"msresnet_micro with a pyramid, {params:,} parameters, {spent:.0f} s of training ({plain_spent:.0f} s from "
-        f"clean images) on {torch.get_num_threads()} threads; seed {given.seed}.",
+        f"clean images); seed {given.seed}.",
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if given.output is not None:
-        given.output.write_text(text, encoding="utf-8")
+    publish("Learned binarisation against thresholds", lines, given.output)
 
 
 if __name__ == "__main__":
