@@ -66,7 +66,8 @@ class BenchmarkConfig(DataOptions):
             return None
         found = tuple(dict.fromkeys(self.backends.split(",")))
         if unknown := [name for name in found if name not in WAYS]:
-            raise UsageError(f"--backends {unknown[0]}", why=f"known are {', '.join(WAYS)}")
+            why, hint = f"known are {', '.join(WAYS)}", "--backends torch,openvino"
+            raise UsageError(f"--backends {unknown[0]}", why=why, hint=hint)
         return found
 
     @property
