@@ -356,3 +356,30 @@ def test_the_size_of_a_file_is_that_of_its_decoded_image(form: str, orientation:
     (tmp_path / "x").write_bytes(b"no image")
     with pytest.raises(DataError, match="no image of a known format"):
         file_size(tmp_path / "x")
+
+
+def test_a_file_that_is_not_there_comes_with_what_to_type(tmp_path: Path) -> None:
+    (tmp_path / "my clip.mp4").write_bytes(b"x")
+
+    def hint(path: Path) -> str:
+        with pytest.raises(DataError) as error:
+            read_regular(path)
+        return error.value.hint
+
+    assert hint(tmp_path / "my clip.mp5") == f"'{tmp_path}/my clip.mp4'"
+    assert hint(tmp_path / "zebra") == f"ls {tmp_path}"
+    assert (
+        hint(tmp_path / "nowhere" / "a.png") == f"the folder {tmp_path}/nowhere is not there either: give another path"
+    )
+    assert hint(tmp_path / "a\0b") == ""
+
+
+def test_a_file_that_cannot_be_decoded_comes_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"%PDF-1.4")
+    with pytest.raises(DataError) as error:
+        decode_file(tmp_path / "a.jpg")
+    assert "JPEG, PNG, WEBP" in error.value.hint
+    (tmp_path / "b.jpg").write_bytes(hostile.truncated_jpeg())
+    with pytest.raises(DataError) as error:
+        decode_file(tmp_path / "b.jpg")
+    assert "anew" in error.value.hint

@@ -387,8 +387,6 @@ def test_masks_are_told_alike_by_every_door(here: Path, capsys: Any) -> None:
         shares = row["shares"].removeprefix("'").split("; ")
         told = {text.rpartition(" ")[0]: float(text.rpartition(" ")[2]) for text in shares}
         assert told.get("b", 0.0) == pytest.approx(share, abs=1e-4)
-    assert main([*words, "--tile"]) == 2
-    assert "--tile is for classification and detection" in capsys.readouterr().err
 
 
 def test_what_is_refused_prints_no_answers(capsys: pytest.CaptureFixture[str]) -> None:

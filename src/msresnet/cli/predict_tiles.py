@@ -100,6 +100,7 @@ def _write(folder: Path, tiled: Tiled[Any], config: PredictConfig) -> None:
     picture = map_picture(tiled)
     write_atomic(folder / PICTURE, lambda part: picture.save(part, "PNG"))
     write_json(folder / SUMMARY, summary(tiled, config, len(found)))
+    tiled.save(folder)
 
 
 def counts_csv(tiled: Tiled[Any]) -> str:

@@ -12,6 +12,7 @@ from msresnet.train.settings import RepeatedConfig, refuse_elsewhere
 
 DEFAULT_SECONDS = 60.0
 BUDGET = ("epochs", "time_limit", "operations")
+LARGE = ((1e15, "quadrillion"), (1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 ELSEWHERE = {"time_limit": "--seconds says how long each training may take"}
 """What means nothing here, beside what no repeated training takes."""
 
@@ -76,8 +77,15 @@ class CompareConfig(RepeatedConfig, CompareOptions):
         if self.epochs is not None:
             return f"{self.epochs:,} epoch{'s' if self.epochs > 1 else ''} each"
         if self.operations is not None:
-            return f"{self.operations:.3g} multiply-adds each"
+            return f"{_large(self.operations)} multiply-adds each"
         return f"{self.seconds or DEFAULT_SECONDS:g} seconds each"
+
+
+def _large(number: float) -> str:
+    """Three digits and a word, such as 50 trillion."""
+    units = (unit for unit in LARGE if number >= unit[0])
+    size, name = next(units, (1.0, ""))
+    return f"{number / size:.4g} {name}".rstrip()
 
 
 def budget_free(settings: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import stat
 import struct
 import threading
@@ -16,6 +17,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -26,7 +28,7 @@ from PIL import Image as Pillow
 
 from msresnet.data.jpeg import decode_frame, read_frame
 from msresnet.data.sample import Image
-from msresnet.errors import DataError
+from msresnet.errors import DataError, nearest
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Of the MPO files of some cameras, which the JPEG parser takes, the first picture counts."""
@@ -37,6 +39,8 @@ EXTENSIONS = frozenset(
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
 PIECE = 1 << 16
+MOST_NAMES = 1000
+"""Of a folder, that are compared with the name of a file that is not there."""
 MIN_SIDE = 2
 """A side of one pixel holds no picture."""
 _LFS = b"version https://git-lfs"
@@ -124,12 +128,28 @@ def _opened(path: str | Path, where: str) -> tuple[int, int]:
         # Non-blocking, so that opening a pipe without a writer returns at once.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise DataError("cannot open the file", where=where, why=_reason(error)) from error
+        raise DataError("cannot open the file", where=where, why=_reason(error), hint=_way(path, error)) from error
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         os.close(handle)
         raise DataError("not a regular file", where=where, why="it is a folder, a pipe or a device")
     return handle, status.st_size
+
+
+def _way(path: str | Path, error: OSError | ValueError) -> str:
+    """What to type when a file cannot be opened; '' where nothing is known to help."""
+    if isinstance(error, PermissionError):
+        return f"chmod +r {shlex.quote(printable(path))}"
+    if not isinstance(error, FileNotFoundError):
+        return ""
+    folder = Path(os.fsdecode(path)).parent
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, MOST_NAMES)]
+    except OSError:
+        return f"the folder {printable(folder)} is not there either: give another path"
+    close = nearest(Path(os.fsdecode(path)).name, names, 1)
+    return shlex.quote(printable(folder / close)) if close else f"ls {shlex.quote(printable(folder))}"
 
 
 def _read_all(handle: int, size: int, limit: int) -> bytes:
@@ -201,8 +221,10 @@ def decoding(where: str) -> Iterator[None]:
         if isinstance(error, DataError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        reason = "no image of a known format" if "cannot identify" in reason else reason
-        raise DataError("cannot decode the image", where=where, why=reason) from error
+        hint = "fetch it anew, or leave it out"
+        if "cannot identify" in reason:
+            reason, hint = "no image of a known format", f"convert it to one of {', '.join(FORMATS)}"
+        raise DataError("cannot decode the image", where=where, why=reason, hint=hint) from error
 
 
 def decode_part(data: bytes, form: str) -> Image:

@@ -15,6 +15,8 @@ from PIL import ImageDraw, ImageFont
 from msresnet.boxes import scale
 from msresnet.infer.tiling.boxes import BoxMap
 from msresnet.infer.tiling.classes import ClassMap
+from msresnet.infer.tiling.grid import Grid
+from msresnet.infer.tiling.masks import MaskMap
 from msresnet.infer.tiling.merge import Tiled
 from msresnet.report.annotate import as_picture, fitting
 from msresnet.tasks.palette import hue, outlined
@@ -26,6 +28,8 @@ STRONGEST = 0.6
 ROW, WIDTH, MARGIN, SMALLEST = 24, 300, 12, 400
 PAPER, INK, OTHERS = (255, 255, 255), (40, 40, 40), (150, 150, 150)
 Pixels = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int64]
+Shares = npt.NDArray[np.floating[Any]]
 
 
 @singledispatch
@@ -50,13 +54,24 @@ def _(tiled: BoxMap) -> Pillow.Image:
 @map_picture.register
 def _(tiled: ClassMap) -> Pillow.Image:
     """The map over the image, stronger where the answer is surer, and a legend of classes, their areas in percent."""
+    return _coloured(tiled, tiled.labels, tiled.areas, tiled.grid, tiled.probabilities.max(2))
+
+
+@map_picture.register
+def _(tiled: MaskMap) -> Pillow.Image:
+    """The mask over the image, and a legend of classes, their areas in percent."""
+    return _coloured(tiled, tiled.labels, tiled.areas, tiled.coarse, np.ones(tiled.labels.shape))
+
+
+def _coloured(tiled: Tiled[Any], labels: Indices, areas: Indices, grid: Grid, sure: Shares) -> Pillow.Image:
+    """The image under the colours of its cells' classes (rows, columns), as strong as each is sure, and a legend."""
     base = _enlarged(as_picture(tiled.overview))
-    order = _largest(tiled)
-    colours = _colours(order, len(tiled.areas))
-    cells = _fitted(Pillow.fromarray(colours[tiled.labels]), tiled, base.size)
-    strengths = np.rint(255 * STRONGEST * tiled.probabilities.max(2)).astype(np.uint8)
-    base.paste(cells, (0, 0), _fitted(Pillow.fromarray(strengths), tiled, base.size))
-    areas, whole = tiled.areas, int(tiled.areas.sum())
+    order = _largest(areas)
+    colours = _colours(order, len(areas))
+    strengths = np.rint(255 * STRONGEST * sure).astype(np.uint8)
+    cells, strong = (_fitted(Pillow.fromarray(each), grid, base.size) for each in (colours[labels], strengths))
+    base.paste(cells, (0, 0), strong)
+    whole = int(areas.sum())
     rows = [(tiled.answer.class_names[i], _percent(areas[i] / whole), tuple(map(int, colours[i]))) for i in order]
     rest = whole - int(areas[order].sum())
     return _with_legend(base, rows + ([("all others", _percent(rest / whole), OTHERS)] if rest else []))
@@ -72,10 +87,9 @@ def _enlarged(picture: Pillow.Image) -> Pillow.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Pillow.Resampling.NEAREST)
 
 
-def _largest(tiled: ClassMap) -> list[int]:
+def _largest(areas: Indices) -> list[int]:
     """The classes with the largest areas."""
-    order = np.argsort(-tiled.areas, kind="stable")[:LISTED]
-    return [int(i) for i in order if tiled.areas[i] > 0]
+    return [int(i) for i in np.argsort(-areas, kind="stable")[:LISTED] if areas[i] > 0]
 
 
 def _colours(order: Sequence[int], classes: int) -> Pixels:
@@ -87,9 +101,9 @@ def _colours(order: Sequence[int], classes: int) -> Pixels:
     return colours
 
 
-def _fitted(cells: Pillow.Image, tiled: ClassMap, size: tuple[int, int]) -> Pillow.Image:
+def _fitted(cells: Pillow.Image, grid: Grid, size: tuple[int, int]) -> Pillow.Image:
     """One pixel a cell -> the size of the picture; cells at the edges may reach beyond the image."""
-    (height, width), (down, across) = tiled.grid.size, tiled.grid.step
+    (height, width), (down, across) = grid.size, grid.step
     box = (0.0, 0.0, width / across, height / down)
     return cells.resize(size, Pillow.Resampling.NEAREST, box)
 

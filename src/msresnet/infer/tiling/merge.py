@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from msresnet.data.sample import Image
@@ -51,6 +52,9 @@ class Tiled(ABC, Generic[Answer]):
     @abstractmethod
     def described(self) -> str:
         """The tiles and what came of them, in words."""
+
+    def save(self, folder: Path) -> None:
+        """Write what only this kind of answer has into the image's folder."""
 
 
 class Merge(ABC):

@@ -19,28 +19,26 @@ from msresnet.infer.predictor import Predictor, batched
 from msresnet.infer.tiling.boxes import BoxMerge
 from msresnet.infer.tiling.classes import ClassMerge
 from msresnet.infer.tiling.grid import Grid, grid_for
+from msresnet.infer.tiling.masks import MaskMerge
 from msresnet.infer.tiling.merge import Merge, Tiled
 from msresnet.infer.tiling.strips import Overview, tiles
 from msresnet.tasks.postprocess.base import Postprocess
 from msresnet.tasks.postprocess.classification import ClassificationPostprocess
 from msresnet.tasks.postprocess.detection import DetectionPostprocess
+from msresnet.tasks.postprocess.segmentation import SegmentationPostprocess
 
 MERGES: dict[str, type[Merge]] = {
     ClassificationPostprocess.task: ClassMerge,
     DetectionPostprocess.task: BoxMerge,
+    SegmentationPostprocess.task: MaskMerge,
 }
 
 
 def check_merge(postprocess: Postprocess, whole: str) -> type[Merge]:
-    """What makes one answer of those for tiles.
-
-    Raises UsageError for a task whose answers cannot be put together, or not in this way.
-    """
-    why = f"the model's task is {postprocess.task}"
-    if postprocess.task not in MERGES:
-        raise UsageError(f"--tile is for {' and '.join(MERGES)}", why=why, hint="leave it out")
+    """What makes one answer of those for tiles. Raises UsageError where they cannot be put together in this way."""
     merge = MERGES[postprocess.task]
     if whole not in merge.wholes:
+        why = f"the model's task is {postprocess.task}"
         raise UsageError(f"--whole {whole} has no effect here", why=why, hint="leave it out")
     return merge
 
@@ -55,7 +53,7 @@ def predict_tiles(
     """The answer for an image of any size, and what is behind it; `progress` hears how many tiles of all are done.
 
     An image that is no larger than a tile is predicted on as without tiles. Raises DataError for a file that cannot be
-    read to its end, UsageError for a map that would be too large, and for a task that has no tiles.
+    read to its end, UsageError for a map that would be too large.
     """
     bands = open_bands(file, name)
     preprocess = predictor.trained.preprocess

@@ -33,17 +33,17 @@ class Region:
     Args:
         label: index of the class.
         rings: the outer ring, then holes, in pixels.
-        probability: mean over the area.
+        probability: mean over the area; None where it is not known.
         area: in pixels.
     """
 
     label: int
     rings: list[Ring]
-    probability: float
+    probability: float | None
     area: int
 
 
-def regions(labels: npt.NDArray[np.int64], best: npt.NDArray[np.floating[Any]], grid: Grid) -> list[Region]:
+def regions(labels: npt.NDArray[np.int64], best: npt.NDArray[np.floating[Any]] | None, grid: Grid) -> list[Region]:
     """All areas of a map of classes, and how sure each cell is (rows, columns); the largest of a class first."""
     areas = grid.areas
     xs = [min(grid.step[1] * i, grid.size[1]) for i in range(grid.cells[1] + 1)]
@@ -56,7 +56,7 @@ def regions(labels: npt.NDArray[np.int64], best: npt.NDArray[np.floating[Any]], 
             corner = box[1].start, box[0].start
             rings = [[(xs[x + corner[0]], ys[y + corner[1]]) for x, y in ring] for ring in outlines(mask)]
             area = areas[box][mask]
-            mean = float(np.average(best[box][mask], weights=area))
+            mean = None if best is None else float(np.average(best[box][mask], weights=area))
             found.append(Region(int(label), rings, mean, int(area.sum())))
     return sorted(found, key=lambda region: (region.label, -region.area))
 
@@ -115,11 +115,11 @@ def features(found: list[Region], class_names: tuple[str, ...]) -> list[dict[str
         {
             "type": "Feature",
             "geometry": {"type": "Polygon", "coordinates": region.rings},
-            "properties": {
-                "class": class_names[region.label],
-                "probability": round(region.probability, DIGITS),
-                "area": region.area,
-            },
+            "properties": {"class": class_names[region.label], **_sure(region), "area": region.area},
         }
         for region in found
     ]
+
+
+def _sure(region: Region) -> dict[str, float]:
+    return {} if region.probability is None else {"probability": round(region.probability, DIGITS)}

@@ -1,0 +1,148 @@
+"""The masks of all tiles -> one mask: where tiles overlap, each gives the half that is nearer to its own middle.
+
+What a network says at a tile's edge it says without having seen what lies beyond; half an overlap away it has seen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from msresnet.data.sample import Image
+from msresnet.errors import UsageError
+from msresnet.infer.masks import save_mask
+from msresnet.infer.tiling.grid import Grid, Place
+from msresnet.infer.tiling.merge import Features, Merge, Tiled
+from msresnet.infer.tiling.regions import features, regions
+from msresnet.results import Results, Segmentation
+from msresnet.tasks.postprocess.base import Postprocess
+
+MOST = 1 << 30
+"""Pixels of an image: its mask is kept in memory, a byte for each."""
+OUTLINED = 1024
+"""Longest side, in cells, of the map that polygons are drawn around."""
+FILE = "mask.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskMap(Tiled[Segmentation]):
+    """The class of every pixel of a large image.
+
+    Args:
+        tiles: how many were looked at.
+        coarse: squares of pixels, no more than OUTLINED of them along a side.
+        labels: the class of most pixels of each square (rows, columns).
+        areas: pixels of each class (K,).
+    """
+
+    tiles: int
+    coarse: Grid
+    labels: npt.NDArray[np.int64]
+    areas: npt.NDArray[np.int64]
+
+    counted: ClassVar[tuple[str, ...]] = ("class", "area", "share")
+
+    def counts(self) -> list[tuple[str | int | float, ...]]:
+        """Of each class its pixels, and their share of the image."""
+        total = int(self.areas.sum())
+        return [(name, n, n / total) for name, n in zip(self.answer.class_names, self.areas.tolist(), strict=True)]
+
+    def features(self) -> Features:
+        """Connected areas of one class, to a square of `coarse`: to the pixel in images within OUTLINED pixels."""
+        return features(regions(self.labels, None, self.coarse), self.answer.class_names)
+
+    def facts(self) -> dict[str, Any]:
+        """The number of tiles, and the pixels of a polygon's smallest step."""
+        return {"tiles": self.tiles, "outlined": self.coarse.step[0]}
+
+    def described(self) -> str:
+        """The tiles and the largest classes."""
+        (line,) = str(self.answer).splitlines()
+        return f"{self.tiles:,} tiles of {self.grid.tile[1]}x{self.grid.tile[0]}: {line.rpartition(': ')[2]}"
+
+    def save(self, folder: Path) -> None:
+        """Write the mask, a palette PNG of the image's size."""
+        save_mask(self.answer.masks[0], len(self.answer.class_names), folder / FILE)
+
+
+class MaskMerge(Merge):
+    """Puts masks side by side.
+
+    Args:
+        grid: of the tiles.
+        postprocess: of the segmenter.
+        whole: 'mean'; there is nothing to choose.
+
+    Raises UsageError for an image of too many pixels.
+    """
+
+    wholes: ClassVar[tuple[str, ...]] = ("mean",)
+
+    def __init__(self, grid: Grid, postprocess: Postprocess, whole: str) -> None:
+        height, width = grid.size
+        if height * width > MOST:
+            why, hint = f"masks are kept in memory, up to {MOST:,} pixels", "cut the image into parts"
+            raise UsageError(f"a mask of {width:,} x {height:,} pixels", why=why, hint=hint)
+        self.grid, self.class_names, self.tiles, self.sure = grid, postprocess.class_names, 0, 0.0
+        self.downs, self.acrosses = middles(grid.tops, grid.tile[0]), middles(grid.lefts, grid.tile[1])
+        self.mask = np.zeros(grid.size, np.uint8)
+
+    def add(self, places: Sequence[Place], results: Results) -> None:
+        """Copy the middles of some tiles' masks to where they are in the image."""
+        assert isinstance(results, Segmentation)
+        for (top, left), mask, confidence in zip(places, results.masks, results.confidences, strict=True):
+            down, across = self.downs[top], self.acrosses[left]
+            inner = mask[down.start - top : down.stop - top, across.start - left : across.stop - left]
+            self.mask[down, across] = inner
+            self.sure += float(confidence) * inner.size
+        self.tiles += len(places)
+
+    def finish(self, name: str, overview: Image, note: str) -> MaskMap:
+        """The mask, as sure as its tiles are on average, by the area that each gave."""
+        confidence = np.array([self.sure / self.mask.size])
+        answer = Segmentation((name,), self.class_names, (self.mask,), confidence)
+        coarse = squares(self.grid.size)
+        labels, areas = majority(self.mask, coarse, len(self.class_names))
+        return MaskMap(
+            answer=answer,
+            grid=self.grid,
+            overview=overview,
+            note=note,
+            tiles=self.tiles,
+            coarse=coarse,
+            labels=labels,
+            areas=areas,
+        )
+
+
+def middles(begins: Sequence[int], tile: int) -> dict[int, slice]:
+    """What each tile along a side gives, by where it begins: up to the middle of what it shares with its neighbours."""
+    edges = [begins[0], *((before + tile + after) // 2 for before, after in pairwise(begins))]
+    ends = [*edges[1:], begins[-1] + tile]
+    return {begin: slice(first, last) for begin, first, last in zip(begins, edges, ends, strict=True)}
+
+
+def squares(size: Place) -> Grid:
+    """Squares of equal whole sides over an image (H, W)."""
+    side = -(-max(size) // OUTLINED)
+    return Grid(size, (side, side), (side, side))
+
+
+def majority(
+    mask: npt.NDArray[np.uint8], coarse: Grid, classes: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The most frequent class of each square (rows, columns), the first of several; and each class's pixels (K,)."""
+    step, rows = coarse.step[0], []
+    begins, areas = np.arange(0, mask.shape[1], step), np.zeros(classes, np.int64)
+    for top in range(0, mask.shape[0], step):  # a row of squares at a time: memory is that of some rows
+        band = mask[top : top + step]
+        counts = [np.add.reduceat((band == c).sum(0, dtype=np.int64), begins) for c in range(classes)]
+        rows.append(np.argmax(counts, 0))
+        areas += np.sum(counts, 1)
+    return np.stack(rows).astype(np.int64), areas
