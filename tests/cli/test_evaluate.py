@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pyarrow import parquet
+from scipy.stats import binomtest
 from sklearn.metrics import log_loss
 
 import msresnet
@@ -173,7 +174,8 @@ def test_two_models_on_the_same_images(
         name: alone[name] for name in ("top1", "loss", "macro_f1")
     }
     assert d["only_this"] - d["only_baseline"] == round(24 * (found["top1"] - beside["top1"]))
-    assert 0 <= d["p"] <= 1
+    differ = d["only_this"] + d["only_baseline"]
+    assert d["p"] == pytest.approx(binomtest(d["only_this"], differ).pvalue if differ else 1.0)
     assert found["robustness"]["object_scale"]["rows"][1]["top1"] == found["top1"]
     assert found["robustness"]["object_scale"]["baseline"]["rows"][1]["top1"] == alone["top1"]
     assert [row["size"] for row in found["robustness"]["image_size"]["rows"]] == [12, 16]
@@ -181,6 +183,12 @@ def test_two_models_on_the_same_images(
     shown = capsys.readouterr().out
     assert "McNemar's exact test" in shown
     assert "more area" in shown
+    assert main(["evaluate", *words, "--object-scale", "0.5,1", "--output", "out", "-q"]) == 0
+    report = (here / "out" / "report.html").read_text(encoding="utf-8")
+    section = report[report.index(">What size does</h2>") :]
+    curve = found["robustness"]["object_scale"]
+    for area in (curve["area"], curve["baseline"]["area"]):
+        assert f"{100 * area:.2f}" in section
 
 
 def test_a_baseline_of_other_classes_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,11 @@ def image() -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.random.default_rng(0).integers(0, 256, (1, 50, 80)).astype(np.uint8)
 
 
-def test_a_box_is_traced_to_the_place_that_gave_it(bundle: Bundle, image: Any) -> None:
-    """The score at the place is the box's."""
+@pytest.mark.parametrize("pixels", [False, True])
+def test_a_box_is_traced_to_the_place_that_gave_it(bundle: Bundle, image: Any, pixels: bool) -> None:
+    """The score at the place is the box's, rounded to whole pixels or not."""
+    rules = Rules(least=0.01, most=20, sure=0.0, pixels=pixels)
+    bundle = replace(bundle, task=DetectionTask(["cat", "dog"], rules))
     found = predictor_of(bundle, "cpu").predict([image], ["x"])
     assert isinstance(found, Detections)
     assert len(found.boxes[0]) == 20

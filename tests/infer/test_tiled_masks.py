@@ -99,7 +99,7 @@ def test_tiles_give_the_mask_of_the_whole_image_where_half_an_overlap_is_what_th
 ) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     image = ndimage.uniform_filter(image, 3)
-    reach = int(TILE * overlap / 2) - 1
+    reach = (TILE - round(TILE * (1 - overlap))) // 2
     found = mapped(blurring((TILE, TILE), reach), image, Tiling(None, overlap))
     assert found.tiles == len(places(height, TILE, found.grid.step[0])) * len(places(width, TILE, found.grid.step[1]))
     assert np.array_equal(found.answer.masks[0], whole(blurring((height, width), reach), image))
@@ -130,10 +130,11 @@ def test_a_trained_network_says_of_tiles_what_it_says_of_the_whole_image() -> No
     bundle = model.bundle_
     image = np.rint(scene * 255).clip(0, 255).astype(np.uint8)
     untiled = whole(predictor_of(replace(bundle, preprocess=replace(bundle.preprocess, size=(96, 96))), "cpu"), image)
-    assert (untiled == truth).mean() > 0.97
+    assert (untiled & (truth > 0)).sum() / (untiled | (truth > 0)).sum() > 0.7
     tiled = mapped(predictor_of(bundle, "cpu"), image, Tiling(None, 0.5))
     assert tiled.tiles == 25
     assert (tiled.answer.masks[0] == untiled).mean() > 0.98
+    assert (tiled.answer.masks[0] & untiled).sum() / (tiled.answer.masks[0] | untiled).sum() > 0.85
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 7), st.integers(0, 99))

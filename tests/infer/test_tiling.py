@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -268,7 +269,10 @@ def test_bad_files_are_told_one_by_one_and_the_rest_is_answered(model: Path, her
     for name, data in bad.items():
         (here / name).write_bytes(data)
     (here / "I20.jpg").mkdir()
-    names = [*bad, "I19.png", "I20.jpg", "good.png"]
+    (here / "I19.png").symlink_to("I19.png")
+    (here / "I19.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(here / "I20.png")
+    names = [*bad, "I19.png", "I19.jpg", "I20.jpg", "I20.png", "absent.png", "good.png"]
     assert predict(names, model, "--tile", "20", "--output", "maps", "--format", "jsonl") == 3
     captured = capsys.readouterr()
     assert [json.loads(line)["id"] for line in captured.out.splitlines()] == ["good.png"]

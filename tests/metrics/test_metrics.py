@@ -66,6 +66,15 @@ def test_log_loss_is_scikit_learns(data: tuple[Floats, Ints]) -> None:
     assert log_loss(probabilities, targets) == pytest.approx(expected, rel=1e-9)
 
 
+def test_log_loss_of_certain_answers_is_scikit_learns() -> None:
+    """Right and wrong, and one that is nearly impossible."""
+    probabilities = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1 - 1e-17, 1e-17, 0.0], [0.2, 0.3, 0.5]])
+    for targets in np.array([[0, 0, 1, 2], [0, 1, 0, 0], [2, 2, 1, 1]]):
+        assert log_loss(probabilities, targets) == pytest.approx(
+            oracle.log_loss(targets, probabilities, labels=[0, 1, 2])
+        )
+
+
 @settings(deadline=None)
 @given(answers())
 def test_calibration_error_is_the_formula(data: tuple[Floats, Ints]) -> None:
@@ -94,6 +103,21 @@ def test_the_task_reports_the_same_figures(data: tuple[Floats, Ints]) -> None:
         oracle.f1_score(targets, results.indices, average="macro", zero_division=0)
     )
     assert measured["loss"] == pytest.approx(oracle.log_loss(targets, probabilities, labels=every), rel=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that are answered and have no image: they are left out
+        balanced = oracle.balanced_accuracy_score(targets, results.indices)
+    assert measured["balanced_accuracy"] == pytest.approx(balanced)
+    right, sure = results.indices == targets, probabilities.max(1)
+    told = ClassificationTask(names).details(ClassificationTask(names).evaluate(results, targets))
+    bins = [(sure > b / 15) & (sure <= (b + 1) / 15) for b in range(15)]
+    by_bin = [(sure[inside].mean(), right[inside].mean(), inside.sum()) for inside in bins if inside.any()]
+    assert [(row["confidence"], row["accuracy"], row["n"]) for row in told["reliability"]] == [
+        pytest.approx(expected) for expected in by_bin
+    ]
+    assert measured["ece"] == pytest.approx(sum(n * abs(c - a) for c, a, n in by_bin) / len(sure))
+    wrong = 1 - right[np.argsort(-sure, kind="stable")]
+    if len(set(sure)) == len(sure):  # without ties it is the mean risk of the surest 1, 2, 3, ... images
+        assert told["aurc"] == pytest.approx(np.mean(np.cumsum(wrong) / np.arange(1, len(wrong) + 1)))
     by_hand = per_class(results.indices, targets, names)
     assert measured["per_class"] == by_hand
     assert sum(row["n"] for row in by_hand) == len(targets)

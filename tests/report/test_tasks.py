@@ -1,4 +1,4 @@
-"""Reports of runs that find boxes or tell pixels apart, in a real browser, as the command wrote them."""
+"""Reports of runs for each task, in a real browser, as the command wrote them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 Show = Callable[..., "tuple[Page, list[str]]"]
 
 
-@pytest.fixture(scope="module", params=["boxes", "masks"])
+@pytest.fixture(scope="module", params=["boxes", "masks", "classes"])
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The report of a run."""
     place = tmp_path_factory.mktemp(request.param)
-    data = Path("binary-digits")
+    data = Path("digits" if request.param == "classes" else "binary-digits")
     if request.param == "boxes":
         data = place / "set"
         coco(data, truth(16), "train")

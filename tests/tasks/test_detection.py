@@ -207,14 +207,45 @@ def test_answers_everywhere_are_bounded() -> None:
 
 
 def test_rules_are_kept_and_hostile_ones_refused() -> None:
-    told = DetectionTask(NAMES, Rules(0.1, 0.5, 7, 0.4)).to_dict()
+    told = DetectionTask(NAMES, Rules(0.1, 0.5, 7, 0.4, True)).to_dict()
     assert DetectionTask.from_dict(told).to_dict() == told
     again = read_postprocess(told)
     assert isinstance(again, DetectionPostprocess)
-    assert again.rules == Rules(0.1, 0.5, 7, 0.4)
-    for name, value in [("least", 0), ("least", "x"), ("overlap", 2), ("most", 0), ("most", 1.5), ("sure", True)]:
+    assert again.rules == Rules(0.1, 0.5, 7, 0.4, True)
+    bad = [("least", 0), ("least", "x"), ("overlap", 2), ("most", 0), ("most", 1.5), ("sure", True), ("pixels", 1)]
+    for name, value in bad:
         with pytest.raises((TypeError, ValueError)):
             read_postprocess(told | {name: value})
+
+
+def test_whole_pixels_are_those_of_the_image() -> None:
+    """Rounded in the image, not in the network's input, which is half as large; what would be nothing stays."""
+    outputs = np.array([[[1.1, 2.2, 8.3, 9.7, 3, -9, -9], [20.1, 20, 20.2, 30, -9, 2, -9], [3, 3, 9, 9.9, -9, -9, 1]]])
+    outputs, half = outputs.astype(np.float32), frame((2 * SIZE[0], 2 * SIZE[1]), SIZE, "squash")
+    rounding = DetectionPostprocess(NAMES, Rules(pixels=True))
+    found = rounding(outputs, ["a"], [half])
+    assert found.boxes[0] == pytest.approx(np.array([[2, 4, 17, 19], [40.2, 40, 40.4, 60], [6, 6, 18, 20]]))
+    near = np.array([[[0.6, 0.6, 1.6, 1.6, 3, -9, -9], [1.4, 1.4, 2.4, 2.4, 2, -9, -9]]], np.float32)
+    assert rounding(near, ["a"], [frame(SIZE, SIZE, "squash")]).boxes[0].tolist() == [[1, 1, 2, 2]]
+    for same in (rounding(outputs, ["a"]), DetectionPostprocess(NAMES)(outputs, ["a"])):
+        assert same.boxes[0].tolist() == outputs[0, [0, 1, 2], :4].tolist()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "whole"),
+    [
+        ([[[1, 2, 8, 9]], []], True),
+        ([[[1, 2, 8, 9]], [[3, 3, 9.004, 10]]], True),
+        ([[[1, 2, 8, 9]], [[3, 3, 9.5, 10]]], False),
+        ([[], []], False),
+    ],
+)
+def test_answers_are_whole_pixels_where_all_that_is_learnt_is(boxes: list[list[Any]], whole: bool) -> None:
+    given = [Boxes.of(b, [0] * len(b)) if b else Boxes.none() for b in boxes]
+    source = BoxedArrays(np.zeros((2, 1, 32, 32), np.uint8), given, NAMES, "x")
+    data = decode(source, Preprocess((16, 16), 1, whole=True), 0)
+    learnt = DetectionTask.learning(NAMES, data, Learning(strides=STRIDES))
+    assert learnt.rules == Rules(pixels=whole)
 
 
 def test_people_see_what_is_sure_and_a_set_says_from_which_score_on() -> None:

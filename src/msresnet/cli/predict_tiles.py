@@ -99,8 +99,8 @@ def _write(folder: Path, tiled: Tiled[Any], config: PredictConfig) -> None:
     write_json(folder / REGIONS, {"type": "FeatureCollection", "features": found})
     picture = map_picture(tiled)
     write_atomic(folder / PICTURE, lambda part: picture.save(part, "PNG"))
-    write_json(folder / SUMMARY, summary(tiled, config, len(found)))
     tiled.save(folder)
+    write_json(folder / SUMMARY, summary(tiled, config, len(found)))
 
 
 def counts_csv(tiled: Tiled[Any]) -> str:

@@ -82,10 +82,10 @@ class CompareConfig(RepeatedConfig, CompareOptions):
 
 
 def _large(number: float) -> str:
-    """Three digits and a word, such as 50 trillion."""
-    units = (unit for unit in LARGE if number >= unit[0])
-    size, name = next(units, (1.0, ""))
-    return f"{number / size:.4g} {name}".rstrip()
+    """A few digits and a word, such as 50 trillion."""
+    size, name = next((unit for unit in LARGE if number >= 0.9995 * unit[0]), (1.0, ""))
+    digits = f"{number / size:.3g}" if number < 999.5 * size else f"{number / size:,.0f}"
+    return f"{digits} {name}".rstrip()
 
 
 def budget_free(settings: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -28,7 +27,7 @@ from PIL import Image as Pillow
 
 from msresnet.data.jpeg import decode_frame, read_frame
 from msresnet.data.sample import Image
-from msresnet.errors import DataError, nearest
+from msresnet.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Of the MPO files of some cameras, which the JPEG parser takes, the first picture counts."""
@@ -39,8 +38,6 @@ EXTENSIONS = frozenset(
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
 PIECE = 1 << 16
-MOST_NAMES = 1000
-"""Of a folder, that are compared with the name of a file that is not there."""
 MIN_SIDE = 2
 """A side of one pixel holds no picture."""
 _LFS = b"version https://git-lfs"
@@ -137,19 +134,14 @@ def _opened(path: str | Path, where: str) -> tuple[int, int]:
 
 
 def _way(path: str | Path, error: OSError | ValueError) -> str:
-    """What to type when a file cannot be opened; '' where nothing is known to help."""
-    if isinstance(error, PermissionError):
-        return f"chmod +r {shlex.quote(printable(path))}"
+    """What to type when a file cannot be opened; '' where nothing is known to help. Cheap: many may be missing."""
+    name = Path(os.fsdecode(path))
+    if isinstance(error, PermissionError) or (isinstance(error, FileNotFoundError) and os.path.lexists(name)):
+        return f"ls -l -- {shlex.quote(printable(name))}"
     if not isinstance(error, FileNotFoundError):
         return ""
-    folder = Path(os.fsdecode(path)).parent
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in islice(entries, MOST_NAMES)]
-    except OSError:
-        return f"the folder {printable(folder)} is not there either: give another path"
-    close = nearest(Path(os.fsdecode(path)).name, names, 1)
-    return shlex.quote(printable(folder / close)) if close else f"ls {shlex.quote(printable(folder))}"
+    parent = next(folder for folder in name.parents if folder.is_dir() or folder == folder.parent)
+    return f"ls -- {shlex.quote(printable(parent))}"
 
 
 def _read_all(handle: int, size: int, limit: int) -> bytes:
@@ -221,7 +213,7 @@ def decoding(where: str) -> Iterator[None]:
         if isinstance(error, DataError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        hint = "fetch it anew, or leave it out"
+        hint = "" if isinstance(error, MemoryError | NotImplementedError) else "fetch it anew, or leave it out"
         if "cannot identify" in reason:
             reason, hint = "no image of a known format", f"convert it to one of {', '.join(FORMATS)}"
         raise DataError("cannot decode the image", where=where, why=reason, hint=hint) from error

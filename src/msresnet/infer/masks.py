@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 from PIL import Image as Pillow
 
 from msresnet.data.decode import printable
@@ -33,7 +34,8 @@ def save_masks(results: Segmentation, folder: Path) -> list[Path]:
 
 def save_mask(mask: Image, classes: int, path: Path) -> None:
     """Write class indices (H, W) as a palette PNG. Raises ResourceError when that fails."""
-    picture = Pillow.frombytes("P", (mask.shape[1], mask.shape[0]), mask.tobytes())
+    # Not a copy: a mask may be as large as what a machine can hold.
+    picture = Pillow.frombuffer("P", (mask.shape[1], mask.shape[0]), np.ascontiguousarray(mask), "raw", "P", 0, 1)
     picture.putpalette(palette(classes).tobytes())
     write_atomic(path, lambda part: picture.save(part, "PNG"))
 

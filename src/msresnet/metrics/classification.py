@@ -11,8 +11,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Z95 = 1.959963984540054
-LEAST_PROBABILITY = 1e-15
-"""Probabilities are kept above this in the log loss, so that one certain mistake does not make it infinite."""
+LEAST_PROBABILITY = float(np.finfo(np.float64).eps)
+"""Probabilities are kept above this in the log loss, as in scikit-learn's: a certain mistake is not infinite."""
 
 
 class Counts(NamedTuple):

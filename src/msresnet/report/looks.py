@@ -21,7 +21,8 @@ MOST_EXAMPLES = 10
 MOST_MACS, PASSES, AT_ONCE = 2e11, 3, 8
 """Multiply-adds that explaining may take, some seconds of two cores, so that the same model gets the same report on
 every machine; a gradient costs as much as three answers; images at once."""
-CHEAPEST = "grad-cam"
+CHEAPEST, FEW = "grad-cam", 4
+"""The method in place of the default where not even so many images could be explained by that."""
 
 
 def examples(answered: Answered) -> list[int]:
@@ -37,15 +38,18 @@ def examples(answered: Answered) -> list[int]:
 def explained(story: Story, wanted: Sequence[tuple[int, int]]) -> tuple[dict[int, Heat], str]:
     """Heat maps (H, W), 0 to 1, of images and the class each is asked about, and the method.
 
-    The default method asks a network for up to hundreds of gradients an image. Where that is too much, the cheapest
-    one, which asks for one, takes its place; where even that is, the first images alone are explained.
+    The default method asks a network for up to hundreds of gradients an image, so that of large networks the first
+    images alone are explained. Where that would be hardly any, the cheapest method, which asks for one gradient, takes
+    its place.
     """
     bundle = story.trained
     if not isinstance(bundle, Bundle):  # an exported network has no gradients
         return {}, CHEAPEST
     each = PASSES * bundle.macs
-    method = DEFAULT if each * MOST_STEPS * len(wanted) <= MOST_MACS else CHEAPEST
-    few = wanted[: max(1, int(MOST_MACS / each))]
+    method, fit = DEFAULT, int(MOST_MACS / (each * MOST_STEPS))
+    if fit < min(FEW, len(wanted)):
+        method, fit = CHEAPEST, int(MOST_MACS / each)
+    few = wanted[: max(1, fit)]
     found: dict[int, Heat] = {}
     try:
         for place in range(0, len(few), AT_ONCE):
@@ -81,6 +85,8 @@ def looks(answered: Answered, chosen: Sequence[int], heats: Mapping[int, Heat], 
     if not cards:
         return None
     text = f"Beside each image, where its answer was found ({method}): the brighter, the more it speaks for it."
+    if method == CHEAPEST:
+        text += f" {method} is quick and coarse, often no better than edges; msresnet explain takes {DEFAULT}."
     if len(cards) < len(chosen):
         text += f" {len(chosen) - len(cards)} more would have taken too long; msresnet explain shows any."
     parts: list[Part] = [Words(text), Cards(cards)]

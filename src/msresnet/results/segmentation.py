@@ -13,6 +13,9 @@ import numpy.typing as npt
 
 from msresnet.results.base import DIGITS, SHOWN, Results
 
+BAND = 1 << 20
+"""Pixels that are counted at a time."""
+
 
 @dataclass(frozen=True)
 class Segmentation(Results):
@@ -59,7 +62,7 @@ class Segmentation(Results):
 
     def shares(self) -> npt.NDArray[np.float64]:
         """The share of each class in each image's pixels (N, K)."""
-        counts = [np.bincount(mask.ravel(), minlength=len(self.class_names)) / max(1, mask.size) for mask in self.masks]
+        counts = [_counts(mask, len(self.class_names)) / max(1, mask.size) for mask in self.masks]
         return np.array(counts, dtype=np.float64).reshape(len(self), len(self.class_names))
 
     def agreement(self, other: Segmentation) -> npt.NDArray[np.float64]:
@@ -92,6 +95,14 @@ class Segmentation(Results):
         more = f"<p>… and {len(self) - SHOWN} more</p>" if len(self) > SHOWN else ""
         head = "<tr><th>image</th><th>pixels</th><th>confidence</th><th>classes</th></tr>"
         return f"<table>{head}{''.join(rows)}</table>{more}"
+
+
+def _counts(mask: npt.NDArray[np.uint8], classes: int) -> npt.NDArray[np.int64]:
+    """Pixels of each class (K,), some rows at a time: bincount makes 8 bytes of each."""
+    step, counts = max(1, BAND // max(1, mask.shape[1])), np.zeros(classes, np.int64)
+    for top in range(0, mask.shape[0], step):
+        counts += np.bincount(mask[top : top + step].ravel(), minlength=classes)
+    return counts
 
 
 def _mask_line(row: dict[str, Any]) -> str:

@@ -33,8 +33,12 @@ from msresnet.tasks.detection_loss import detection_loss
 from msresnet.tasks.palette import outlined
 from msresnet.tasks.postprocess.detection import DetectionPostprocess, Rules, in_image
 
-NEAR = 0.01
-"""Pixels within which two places say the same box."""
+NEAR, ROUNDED = 0.01, 0.5
+"""Pixels within which two places say the same box, and more of them where answers are whole pixels."""
+LOUDEST = 80.0
+"""A logit beyond which a score is 0 or 1."""
+WHOLE, ASKED = 0.01, 1000
+"""Pixels from a whole one that are laid to rounding, and how many images of a set are asked, all over it."""
 LOOKED_AT = 300
 """Boxes of an image that a validation during training looks at: a new network answers everywhere."""
 MOST_WORST = 10
@@ -81,9 +85,9 @@ class DetectionTask(Task):
 
     @classmethod
     def learning(cls, class_names: Sequence[str], data: Samples, how: Learning) -> Self:
-        """The task for training on a set."""
-        image = data.image(0)
-        return cls(class_names, size=(image.shape[1], image.shape[2]), strides=how.strides)
+        """The task for training on a set; its answers are whole pixels where the set's boxes are."""
+        image, rules = data.image(0), Rules(pixels=whole_pixels(data))
+        return cls(class_names, rules, size=(image.shape[1], image.shape[2]), strides=how.strides)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -296,17 +300,32 @@ class DetectionTask(Task):
         return logits.amax(1) if place is None else logits[:, place]
 
     def subjects(self, outputs: Tensor, results: Results, frame: Frame | None) -> list[Subject]:
-        """The boxes, each with the place that it came from: of those with its corners the one that speaks loudest."""
+        """The boxes, each with the place that it came from: of those with its corners the one with its score."""
         assert isinstance(results, Detections)
         rows = outputs[0].detach().float().cpu().numpy()
         boxes, logits = in_image(rows[:, :4], frame), rows[:, 4 : 4 + self.num_outputs]
         found = []
         for box, score, index in zip(results.boxes[0], results.scores[0], results.classes[0], strict=True):
             far = np.abs(boxes - box).max(1)
-            near = np.flatnonzero(far <= far.min() + NEAR)
-            place = int(near[np.argmax(logits[near, index])])
+            near = np.flatnonzero(far <= max(float(far.min()), ROUNDED * self.rules.pixels) + NEAR)
+            scores = 1 / (1 + np.exp(-np.clip(logits[near, index], -LOUDEST, LOUDEST)))
+            place = int(near[np.argmin(np.abs(scores - score))])
             found.append(Subject(int(index), float(score), place, box))
         return sorted(found, key=lambda subject: -subject.score)
+
+
+def whole_pixels(data: Samples) -> bool:
+    """Whether all boxes, of which there are some, of up to ASKED images end at whole pixels of their images."""
+    count = 0
+    for index in np.unique(np.linspace(0, len(data) - 1, ASKED).astype(int)).tolist():
+        try:
+            corners = data.truth(index).xyxy
+        except DataError:  # its size is unknown: told where it is decoded
+            continue
+        if np.abs(corners - np.rint(corners)).max(initial=0) > WHOLE:
+            return False
+        count += len(corners)
+    return count > 0
 
 
 def _boxes(rows: Tensor) -> Boxes:

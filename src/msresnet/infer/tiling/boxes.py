@@ -114,10 +114,10 @@ class BoxMerge(Merge):
         (high, wide), (height, width) = self.grid.tile, self.grid.size
         (top, left), (down, across) = place, (max(1.0, EDGE * high), max(1.0, EDGE * wide))
         ends = [
-            (boxes[:, 0] < across) & (left > 0),
-            (boxes[:, 1] < down) & (top > 0),
-            (boxes[:, 2] > wide - across) & (left + wide < width),
-            (boxes[:, 3] > high - down) & (top + high < height),
+            (boxes[:, 0] <= across) & (left > 0),
+            (boxes[:, 1] <= down) & (top > 0),
+            (boxes[:, 2] >= wide - across) & (left + wide < width),
+            (boxes[:, 3] >= high - down) & (top + high < height),
         ]
         return np.asarray(np.any(ends, 0), np.bool_)
 

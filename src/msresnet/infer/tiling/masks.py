@@ -54,7 +54,7 @@ class MaskMap(Tiled[Segmentation]):
         return [(name, n, n / total) for name, n in zip(self.answer.class_names, self.areas.tolist(), strict=True)]
 
     def features(self) -> Features:
-        """Connected areas of one class, to a square of `coarse`: to the pixel in images within OUTLINED pixels."""
+        """The largest connected areas of one class, to a square of `coarse`: in images up to OUTLINED, to the pixel."""
         return features(regions(self.labels, None, self.coarse), self.answer.class_names)
 
     def facts(self) -> dict[str, Any]:
@@ -63,8 +63,9 @@ class MaskMap(Tiled[Segmentation]):
 
     def described(self) -> str:
         """The tiles and the largest classes."""
-        (line,) = str(self.answer).splitlines()
-        return f"{self.tiles:,} tiles of {self.grid.tile[1]}x{self.grid.tile[0]}: {line.rpartition(': ')[2]}"
+        (row,) = self.answer.to_dict()
+        shares = ", ".join(f"{item['label']} {100 * item['share']:.1f} %" for item in row["shares"])
+        return f"{self.tiles:,} tiles of {self.grid.tile[1]}x{self.grid.tile[0]}: {shares}"
 
     def save(self, folder: Path) -> None:
         """Write the mask, a palette PNG of the image's size."""
@@ -138,11 +139,11 @@ def majority(
     mask: npt.NDArray[np.uint8], coarse: Grid, classes: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The most frequent class of each square (rows, columns), the first of several; and each class's pixels (K,)."""
-    step, rows = coarse.step[0], []
-    begins, areas = np.arange(0, mask.shape[1], step), np.zeros(classes, np.int64)
+    step, columns, rows = coarse.step[0], coarse.cells[1], []
+    squares, areas = np.arange(mask.shape[1]) // step * classes, np.zeros(classes, np.int64)
     for top in range(0, mask.shape[0], step):  # a row of squares at a time: memory is that of some rows
-        band = mask[top : top + step]
-        counts = [np.add.reduceat((band == c).sum(0, dtype=np.int64), begins) for c in range(classes)]
-        rows.append(np.argmax(counts, 0))
-        areas += np.sum(counts, 1)
+        places = (squares + mask[top : top + step]).ravel()
+        counts = np.bincount(places, minlength=columns * classes).reshape(columns, classes)
+        rows.append(counts.argmax(1))
+        areas += counts.sum(0)
     return np.stack(rows).astype(np.int64), areas

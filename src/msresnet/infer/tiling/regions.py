@@ -18,6 +18,8 @@ from scipy import ndimage
 from msresnet.infer.tiling.grid import Grid
 from msresnet.results import DIGITS
 
+MOST = 20_000
+"""Areas that are outlined."""
 Point = tuple[int, int]
 Ring = list[Point]
 Mask = npt.NDArray[np.bool_]
@@ -44,20 +46,26 @@ class Region:
 
 
 def regions(labels: npt.NDArray[np.int64], best: npt.NDArray[np.floating[Any]] | None, grid: Grid) -> list[Region]:
-    """All areas of a map of classes, and how sure each cell is (rows, columns); the largest of a class first."""
-    areas = grid.areas
+    """The areas of a map of classes, and how sure each cell is (rows, columns); the largest of a class first.
+
+    No more than MOST of them, the largest: noise has as many as it has pixels.
+    """
+    areas, parts = grid.areas, np.zeros(labels.shape, np.int64)
+    for label in np.unique(labels):
+        mine, _ = ndimage.label(labels == label)
+        parts += np.where(mine > 0, mine + parts.max(), 0)
+    sizes = np.bincount(parts.ravel(), areas.ravel()).astype(np.int64)
     xs = [min(grid.step[1] * i, grid.size[1]) for i in range(grid.cells[1] + 1)]
     ys = [min(grid.step[0] * i, grid.size[0]) for i in range(grid.cells[0] + 1)]
-    found = []
-    for label in np.unique(labels):
-        parts, count = ndimage.label(labels == label)
-        for number, box in enumerate(ndimage.find_objects(parts, count), 1):
-            mask = parts[box] == number
-            corner = box[1].start, box[0].start
-            rings = [[(xs[x + corner[0]], ys[y + corner[1]]) for x, y in ring] for ring in outlines(mask)]
-            area = areas[box][mask]
-            mean = None if best is None else float(np.average(best[box][mask], weights=area))
-            found.append(Region(int(label), rings, mean, int(area.sum())))
+    boxes, found = ndimage.find_objects(parts), []
+    for number in np.argsort(-sizes, kind="stable")[:MOST].tolist():
+        if not sizes[number]:
+            continue
+        box = boxes[number - 1]
+        mask, corner = parts[box] == number, (box[1].start, box[0].start)
+        rings = [[(xs[x + corner[0]], ys[y + corner[1]]) for x, y in ring] for ring in outlines(mask)]
+        mean = None if best is None else float(np.average(best[box][mask], weights=areas[box][mask]))
+        found.append(Region(int(labels[box][mask][0]), rings, mean, int(sizes[number])))
     return sorted(found, key=lambda region: (region.label, -region.area))
 
 

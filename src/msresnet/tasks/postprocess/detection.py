@@ -20,6 +20,8 @@ MOST_LOOKED_AT = 1000
 """Boxes of an image, the surest, that take part: FCOS's."""
 LOWEST = 1e-3
 """Every place of an image answers with some score; below this they are all the same."""
+KINDS: dict[str, type] = {"most": int, "pixels": bool}
+"""Of rules that are not just numbers."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -32,6 +34,7 @@ class Rules:
         overlap: intersection over union with a surer box of its class above which a box is left out.
         most: boxes of an image.
         sure: the lowest score of what people are shown, unless a set says which serves them best.
+        pixels: whether corners are whole pixels of the image, as people and programs mostly annotate them.
 
     Raises ValueError for numbers out of range.
     """
@@ -40,6 +43,7 @@ class Rules:
     overlap: float = 0.6
     most: int = 100
     sure: float = 0.3
+    pixels: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.least < 1 or not 0 <= self.overlap <= 1 or not 0 <= self.sure <= 1 or self.most < 1:
@@ -47,12 +51,13 @@ class Rules:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """From plain values; what is not there is as usual. Raises TypeError for what are no numbers."""
-        numbers = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int if name == "most" else (int, float)):
-                raise TypeError(f"{name} {value!r} is no number")
-        return cls(**numbers)
+        """From plain values; what is not there is as usual. Raises TypeError for values of other kinds."""
+        given = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        for name, value in given.items():
+            kind = KINDS.get(name, (int, float))
+            if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+                raise TypeError(f"{name} {value!r} is of another kind")
+        return cls(**given)
 
 
 class DetectionPostprocess(Postprocess):
@@ -111,11 +116,19 @@ class DetectionPostprocess(Postprocess):
         places, classes = places[surest], classes[surest].astype(np.int64)
         scores = (1 / (1 + np.exp(-there[surest]))).astype(np.float32)
         boxes = in_image(np.asarray(answer[places, :4], np.float32), frame)
+        if self.rules.pixels and frame is not None:
+            boxes = whole(boxes)
         seen = areas(boxes) > 0
         places, boxes, scores, classes = places[seen], boxes[seen], scores[seen], classes[seen]
         stays = nms(boxes, scores, classes, self.rules.overlap, self.rules.most)
         looks = np.asarray(answer[places[stays], end:], np.float32)
         return boxes[stays], scores[stays], classes[stays], looks
+
+
+def whole(boxes: Floats) -> Floats:
+    """Boxes (M, 4) at the nearest whole pixels; those that would be nothing there stay as they are."""
+    near = np.rint(boxes)
+    return np.where((areas(near) > 0)[:, None], near, boxes)
 
 
 def in_image(boxes: Floats, frame: Frame | None) -> Floats:
