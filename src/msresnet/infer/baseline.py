@@ -12,8 +12,12 @@ from msresnet.results import Evaluation
 from msresnet.tasks.base import Better, Table
 from msresnet.trained import Trained
 
-SHARED = ("params", "macs", "inference_images_per_second")
-"""Figures of a network, whatever its task."""
+SHARED = {
+    "params": "parameters",
+    "macs": "multiply-adds an image",
+    "inference_images_per_second": "images a second",
+}
+"""Figures of a network, whatever its task, and what they are called."""
 
 
 def beside(model: Trained, measured: Evaluation, other: Trained, baseline: Evaluation, name: str) -> dict[str, Any]:
@@ -42,7 +46,8 @@ def table(metrics: dict[str, Any], better: Mapping[str, Better]) -> Table:
     """Both models' figures side by side, and the test, for the screen; `better` says of what more is better."""
     other = metrics["baseline"]
     names = [*SHARED, *(name for name in better if name in other)]
-    rows = [(name, *(_text(found[name], better.get(name)) for found in (metrics, other))) for name in names]
+    called = {name: SHARED.get(name, name.replace("_", " ")) for name in names}
+    rows = [(called[name], *(_text(found[name], better.get(name)) for found in (metrics, other))) for name in names]
     d = other["difference"]
     rows.append(("right where the other is not", f"{d['only_this']:,}", f"{d['only_baseline']:,}"))
     if "p" in d:
