@@ -18,13 +18,16 @@ from PIL import Image as Pillow
 
 import hostile
 from hostile import encode, random_pixels
-from msresnet.bundle import Bundle
+from msresnet.bundle import Bundle, load_bundle
 from msresnet.cli.main import main
+from msresnet.data.decode import decode_file
 from msresnet.data.preprocess import Preprocess
 from msresnet.errors import UsageError
 from msresnet.infer import inputs
+from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.inputs import Allowed, Input, Named, expand
 from msresnet.models.factory import create_network
+from msresnet.results import Segmentation
 from msresnet.tasks.segmentation import SegmentationTask
 from randomise import randomised
 from sharding import SIDE, packed, png, rows
@@ -381,8 +384,12 @@ def test_masks_are_told_alike_by_every_door(here: Path, capsys: Any) -> None:
         assert main([*words, "--output", output, "-q"]) == 0
         assert [{k: v for k, v in row.items() if k != "error"} for row in rows(here / file)] == printed
     assert main([*words, "--output", "one.parquet"]) == 0
+    predictor = predictor_of(load_bundle(here / "masks"), "cpu")
     for row, path in zip(printed, sorted((here / "shown").iterdir()), strict=True):
+        answer = predictor.predict([decode_file(here / "data" / path.name.removeprefix("data_"))], ["x"])
+        assert isinstance(answer, Segmentation)
         with Pillow.open(path) as mask:
+            assert np.array_equal(np.asarray(mask), answer.masks[0])
             share = float(np.mean(np.asarray(mask) == 1))
         shares = row["shares"].removeprefix("'").split("; ")
         told = {text.rpartition(" ")[0]: float(text.rpartition(" ")[2]) for text in shares}

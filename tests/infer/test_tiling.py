@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,20 @@ def test_bad_files_are_told_one_by_one_and_the_rest_is_answered(model: Path, her
     assert all(f"where: {name}" in captured.err for name in names[:-1])
     assert [p.name for p in (here / "maps").iterdir()] == ["good.png"]
     assert "Traceback" not in captured.err
+
+
+def test_memory_does_not_grow_with_the_height(predictor: Predictor, here: Path) -> None:
+    """What Python and numpy hold; 20,000 pixels a side are measured by benchmarks/tiles.py."""
+    peaks = []
+    for height in (600, 4800):
+        path = here / f"{height}.png"
+        path.write_bytes(encode(random_pixels(height, 64), "PNG"))
+        with path.open("rb") as file:
+            tracemalloc.start()
+            mapped(predictor, file, "x", Tiling(SIDE))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 4200 * 64 / 2, peaks
 
 
 def test_a_tiled_answer_holds_together(predictor: Predictor) -> None:

@@ -18,6 +18,8 @@ SHARED = {
     "inference_images_per_second": "images a second",
 }
 """Figures of a network, whatever its task, and what they are called."""
+CALLED = SHARED | {"top1": "top-1", "top5": "top-5", "macro_f1": "mean F1", "ece": "calibration error"}
+CALLED |= {"aurc": "area under risk-coverage", "miou": "mean IoU"}
 
 
 def beside(model: Trained, measured: Evaluation, other: Trained, baseline: Evaluation, name: str) -> dict[str, Any]:
@@ -46,18 +48,18 @@ def table(metrics: dict[str, Any], better: Mapping[str, Better]) -> Table:
     """Both models' figures side by side, and the test, for the screen; `better` says of what more is better."""
     other = metrics["baseline"]
     names = [*SHARED, *(name for name in better if name in other)]
-    called = {name: SHARED.get(name, name.replace("_", " ")) for name in names}
+    called = {name: CALLED.get(name, name.replace("_", " ")) for name in names}
     rows = [(called[name], *(_text(found[name], better.get(name)) for found in (metrics, other))) for name in names]
     d = other["difference"]
     rows.append(("right where the other is not", f"{d['only_this']:,}", f"{d['only_baseline']:,}"))
     if "p" in d:
-        points = [f"{100 * d[name]:+.2f}" for name in ("mean", "low", "high")]
-        rows.append(("more right answers, points", f"{points[0]} ({points[1]} to {points[2]})", ""))
-        rows.append(("McNemar's exact test", f"p = {d['p']:.3g}", ""))
-    return Table(f"beside {other['model']}", ("figure", "this model", "baseline"), rows)
+        mean, low, high = (f"{100 * d[name]:+.2f}" for name in ("mean", "low", "high"))
+        rows.append((f"more right answers, points ({low} to {high})", mean, ""))
+        rows.append(("McNemar's exact test, p", f"{d['p']:.3g}", ""))
+    return Table(f"beside the baseline {other['architecture']}, {other['model']}", ("figure", "this", "baseline"), rows)
 
 
 def _text(value: float, better: Better | None) -> str:
     if better is None:
-        return f"{value:,}"
+        return f"{value:,.0f}"
     return f"{100 * value:.2f} %" if better == "higher" else f"{value:.4f}"

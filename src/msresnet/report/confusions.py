@@ -39,7 +39,7 @@ def _explained(left_out: int, shown: bool) -> str:
     text = "Rows are the truth, columns the answers; a cell is filled by its share of the row."
     if left_out:
         text += f" These are the classes with most mistakes; {left_out:,} others are left out."
-    return text + (" A number leads to some of its images." if shown else "")
+    return text + (" Follow a number to some of its images." if shown else "")
 
 
 def _matrix(names: tuple[str, ...], counts: Ints, chosen: Ints, groups: set[str]) -> Matrix:

@@ -26,9 +26,10 @@ CHEAPEST, FEW = "grad-cam", 4
 
 
 def examples(answered: Answered) -> list[int]:
-    """An image of each of some classes, answered rightly if any is."""
-    found = []
-    for target in np.unique(answered.targets)[:MOST_EXAMPLES]:
+    """An image of each of some classes, answered rightly if any is; the classes with most mistakes first."""
+    found, classes = [], np.unique(answered.targets)
+    recall = [answered.correct[answered.targets == target].mean() for target in classes]
+    for target in classes[np.argsort(recall, kind="stable")][:MOST_EXAMPLES]:
         members = np.flatnonzero(answered.targets == target)
         right = members[answered.correct[members]]
         found.append(int((right if len(right) else members)[0]))
@@ -84,7 +85,8 @@ def looks(answered: Answered, chosen: Sequence[int], heats: Mapping[int, Heat], 
             cards.append(Card([*card.pictures, heat], card.lines, card.id))
     if not cards:
         return None
-    text = f"Beside each image, where its answer was found ({method}): the brighter, the more it speaks for it."
+    text = f"Beside each image, where its answer was found ({method}): the brighter, the more it speaks for it. "
+    text += "The classes with most mistakes come first."
     if method == CHEAPEST:
         text += f" {method} is quick and coarse, often no better than edges; msresnet explain takes {DEFAULT}."
     if len(cards) < len(chosen):

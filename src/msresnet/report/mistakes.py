@@ -35,7 +35,7 @@ def mistakes(answered: Answered, heats: Mapping[int, Heat]) -> Section:
     if shown:
         parts.append(Cards([_card(answered, index, heats) for index in shown]))
     if unsure := doubtful(answered):
-        parts.append(Words("Below, right or wrong: where the two most probable classes were closest."))
+        parts.append(Words("Below, where the two most probable classes were closest; wrong ones are red."))
         parts.append(Cards([_undecided(answered, index) for index in unsure], small=True))
     return Section("mistakes", "Where it fails, where it doubts", parts)
 

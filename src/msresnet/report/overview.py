@@ -82,7 +82,7 @@ def origin(story: Story) -> Section:
     bundle = story.trained
     parts: list[Part] = [
         Command(story.command),
-        Words(f"Every image, before and after training: {bundle.preprocess.describe()}.", soft=False),
+        Words(f"Every image, in training and in use: {bundle.preprocess.describe()}.", soft=False),
     ]
     if story.notes:
         parts.append(Notes(story.notes))

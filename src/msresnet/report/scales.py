@@ -35,8 +35,8 @@ def scales(story: Story) -> Section | None:
         return None
     images = int(table.counts.sum())
     text = (
-        f"What each receptive field adds to the answer, as its share of the block, over {images:,} images of the set "
-        "(absolute values, to first order). A field is in pixels of the block's own input."
+        "A block looks through windows of several sizes, in pixels of its own input. This is how much each moves the "
+        f"answer, as a share of all in the block, over {images:,} images of the set (absolute values, to first order)."
     )
     blocks = table.by_operator(table.overall())
     seen = np.argsort(-table.counts, kind="stable")[:MOST_CLASSES]

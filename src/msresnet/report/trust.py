@@ -20,6 +20,11 @@ STEPS = (0.5, 0.8, 0.9, 0.95, 0.99, 1.0)
 LEAST = 1e-300
 """Probabilities are kept above this before their logarithm."""
 SIZES = {"object_scale": ("scale", "Objects of other sizes"), "image_size": ("size", "Images of other sizes")}
+MADE = {
+    "object_scale": "Each image, larger or smaller about its middle; above 1, what leaves the frame is lost.",
+    "image_size": "The same images, brought to other sizes before the network sees them.",
+}
+"""What was done to the images."""
 
 
 def trust(answered: Answered) -> Section | None:
@@ -42,17 +47,26 @@ def trust(answered: Answered) -> Section | None:
 def _calibration(metrics: dict[str, Any]) -> str:
     text = (
         f"Stated probabilities and the share of right answers are {100 * metrics['ece']:.2f} points apart on average "
-        "(expected calibration error)."
+        f"(expected calibration error){_side(metrics)}."
     )
     fitted = metrics.get("calibration")
     if fitted is None:
         known = metrics.get("temperature", 1.0)
         return text + (
-            f" The temperature is {known:.3f}." if known != 1 else " msresnet evaluate --calibrate fits that."
+            f" The temperature is {known:.3f}." if known != 1 else " msresnet evaluate --calibrate corrects that."
         )
     before, after = fitted["ece"]
     where = f"fitted on {fitted['n']:,} images of the {fitted['split']} set, it took the error there from"
     return f"{text} The temperature is {fitted['temperature'][1]:.3f}; {where} {100 * before:.2f} to {100 * after:.2f}."
+
+
+def _side(metrics: dict[str, Any]) -> str:
+    """Whether a model is mostly too modest or too sure; '' where it is neither."""
+    rows = metrics.get("reliability") or []
+    more = sum(row["n"] * (row["accuracy"] - row["confidence"]) for row in rows) / max(1, metrics["n"])
+    if abs(more) <= metrics["ece"] / 2:
+        return ""
+    return f"; it is right {'more' if more > 0 else 'less'} often than it says"
 
 
 def _uncalibrated(answered: Answered) -> list[dict[str, float]] | None:
@@ -85,7 +99,8 @@ def _coverage(rows: Sequence[dict[str, float]]) -> Table:
         (percent(row["coverage"], 1), f"{row['confidence']:.4f}", percent(row["accuracy"]))
         for _, row in sorted(found.items())
     ]
-    return Table("If it answers only when it is sure", ("answered", "from probability", "correct of those"), cells)
+    columns = ("share answered", "if at least so sure", "correct of those")
+    return Table("If it answers only when it is sure", columns, cells)
 
 
 def robustness(story: Story) -> Section | None:
@@ -93,11 +108,12 @@ def robustness(story: Story) -> Section | None:
     metrics, parts = story.evaluation.metrics, list[Part]()
     for kind, (name, title) in SIZES.items():
         if kind in metrics.get("robustness", {}):
-            parts += _curve(story, metrics["robustness"][kind], name, title)
+            parts += [Words(MADE[kind]), *_curve(story, metrics["robustness"][kind], name, title)]
     if bands := metrics.get("scale_bands"):
         shares = ((percent(row["top1"]), span(row["top1_ci95"]), f"{row['n']:,}") for row in bands)
         rows = [(f"{row['low']:.2f} to {row['high']:.2f}", *cells) for row, cells in zip(bands, shares, strict=True)]
-        parts.append(Table("By the object's share of the frame", ("share", "top-1", "95 % interval", "images"), rows))
+        columns = ("object's side", "top-1", "95 % interval", "images")
+        parts.append(Table("The images as they are, by the object's side as a share of the frame's", columns, rows))
     if not parts:
         return None
     return Section("robustness", "What size does", parts)
