@@ -386,7 +386,7 @@ def test_masks_are_told_alike_by_every_door(here: Path, capsys: Any) -> None:
     assert main([*words, "--output", "one.parquet"]) == 0
     predictor = predictor_of(load_bundle(here / "masks"), "cpu")
     for row, path in zip(printed, sorted((here / "shown").iterdir()), strict=True):
-        answer = predictor.predict([decode_file(here / "data" / path.name.removeprefix("data_"))], ["x"])
+        answer = predictor.predict([decode_file(here / "data" / path.stem.removeprefix("data_"))], ["x"])
         assert isinstance(answer, Segmentation)
         with Pillow.open(path) as mask:
             assert np.array_equal(np.asarray(mask), answer.masks[0])

@@ -7,9 +7,10 @@ import numpy.typing as npt
 import pytest
 from sklearn import metrics as oracle
 
-from msresnet.metrics.bootstrap import intervals, mean_interval
+from msresnet.metrics.bootstrap import intervals, mean_interval, risk_interval
 from msresnet.metrics.calibration import expected_calibration_error
 from msresnet.metrics.classification import log_loss
+from msresnet.metrics.coverage import area_under_risk
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -41,6 +42,18 @@ def test_the_intervals_are_those_of_resampling_written_out(count: int, classes: 
         values = np.array(drawn)[:, column]
         low, high = np.quantile(values, [0.025, 0.975])
         assert found[name] == pytest.approx((low, high), abs=0.5 * float(values.std()))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_interval_of_the_area_under_risk_is_that_of_resampling_written_out(ties: bool) -> None:
+    probabilities, targets = answers(3, 80, 4)
+    confidences, correct = probabilities.max(1), probabilities.argmax(1) == targets
+    confidences = confidences.round(1) if ties else confidences
+    rng = np.random.default_rng(5)
+    drawn = np.array([area_under_risk(confidences[i], correct[i]) for i in rng.integers(0, 80, (400, 80))])
+    found = risk_interval(confidences, correct)
+    assert found == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.5 * float(drawn.std()))
+    assert risk_interval(confidences[:1], correct[:1]) is None
 
 
 def test_they_come_again() -> None:

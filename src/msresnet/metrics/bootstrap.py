@@ -1,7 +1,7 @@
 """95 % intervals of figures that have no formula for one: images are drawn again, with replacement (Efron, 1979).
 
-Every figure here is a function of sums over images, so all resamples are one product: how often each image was drawn,
-times what it adds to each sum. N images, K classes, B resamples.
+Most figures here are functions of sums over images, so that all resamples are one product: how often each image was
+drawn, times what it adds to each sum. N images, K classes, B resamples.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from scipy import sparse
 
 from msresnet.metrics.calibration import BINS, bins_of, error_by_chance, expected_calibration_error
 from msresnet.metrics.classification import Counts, balanced_accuracy, log_losses, macro_f1
+from msresnet.metrics.coverage import area_of_levels
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -45,6 +46,20 @@ def mean_interval(values: Floats) -> Interval | None:
         return None
     sums = np.concatenate(list(_sums(sparse.csr_array(values[:, None]))))
     return _percentiles(sums[:, 0] / len(values))
+
+
+def risk_interval(confidences: Floats, correct: npt.NDArray[np.bool_]) -> Interval | None:
+    """The 95 % interval of `coverage.area_under_risk`; None for fewer than two images."""
+    if len(confidences) < 2:
+        return None
+    levels, which = np.unique(-confidences, return_inverse=True)
+    rng, areas = np.random.default_rng(SEED), np.empty(RESAMPLES)
+    for resample in range(RESAMPLES):
+        drawn = rng.integers(0, len(which), len(which))
+        answered = np.bincount(which[drawn], minlength=len(levels))
+        right = np.bincount(which[drawn[correct[drawn]]], minlength=len(levels))
+        areas[resample] = area_of_levels(answered, right)
+    return _percentiles(areas)
 
 
 def _parts(probabilities: Floats, targets: Ints) -> sparse.csr_array:

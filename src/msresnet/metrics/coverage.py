@@ -39,9 +39,13 @@ def area_under_risk(confidences: Floats, correct: Flags) -> float:
     Images of the same confidence come in any order: of those that are answered, the expected number is wrong.
     """
     _, answered, right = _levels(confidences, correct)
-    before = np.concatenate([[0], answered[:-1]])
-    wrong = np.diff(answered - right, prepend=0) / np.maximum(1, answered - before)  # of each image of a level
-    errors = np.cumsum(np.repeat(wrong, answered - before))
+    return area_of_levels(np.diff(answered, prepend=0), np.diff(right, prepend=0))
+
+
+def area_of_levels(answered: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> float:
+    """The same, from the images of each confidence and how many of them are right, the surest first."""
+    wrong = (answered - right) / np.maximum(1, answered)  # of each image of a level
+    errors = np.cumsum(np.repeat(wrong, answered))
     return float((errors / np.arange(1, len(errors) + 1)).mean()) if len(errors) else 0.0
 
 

@@ -18,7 +18,7 @@ from msresnet.data.preprocess import Preprocess
 from msresnet.data.resize import Frame
 from msresnet.data.sets import Samples
 from msresnet.errors import DataError, UsageError
-from msresnet.metrics.bootstrap import intervals
+from msresnet.metrics.bootstrap import intervals, risk_interval
 from msresnet.metrics.calibration import expected_calibration_error, fit_temperature, reliability
 from msresnet.metrics.classification import (
     balanced_accuracy,
@@ -176,7 +176,7 @@ class ClassificationTask(Task):
         results, targets = classified(evaluation.predictions), evaluation.targets
         right, sure = self.right(evaluation), results.confidences
         top5 = wilson_interval(int(in_top_k(results.probabilities, targets, 5).sum()), len(targets))
-        bounds = {"top5": top5, **intervals(results.probabilities, targets)}
+        bounds = {"top5": top5, "aurc": risk_interval(sure, right), **intervals(results.probabilities, targets)}
         found: dict[str, Any] = {f"{name}_ci95": None if pair is None else list(pair) for name, pair in bounds.items()}
         found["aurc"] = area_under_risk(sure, right)
         found["temperature"] = self.temperature
