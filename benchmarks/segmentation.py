@@ -150,7 +150,7 @@ def main() -> None:
         seconds.append(spent)
         print(row(f"seed {seed}", recipes[-1]), flush=True)
     rows.append(row(f"learned, --recipe binarise, mean of {given.seeds}", np.mean(recipes, 0)))
-    rows.append(row("the worst of them", np.min(recipes, 0)))
+    rows.append(row(f"lowest of {given.seeds}, each cell", np.min(recipes, 0)))
     lines = [
         f"{len(images)} test digits of 32x32 pixels; pixel accuracy / mean IoU in %. Noise: standard deviation "
         f"{NOISE:g} of white. Shading: black reflects {FLOOR:g}, the dark side gets {DARK:g} of the light.",

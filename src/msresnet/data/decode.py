@@ -136,7 +136,8 @@ def _opened(path: str | Path, where: str) -> tuple[int, int]:
 def _way(path: str | Path, error: OSError | ValueError) -> str:
     """What to type when a file cannot be opened; '' where nothing is known to help. Cheap: many may be missing."""
     name = Path(os.fsdecode(path))
-    if isinstance(error, PermissionError) or (isinstance(error, FileNotFoundError) and os.path.lexists(name)):
+    there = isinstance(error, PermissionError) or os.path.lexists(name)
+    if there and str(name).isprintable() and isinstance(error, PermissionError | FileNotFoundError):
         return f"ls -l -- {shlex.quote(printable(name))}"
     if not isinstance(error, FileNotFoundError):
         return ""
@@ -215,7 +216,7 @@ def decoding(where: str) -> Iterator[None]:
         reason = " ".join(str(error).split()) or type(error).__name__
         hint = "" if isinstance(error, MemoryError | NotImplementedError) else "fetch it anew, or leave it out"
         if "cannot identify" in reason:
-            reason, hint = "no image of a known format", f"convert it to one of {', '.join(FORMATS)}"
+            reason, hint = "no image of a known format", f"if it is an image: convert it to one of {', '.join(FORMATS)}"
         raise DataError("cannot decode the image", where=where, why=reason, hint=hint) from error
 
 

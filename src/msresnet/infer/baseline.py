@@ -61,5 +61,5 @@ def table(metrics: dict[str, Any], better: Mapping[str, Better]) -> Table:
 
 def _text(value: float, better: Better | None) -> str:
     if better is None:
-        return f"{value:,.0f}"
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
     return f"{100 * value:.2f} %" if better == "higher" else f"{value:.4f}"

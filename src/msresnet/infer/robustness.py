@@ -178,7 +178,8 @@ def tables(metrics: dict[str, Any]) -> list[Table]:
         cells = [
             (f"{r['low']:.2f} to {r['high']:.2f}", *_share(r["top1"], r["top1_ci95"]), f"{r['n']:,}") for r in rows
         ]
-        found.append(Table("by the object's share of the frame", ("share", "top-1", "95 % interval", "images"), cells))
+        title = "by the object's side, as a share of the frame's"
+        found.append(Table(title, ("side", "top-1", "95 % interval", "images"), cells))
     return found
 
 

@@ -28,8 +28,8 @@ CHEAPEST, FEW = "grad-cam", 4
 def examples(answered: Answered) -> list[int]:
     """An image of each of some classes, answered rightly if any is; the classes with most mistakes first."""
     found, classes = [], np.unique(answered.targets)
-    recall = [answered.correct[answered.targets == target].mean() for target in classes]
-    for target in classes[np.argsort(recall, kind="stable")][:MOST_EXAMPLES]:
+    missed = np.bincount(answered.targets[~answered.correct], minlength=int(classes.max(initial=0)) + 1)[classes]
+    for target in classes[np.argsort(-missed, kind="stable")][:MOST_EXAMPLES]:
         members = np.flatnonzero(answered.targets == target)
         right = members[answered.correct[members]]
         found.append(int((right if len(right) else members)[0]))
@@ -88,7 +88,7 @@ def looks(answered: Answered, chosen: Sequence[int], heats: Mapping[int, Heat], 
     text = f"Beside each image, where its answer was found ({method}): the brighter, the more it speaks for it. "
     text += "The classes with most mistakes come first."
     if method == CHEAPEST:
-        text += f" {method} is quick and coarse, often no better than edges; msresnet explain takes {DEFAULT}."
+        text += f" {method} is quick and coarse, on photographs no better than edges; msresnet explain takes {DEFAULT}."
     if len(cards) < len(chosen):
         text += f" {len(chosen) - len(cards)} more would have taken too long; msresnet explain shows any."
     parts: list[Part] = [Words(text), Cards(cards)]

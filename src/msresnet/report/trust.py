@@ -53,7 +53,7 @@ def _calibration(metrics: dict[str, Any]) -> str:
     if fitted is None:
         known = metrics.get("temperature", 1.0)
         return text + (
-            f" The temperature is {known:.3f}." if known != 1 else " msresnet evaluate --calibrate corrects that."
+            f" The temperature is {known:.3f}." if known != 1 else " msresnet evaluate --calibrate lessens that."
         )
     before, after = fitted["ece"]
     where = f"fitted on {fitted['n']:,} images of the {fitted['split']} set, it took the error there from"
@@ -66,7 +66,7 @@ def _side(metrics: dict[str, Any]) -> str:
     more = sum(row["n"] * (row["accuracy"] - row["confidence"]) for row in rows) / max(1, metrics["n"])
     if abs(more) <= metrics["ece"] / 2:
         return ""
-    return f"; it is right {'more' if more > 0 else 'less'} often than it says"
+    return f"; the model is right {'more' if more > 0 else 'less'} often than it says"
 
 
 def _uncalibrated(answered: Answered) -> list[dict[str, float]] | None:

@@ -27,6 +27,8 @@ MOST = 1 << 30
 """Pixels of an image: its mask is kept in memory, a byte for each."""
 OUTLINED = 1024
 """Longest side, in cells, of the map that polygons are drawn around."""
+BAND = 1 << 20
+"""Pixels that are counted at a time."""
 FILE = "mask.png"
 
 
@@ -58,7 +60,7 @@ class MaskMap(Tiled[Segmentation]):
         return features(regions(self.labels, None, self.coarse), self.answer.class_names)
 
     def facts(self) -> dict[str, Any]:
-        """The number of tiles, and the pixels of a polygon's smallest step."""
+        """The number of tiles, and the pixels of an outline's smallest step."""
         return {"tiles": self.tiles, "outlined": self.coarse.step[0]}
 
     def described(self) -> str:
@@ -139,11 +141,11 @@ def majority(
     mask: npt.NDArray[np.uint8], coarse: Grid, classes: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The most frequent class of each square (rows, columns), the first of several; and each class's pixels (K,)."""
-    step, columns, rows = coarse.step[0], coarse.cells[1], []
-    squares, areas = np.arange(mask.shape[1]) // step * classes, np.zeros(classes, np.int64)
-    for top in range(0, mask.shape[0], step):  # a row of squares at a time: memory is that of some rows
-        places = (squares + mask[top : top + step]).ravel()
-        counts = np.bincount(places, minlength=columns * classes).reshape(columns, classes)
-        rows.append(counts.argmax(1))
-        areas += counts.sum(0)
-    return np.stack(rows).astype(np.int64), areas
+    (height, width), step, (down, across) = mask.shape, coarse.step[0], coarse.cells
+    counts = np.zeros((down, across, classes), np.int32)
+    places, some = np.arange(width) // step * classes, max(1, BAND // width)
+    for top in (top for first in range(0, height, step) for top in range(first, min(first + step, height), some)):
+        rows = mask[top : min(top + some, (top // step + 1) * step)]  # within one row of squares
+        found = np.bincount((places + rows).ravel(), minlength=across * classes)
+        counts[top // step] += found.reshape(across, classes)
+    return counts.argmax(2), counts.sum((0, 1), dtype=np.int64)

@@ -1,7 +1,7 @@
 """Prediction on images of any size: tile by tile, from top to bottom, in memory that does not grow with their height.
 
-What is found is kept until the last tile. Tiles overlap, and those at the right and lower edges are moved inwards, so
-that each holds as many pixels as others.
+What is found, such as a segmenter's mask, is kept until the last tile. Tiles overlap, and those at the right and lower
+edges are moved inwards, so that each holds as many pixels as others.
 """
 
 from __future__ import annotations

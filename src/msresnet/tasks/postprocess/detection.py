@@ -117,7 +117,7 @@ class DetectionPostprocess(Postprocess):
         scores = (1 / (1 + np.exp(-there[surest]))).astype(np.float32)
         boxes = in_image(np.asarray(answer[places, :4], np.float32), frame)
         if self.rules.pixels and frame is not None:
-            boxes = whole(boxes)
+            boxes = at_whole_pixels(boxes)
         seen = areas(boxes) > 0
         places, boxes, scores, classes = places[seen], boxes[seen], scores[seen], classes[seen]
         stays = nms(boxes, scores, classes, self.rules.overlap, self.rules.most)
@@ -125,7 +125,7 @@ class DetectionPostprocess(Postprocess):
         return boxes[stays], scores[stays], classes[stays], looks
 
 
-def whole(boxes: Floats) -> Floats:
+def at_whole_pixels(boxes: Floats) -> Floats:
     """Boxes (M, 4) at the nearest whole pixels; those that would be nothing there stay as they are."""
     near = np.rint(boxes)
     return np.where((areas(near) > 0)[:, None], near, boxes)
