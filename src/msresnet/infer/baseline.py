@@ -19,7 +19,12 @@ SHARED = {
 }
 """Figures of a network, whatever its task, and what they are called."""
 CALLED = SHARED | {"top1": "top-1", "top5": "top-5", "macro_f1": "mean F1", "ece": "calibration error"}
-CALLED |= {"aurc": "area under risk-coverage", "miou": "mean IoU"}
+CALLED |= {"aurc": "area under risk-coverage", "miou": "mean IoU", "ap": "AP"}
+
+
+def called(figure: str) -> str:
+    """A figure's name for people, from that in metrics.json."""
+    return CALLED.get(figure, figure.replace("_", " "))
 
 
 def beside(model: Trained, measured: Evaluation, other: Trained, baseline: Evaluation, name: str) -> dict[str, Any]:
@@ -48,8 +53,7 @@ def table(metrics: dict[str, Any], better: Mapping[str, Better]) -> Table:
     """Both models' figures side by side, and the test, for the screen; `better` says of what more is better."""
     other = metrics["baseline"]
     names = [*SHARED, *(name for name in better if name in other)]
-    called = {name: CALLED.get(name, name.replace("_", " ")) for name in names}
-    rows = [(called[name], *(_text(found[name], better.get(name)) for found in (metrics, other))) for name in names]
+    rows = [(called(name), *(_text(found[name], better.get(name)) for found in (metrics, other))) for name in names]
     d = other["difference"]
     rows.append(("right where the other is not", f"{d['only_this']:,}", f"{d['only_baseline']:,}"))
     if "p" in d:

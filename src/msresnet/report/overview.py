@@ -10,14 +10,6 @@ from msresnet.report.page import Command, Headline, Headlines, Notes, Part, Row,
 from msresnet.report.story import Story
 from msresnet.tasks import base as tasks
 
-NAMES = {"ap": "AP", "top1": "top-1", "miou": "mean IoU"}
-"""Figures that choose between models, by their names in metrics.json."""
-
-
-def named(metric: str) -> str:
-    """A figure's name for people."""
-    return NAMES.get(metric, metric.replace("_", " "))
-
 
 def lead(story: Story) -> str:
     """What was measured on which images."""
@@ -35,7 +27,7 @@ def overview(story: Story) -> Section:
     """The figure that matters most, what the model is, and all figures with their intervals."""
     metrics, metric = story.evaluation.metrics, story.trained.task.metric
     interval = span(metrics.get(f"{metric}_ci95"))
-    words = named(metric) + (f"; 95 % interval {interval}" if interval else "")
+    words = baseline.called(metric) + (f"; 95 % interval {interval}" if interval else "")
     first = Headline(percent(metrics[metric]), words)
     parts: list[Part] = [Headlines([first, *_model(story)]), _plain(story.trained.task.tables(metrics)[0])]
     if "baseline" in metrics:
@@ -67,7 +59,7 @@ def learning(story: Story) -> Section | None:
     charts: list[Part] = [losses(story.history)]
     metric = next((k for k in story.history[0] if k.startswith("val_") and k != "val_loss"), None)
     if metric is not None:
-        charts.append(scores(story.history, metric, named(metric.removeprefix("val_"))))
+        charts.append(scores(story.history, metric, baseline.called(metric.removeprefix("val_"))))
     return Section("learning", "How it learnt", [Row(charts)])
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
+from msresnet.infer.baseline import called
 from msresnet.metrics.calibration import reliability
 from msresnet.report.answered import Answered
 from msresnet.report.charts import cost_chart, coverage_chart, reliability_chart, robustness_chart
-from msresnet.report.overview import named
 from msresnet.report.page import Part, Row, Section, Table, Words, percent, span
 from msresnet.report.story import Story
 
@@ -120,7 +120,7 @@ def robustness(story: Story) -> Section | None:
 
 
 def _curve(story: Story, found: dict[str, Any], name: str, title: str) -> list[Part]:
-    metric = named(found.get("metric", story.trained.task.metric))
+    metric = called(found.get("metric", story.trained.task.metric))
     models = [(story.trained.architecture, found)]
     if "baseline" in found:
         models.append((_baseline(story), found["baseline"]))
@@ -162,6 +162,6 @@ def cost(story: Story) -> Section | None:
     rows = [(f"exit {row['exit']}", row) for row in metrics["exits"]]
     rows += [(f"probability {row['confidence']}", row) for row in metrics["budgets"]]
     cells = [(name, percent(row[metric]), f"{row['macs'] / 1e6:,.1f} M") for name, row in rows]
-    chart = cost_chart(metrics["exits"], metrics["budgets"], metric, named(metric))
-    table = Table("Accuracy and cost", ("stop at", named(metric), "multiply-adds"), cells)
+    chart = cost_chart(metrics["exits"], metrics["budgets"], metric, called(metric))
+    table = Table("Accuracy and cost", ("stop at", called(metric), "multiply-adds"), cells)
     return Section("cost", "What an early answer costs", [Words(text), Row([chart, table])])

@@ -16,6 +16,7 @@ from msresnet.data.augment import Augment
 from msresnet.data.augment_boxes import augment_boxes
 from msresnet.data.decode import printable
 from msresnet.data.draws import Draws
+from msresnet.data.names import spread
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.resize import Frame
 from msresnet.data.sample import Image, Source
@@ -317,7 +318,7 @@ class DetectionTask(Task):
 def whole_pixels(data: Samples) -> bool:
     """Whether all boxes, of which there are some, of up to ASKED images end at whole pixels of their images."""
     count = 0
-    for index in np.unique(np.linspace(0, len(data) - 1, ASKED).astype(int)).tolist():
+    for index in spread(len(data), ASKED):
         try:
             corners = data.truth(index).xyxy
         except DataError:  # its size is unknown: told where it is decoded
