@@ -20,6 +20,7 @@ from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError
 from msresnet.infer.backend import INPUT, OUTPUT
 from msresnet.infer.backends.artefact import missing, stamp
+from msresnet.infer.backends.group_norm import group_norm
 from msresnet.nn.folding import fold
 from msresnet.trained import exported_config
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET = 18
+TRANSLATED: dict[Any, Any] = {torch.ops.aten.group_norm.default: group_norm}
+"""What goes into ONNX in another way than torch's own, by torch's name."""
 
 
 class FromPixels(nn.Module):
@@ -94,6 +97,7 @@ def onnx_model(bundle: Bundle, program: torch.export.ExportedProgram | None = No
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 opset_version=OPSET,
+                custom_translation_table=TRANSLATED,
                 verbose=False,
                 optimize=True,
             )
