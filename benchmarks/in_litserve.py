@@ -5,6 +5,7 @@ import argparse
 from typing import Any
 
 import litserve
+import numpy as np
 from fastapi import Request
 
 from msresnet.data.decode import decode_bytes
@@ -19,11 +20,12 @@ class Api(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
         model: the path.
         threads: of the network.
         batch: images at a time.
+        send: photographs, or pixels that are ready.
     """
 
-    def __init__(self, model: str, threads: int, batch: int) -> None:
+    def __init__(self, model: str, threads: int, batch: int, send: str) -> None:
         super().__init__(max_batch_size=batch, batch_timeout=0.002 if batch > 1 else 0.0)
-        self.model, self.threads = model, threads
+        self.model, self.threads, self.send = model, threads, send
 
     def setup(self, device: str) -> None:
         """Load the model, in the process that computes."""
@@ -37,9 +39,14 @@ class Api(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
     def predict(self, files: Any) -> Any:
         """Rows of results; LitServe gives a list where it may batch, else one."""
         several = files if isinstance(files, list) else [files]
-        at_least = self.predictor.trained.preprocess.at_least
-        images = [decode_bytes(data, "image", at_least) for data in several]
-        rows = self.predictor.predict(images, ["image"] * len(images)).to_dict()
+        preprocess, ids = self.predictor.trained.preprocess, ["image"] * len(several)
+        if self.send == "pixels":
+            shape = (preprocess.channels, *preprocess.size)
+            ready = np.stack([np.frombuffer(data, np.uint8).reshape(shape) for data in several])
+            rows = self.predictor.predict_ready(ready, ids).to_dict()
+        else:
+            images = [decode_bytes(data, "image", preprocess.at_least) for data in several]
+            rows = self.predictor.predict(images, ids).to_dict()
         return rows if isinstance(files, list) else rows[0]
 
     def encode_response(self, output: Any) -> Any:
@@ -53,9 +60,10 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--send", required=True)
     parser.add_argument("--port", type=int, required=True)
     args = parser.parse_args()
-    server = litserve.LitServer(Api(args.model, args.threads, args.batch), accelerator="cpu", devices=1)
+    server = litserve.LitServer(Api(args.model, args.threads, args.batch, args.send), accelerator="cpu", devices=1)
     server.run(host="127.0.0.1", port=args.port, log_level="critical", generate_client_file=False)
 
 

@@ -1,9 +1,11 @@
-"""The server beside a plain FastAPI handler and LitServe: the same model, the same upload, the same clients.
+"""The server beside a plain FastAPI handler and LitServe: the same model, the same input, the same clients.
 
-Each contestant is a process of its own on a free port of this machine; only one is asked at a time, round after round.
-What the network alone can do, at its best batch, is measured in each round too, while all of them are idle.
+Clients send photographs, which every contestant decodes, or pixels that are ready for the network: as a tensor of the
+Open Inference Protocol to ours, as a file's bytes to the others. Each contestant is a process of its own on a free port
+of this machine; only one is asked at a time, round after round. What the network alone can do, at its best batch, is
+measured in each round too, while all of them are idle.
 
-Run: python benchmarks/serving.py --model runs/latest [--clients 16] [--output benchmarks/results/serving.md]
+Run: python benchmarks/serving.py --model runs/latest [--send pixels] [--clients 16] [--output FILE]
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import contextlib
 import http.client
 import io
+import json
 import os
 import shlex
 import signal
@@ -23,7 +26,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image
@@ -36,6 +39,15 @@ from msresnet.infer.predictor import Predictor
 CONTESTANTS = ("msresnet", "plain FastAPI", "LitServe")
 PATIENCE, BATCHES = 60.0, (1, 2, 4, 8, 16, 32)
 FORM = b'--B\r\nContent-Disposition: form-data; name="image"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+Send = Literal["photographs", "pixels"]
+
+
+class Asked(NamedTuple):
+    """What a client posts."""
+
+    path: str
+    body: bytes
+    headers: dict[str, str]
 
 
 def opened(model: str, threads: int) -> Predictor:
@@ -43,13 +55,16 @@ def opened(model: str, threads: int) -> Predictor:
     return open_predictor(model, Running(threads=threads))
 
 
-def answer(predictor: Predictor, files: list[bytes]) -> list[dict[str, Any]]:
-    """What every contestant does with some uploads."""
-    images = [decode_bytes(data, "image", predictor.trained.preprocess.at_least) for data in files]
-    return predictor.predict(images, ["image"] * len(images)).to_dict()
+def answer(predictor: Predictor, files: list[bytes], send: Send) -> list[dict[str, Any]]:
+    """What the other contestants do with some uploads, as ours does."""
+    preprocess, ids = predictor.trained.preprocess, ["image"] * len(files)
+    if send == "photographs":
+        return predictor.predict([decode_bytes(data, "image", preprocess.at_least) for data in files], ids).to_dict()
+    shape = (preprocess.channels, *preprocess.size)
+    return predictor.predict_ready(np.stack([np.frombuffer(f, np.uint8).reshape(shape) for f in files]), ids).to_dict()
 
 
-def plain(model: str, threads: int, port: int) -> None:
+def plain(model: str, threads: int, port: int, send: Send) -> None:
     """The handler that one writes first: FastAPI runs it in threads."""
     import fastapi
     import uvicorn
@@ -63,7 +78,7 @@ def plain(model: str, threads: int, port: int) -> None:
 
     @app.post("/predict")
     def predict(image: bytes = upload) -> dict[str, Any]:
-        return answer(predictor, [image])[0]
+        return answer(predictor, [image], send)[0]
 
     uvicorn.run(app, port=port, log_level="critical")
 
@@ -79,10 +94,11 @@ def contestant(name: str, args: argparse.Namespace, batch: int) -> Iterator[int]
     """A server that answers; its port."""
     port = free_port()
     common = ["--model", args.model, "--threads", str(args.threads), "--port", str(port)]
+    others = [*common, "--send", args.send]
     words = {
         "msresnet": ["-m", "msresnet", "serve", "-q", *common, "--batch-size", str(batch), "--queue", "512"],
-        "plain FastAPI": [__file__, "--role", name, *common],
-        "LitServe": [str(Path(__file__).with_name("in_litserve.py")), *common, "--batch", str(batch)],
+        "plain FastAPI": [__file__, "--role", name, *others],
+        "LitServe": [str(Path(__file__).with_name("in_litserve.py")), *others, "--batch", str(batch)],
     }
     environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
     process = subprocess.Popen([sys.executable, *words[name]], env=environment, start_new_session=True)
@@ -113,7 +129,7 @@ def healthy(port: int) -> bool:
         connection.close()
 
 
-def load(port: int, body: bytes, clients: int, seconds: float) -> tuple[float, list[float]]:
+def load(port: int, asked: Asked, clients: int, seconds: float) -> tuple[float, list[float]]:
     """Answers a second of clients that ask again when they are answered, and the seconds of each answer."""
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -122,7 +138,7 @@ def load(port: int, body: bytes, clients: int, seconds: float) -> tuple[float, l
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         while time.perf_counter() < end:
             start = time.perf_counter()
-            connection.request("POST", "/predict", body, {"Content-Type": "multipart/form-data; boundary=B"})
+            connection.request("POST", *asked)
             response = connection.getresponse()
             response.read()
             if response.status != http.client.OK:
@@ -160,23 +176,46 @@ def photo(side: int) -> bytes:
     return buffer.getvalue()
 
 
+def requests(predictor: Predictor, data: bytes, send: Send, port: int) -> dict[str, Asked]:
+    """What is posted to each contestant; ours listens at `port`."""
+    form = Asked("/predict", FORM + data + b"\r\n--B--\r\n", {"Content-Type": "multipart/form-data; boundary=B"})
+    asked = dict.fromkeys(CONTESTANTS, form)
+    if send == "pixels":
+        shape = [1, predictor.trained.preprocess.channels, *predictor.trained.preprocess.size]
+        sizes = {"binary_data_size": len(data)}
+        tensor = {"name": "images", "datatype": "UINT8", "shape": shape, "parameters": sizes}
+        text = json.dumps({"inputs": [tensor]}).encode()
+        headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(text))}
+        asked["msresnet"] = Asked(f"/v2/models/{served(port)}/infer", text + data, headers)
+    return asked
+
+
+def served(port: int) -> str:
+    """The name of the model that our server has."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("POST", "/v2/repository/index", b"{}", {"Content-Type": "application/json"})
+    return str(json.loads(connection.getresponse().read())[0]["name"])
+
+
 def compare(args: argparse.Namespace) -> list[str]:
     """The rows of the result, as Markdown."""
     predictor = opened(args.model, args.threads)
-    data = photo(args.side)
-    body = FORM + data + b"\r\n--B--\r\n"
+    preprocess = predictor.trained.preprocess
+    pixels = np.random.default_rng(0).integers(0, 256, (preprocess.channels, *preprocess.size), dtype=np.uint8)
+    data = pixels.tobytes() if args.send == "pixels" else photo(args.side)
     best = args.batch or max(BATCHES, key=lambda size: raw(predictor, size, args.seconds / 5))
     found: dict[str, list[float]] = {name: [] for name in ("network alone", *CONTESTANTS)}
     times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     with contextlib.ExitStack() as stack:
         ports = {name: stack.enter_context(contestant(name, args, best)) for name in CONTESTANTS}
+        asked = requests(predictor, data, args.send, ports["msresnet"])
         for name in CONTESTANTS:  # to warm up
-            rate, _ = load(ports[name], body, args.clients, args.seconds / 3)
+            rate, _ = load(ports[name], asked[name], args.clients, args.seconds / 3)
             print(f"{name}: port {ports[name]}, {rate:.1f} images/s", file=sys.stderr, flush=True)
         for _ in range(args.rounds):
             found["network alone"].append(raw(predictor, best, args.seconds))
             for name in CONTESTANTS:
-                rate, seconds = load(ports[name], body, args.clients, args.seconds)
+                rate, seconds = load(ports[name], asked[name], args.clients, args.seconds)
                 found[name].append(rate)
                 times[name] += seconds
     rows = ["| | images/s | of the network alone | p50, ms | p99, ms |", "|---|--:|--:|--:|--:|"]
@@ -184,11 +223,12 @@ def compare(args: argparse.Namespace) -> list[str]:
         share = statistics.median(r / n for r, n in zip(rates, found["network alone"], strict=True))
         late = [f"{1000 * float(np.quantile(times[name], q)):.1f}" if name in times else "" for q in (0.5, 0.99)]
         rows.append(f"| {name} | {statistics.median(rates):.1f} | {100 * share:.0f} % | {' | '.join(late)} |")
-    trained, backend = predictor.trained, predictor.backend
+    backend = predictor.backend
+    what = "ready pixels" if args.send == "pixels" else f"JPEG of {len(data):,} bytes ({args.side} pixels)"
     rows += [
         "",
-        f"{trained.architecture} at {trained.preprocess.size[0]} pixels, {backend.name} in {backend.precision}, "
-        f"{args.threads} threads, batches of up to {best}; JPEG of {len(data):,} bytes ({args.side} pixels), "
+        f"{predictor.trained.architecture} at {preprocess.size[0]} pixels, {backend.name} in {backend.precision}, "
+        f"{args.threads} threads, batches of up to {best}; {what}, "
         f"{args.clients} clients; medians of {args.rounds} rounds of {args.seconds:g} s",
     ]
     return rows
@@ -200,6 +240,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--send", choices=get_args(Send), default="photographs")
     parser.add_argument("--side", type=int, default=500, help="of the uploaded JPEG, in pixels")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each contestant in a round")
@@ -209,7 +250,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     if args.role is not None:
-        plain(args.model, args.threads, args.port)
+        plain(args.model, args.threads, args.port, args.send)
     else:
         rows = compare(args)
         words = shlex.join(["python", "benchmarks/serving.py", *sys.argv[1:]])
