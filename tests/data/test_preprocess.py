@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 import hostile
 from msresnet.data.options import PreprocessOptions
 from msresnet.data.preprocess import Preprocess, look, otsu, plan, to_uint8, with_statistics
+from msresnet.data.resize import Resize, resize
 from msresnet.data.sample import ArraySource, Subset
 from msresnet.errors import DataError, UsageError
 
@@ -98,6 +99,18 @@ def test_any_image_takes_any_size(
 ) -> None:
     preprocess = Preprocess(size, 3, resize, threshold)  # type: ignore[arg-type]
     assert preprocess.image(np.full((1, *given_size), 200, np.uint8)).shape == (3, *size)
+
+
+@pytest.mark.parametrize("mode", ["squash", "crop", "pad"])
+def test_pixels_are_the_same_however_they_lie_in_memory(mode: Resize) -> None:
+    """Decoders lay channels side by side, caches in planes; a crop of either lies between what was cut off."""
+    planes = hostile.random_pixels(3, 70, 90)
+    beside = np.ascontiguousarray(planes.transpose(1, 2, 0)).transpose(2, 0, 1)
+    assert beside.strides[0] == 1
+    for cut in (np.s_[:, :, :], np.s_[:, 5:60, 7:80], np.s_[:, ::-1, ::-1], np.s_[:1]):
+        found = resize(beside[cut], (32, 24), mode)
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, resize(np.ascontiguousarray(planes[cut]), (32, 24), mode))
 
 
 def test_grey_and_its_colour_copy_give_the_same() -> None:
