@@ -137,6 +137,15 @@ def test_a_fall_is_judged_where_it_is_largest() -> None:
         check_good(found, {"top1": 0.89}, None)
 
 
+def test_runtimes_that_answer_differently_are_refused_whatever_was_asked() -> None:
+    rows = [
+        Row(model, backend, "int8", 1, 1, 1, 1.0, 1.0, {"ap": ap})
+        for model, backend, ap in (("before", "a", 0.47), ("after", "a", 0.47), ("after", "b", 0.21))
+    ]
+    with pytest.raises(QualityGateError, match=r"0\.4700 in a, 0\.2100 in b"):
+        check_good(Comparison("int8", "test", "ap", {"ap": "higher"}, rows, {}), {}, None)
+
+
 def test_an_earlier_result_stays_when_a_new_one_is_refused(run: Path) -> None:
     assert compress(run, "--to", "folded") == 0
     before = contents(Path("out"))

@@ -139,8 +139,10 @@ def test_maps_between_layers_in_float_make_no_detour_through_8_bits() -> None:
     assert len(scaled) > 3
     read = {name for node in small.graph.node for name in node.input}
     assert all(tensor.name in read for tensor in small.graph.initializer)
-    exact, rounded_ = run(proto, images), run(small, images)
+    exact, rounded_, other = run(proto, images), run(small, images), run(small, images, openvino=True)
     assert np.corrcoef(exact.ravel(), rounded_.ravel())[0, 1] > 0.98
+    # OpenVINO moves scales of channels through what follows a layer; it must come to the same.
+    assert np.abs(other - exact).mean() < 2 * np.abs(exact - rounded_).mean()
 
 
 @pytest.mark.parametrize("name", ["skresnet18", "resnest14d"])

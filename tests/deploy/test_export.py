@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 
+import msresnet
 from msresnet.bundle import Bundle, load_bundle
 from msresnet.cli.main import main
 from msresnet.deploy import export as module
@@ -64,6 +65,11 @@ def test_a_package_is_what_servers_expect(package: Path) -> None:
         assert line in text
     onnx.checker.check_model(onnx.load(package / "1/model.onnx"), full_check=True)
     assert not [p for p in package.parent.iterdir() if p != package]
+
+
+def test_a_package_says_nothing_of_the_machine_that_made_it(package: Path) -> None:
+    for file in (f for f in package.rglob("*") if f.is_file()):
+        assert str(Path(msresnet.__file__).parent).encode() not in file.read_bytes(), file.name
 
 
 def test_tritons_configuration_parses(package: Path) -> None:

@@ -19,6 +19,8 @@ from msresnet.tasks.base import Better, Table
 BATCH = 16
 SECONDS, RUNS = 0.5, 5
 """A speed is measured for so long, and at least so often, after two runs that do not count."""
+APART = 0.05
+"""How far the figures of one result may be apart in two runtimes: rounding is no reason for more."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,17 @@ class Comparison:
 
 
 def check_good(found: Comparison, gates: Mapping[str, float], max_drop: float | None) -> None:
-    """Raise QualityGateError, naming each figure, for a result that is worse than its bounds in any runtime."""
+    """Raise QualityGateError, naming each figure, for a result that is worse than its bounds in any runtime.
+
+    And for one that two runtimes answer so differently that one of them must be wrong.
+    """
+    reached = {row.backend: float(row.figures[found.metric]) for row in found.after}
+    if max(reached.values()) - min(reached.values()) > APART:
+        each = ", ".join(f"{figure:.4f} in {name}" for name, figure in reached.items())
+        why = "one of them does not compute this network rightly"
+        raise QualityGateError(
+            f"{found.metric} of the same file: {each}", why=why, hint="--to bf16; nothing was written"
+        )
     for row in found.after:
         judge(gates, found.better, row.figures)
     drop = found.drop()

@@ -107,4 +107,12 @@ def onnx_model(bundle: Bundle, program: torch.export.ExportedProgram | None = No
     finally:
         quiet.setLevel(level)
     assert found is not None
-    return stamp(found.model_proto, exported_config(bundle, "fp32"))
+    return stamp(_without_traces(found.model_proto), exported_config(bundle, "fp32"))
+
+
+def _without_traces(proto: ModelProto) -> ModelProto:
+    """The same object without what torch notes of where each node came from: half of a small file, with local paths."""
+    graph = proto.graph
+    for noted in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del noted.metadata_props[:]
+    return proto
