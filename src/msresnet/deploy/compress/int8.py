@@ -92,7 +92,7 @@ def quantised(found: Float, kept: Collection[str], bits: int) -> ModelProto:
     with _quiet():
         _quantise(found, place, kept, bits, None)
     proto = onnx.load_model(place)
-    _drop_detours(proto, found.edges, {*found.layers, *found.others})
+    _drop_detours(proto, found.edges)
     return proto
 
 
@@ -134,11 +134,10 @@ def _edges(proto: ModelProto) -> Iterator[Edge]:
         yield from ((makers[name], name, node.name) for name in node.input if name in makers)
 
 
-def _drop_detours(proto: ModelProto, edges: frozenset[Edge], inner: Collection[str]) -> None:
-    """Take out pairs of QuantizeLinear and DequantizeLinear behind which nothing computes in 8 bits.
+def _drop_detours(proto: ModelProto, edges: frozenset[Edge]) -> None:
+    """Take out pairs of QuantizeLinear and DequantizeLinear behind which nothing can compute in 8 bits.
 
-    `inner` names what does. Only where the float network has the same edge: else the lower bound of the range stands
-    for a ReLU between.
+    Only where the float network has the same edge: else the lower bound of the range stands for a ReLU between.
     """
     nodes, outputs = list(proto.graph.node), {one.name for one in proto.graph.output}
     makers = {name: node for node in nodes for name in node.output}
@@ -153,7 +152,7 @@ def _drop_detours(proto: ModelProto, edges: frozenset[Edge], inner: Collection[s
             continue
         tensor, after = there.input[0], readers.get(back.output[0], [])
         before = makers[tensor].name if tensor in makers else ""
-        if any(node.name in inner or (before, tensor, node.name) not in edges for node in after):
+        if any(node.op_type in (*LAYERS, *PASSING) or (before, tensor, node.name) not in edges for node in after):
             continue
         for node in after:
             for place, name in enumerate(node.input):
@@ -170,8 +169,7 @@ def _inner(proto: ModelProto) -> list[NodeProto]:
     """The nodes between the first layers and the last ones, with those; in the graph's order.
 
     A layer that nothing follows but arithmetic stays in float, unless it is a matrix product: its outputs are answers.
-    So does what has no map in 8 bits to pass on, as the sum at the end of a normalisation, and what passes one on to
-    nothing that takes it, as the bounds at its beginning.
+    So does what has no map in 8 bits to pass on, as the sum at the end of a normalisation.
     """
     nodes = list(proto.graph.node)
     makers = {name: node for node in nodes for name in node.output}
@@ -183,14 +181,10 @@ def _inner(proto: ModelProto) -> list[NodeProto]:
     for node in reversed(nodes):
         if node.op_type in LAYERS or node.name in before:
             before |= {makers[name].name for name in node.input if name in makers}
-    taken: set[str] = set()  # names of tensors that somebody takes in 8 bits
-    for node in reversed(nodes):
-        if node.op_type in LAYERS or (node.op_type in PASSING and taken & set(node.output)):
-            taken |= set(node.input)
     maps: set[str] = set()  # names of tensors in 8 bits
     inner: list[NodeProto] = []
     for node in nodes:
-        passing = node.op_type in PASSING and maps & set(node.input) and taken & set(node.output)
+        passing = node.op_type in PASSING and any(name in maps for name in node.input)
         if (node.op_type in LAYERS or passing) and node.name in after and node.name in before:
             inner.append(node)
             maps |= set(node.output)
