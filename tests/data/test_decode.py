@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 
 import hostile
 from msresnet.data.decode import FORMATS, MAX_BYTES, MAX_PIXELS, decode_bytes, decode_file, file_size, read_regular
+from msresnet.data.jpeg import read_frame
 from msresnet.errors import DataError
 
 PIXELS = hostile.random_pixels(6, 9, 3)
@@ -272,6 +273,25 @@ def test_a_whole_jpeg_is_what_pillow_makes_of_it(kind: str) -> None:
     assert expected is not None
     found = decode_bytes(JPEGS[kind], "x")
     assert np.array_equal(found, expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("marker", "payload"),
+    [(0xE2, b"ICC_PROFILE\0"), (0xE2, b"ICC_PROFILE\0\1"), (0xEE, b"Adobe"), (0xED, b"Photoshop 3.0\x008BIM\x03\xed")],
+)
+def test_a_segment_that_pillow_refuses_is_refused(marker: int, payload: bytes) -> None:
+    data = JPEGS["4:2:0"]
+    end = 4 + int.from_bytes(data[4:6], "big")  # of the first segment
+    spoilt = data[:end] + bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload + data[end:]
+    assert by_pillow(spoilt) is None
+    with pytest.raises(DataError):
+        decode_bytes(spoilt, "x")
+
+
+def test_only_a_colour_profile_is_no_reason_to_ask_pillow() -> None:
+    frame = read_frame(JPEGS["profile"])
+    assert frame is not None
+    assert not frame.described
 
 
 @settings(deadline=None, max_examples=300)

@@ -14,12 +14,11 @@ import numpy.typing as npt
 import simplejpeg
 
 START, FRAMES, SCAN, JFIF = b"\xff\xd8", (0xC0, 0xC1, 0xC2), 0xDA, 0xE0
-TURNING = 0xE1
-"""Exif and XMP, either of which may say that the picture lies on its side."""
+PROFILE, ICC, ICC_LENGTH = 0xE2, b"ICC_PROFILE\0", 16
+"""A part of a colour profile, which changes no value. All other segments may turn the picture, or be damaged."""
 TABLES = (0xC4, 0xDB, 0xDD, 0xFE)
 """Huffman and quantisation tables, restart intervals, comments: they say nothing about how to read the pixels."""
 APPLICATIONS = range(0xE0, 0xF0)
-"""Colour profiles among them, which change nothing here: they are how screens show the values, not values."""
 JFIF_LENGTH = 16
 LEAST_FACTOR = 2
 """Scales between a half and the whole have no fast inverse DCT: they take longer than the whole."""
@@ -50,7 +49,8 @@ def read_frame(data: bytes) -> Frame | None:
             if marker in FRAMES and found is None:
                 found = struct.unpack_from(">BHHB", data, at + 4)
             elif marker in APPLICATIONS:
-                described = described or marker == TURNING or (marker == JFIF and length < JFIF_LENGTH)
+                profile = marker == PROFILE and length >= ICC_LENGTH and data.startswith(ICC, at + 4)
+                described = described or not (profile or (marker == JFIF and length >= JFIF_LENGTH))
             elif marker not in TABLES:
                 return None
             at += 2 + length
