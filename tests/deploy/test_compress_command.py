@@ -126,7 +126,7 @@ def test_what_is_not_good_enough_is_not_written(
 
 def test_a_fall_is_judged_where_it_is_largest() -> None:
     rows = [
-        Row(model, backend, "int8", 1, 1, 1, 1.0, 1.0, {"top1": top1})
+        Row(model, backend, "int8", 1, 1, 1, 1.0, 1.0, {"n": 500, "top1": top1})
         for model, backend, top1 in (("before", "a", 0.9), ("after", "a", 0.9), ("after", "b", 0.88))
     ]
     found = Comparison("int8", "test", "top1", {"top1": "higher"}, rows, {})
@@ -139,7 +139,7 @@ def test_a_fall_is_judged_where_it_is_largest() -> None:
 
 def test_runtimes_that_answer_differently_are_refused_whatever_was_asked() -> None:
     rows = [
-        Row(model, backend, "int8", 1, 1, 1, 1.0, 1.0, {"ap": ap})
+        Row(model, backend, "int8", 1, 1, 1, 1.0, 1.0, {"n": 500, "ap": ap})
         for model, backend, ap in (("before", "a", 0.47), ("after", "a", 0.47), ("after", "b", 0.21))
     ]
     with pytest.raises(QualityGateError, match=r"0\.4700 in a int8, 0\.2100 in b int8"):

@@ -54,6 +54,22 @@ def test_onnx_runtime_and_openvino_answer_as_torch_does(groups: int, channels: i
         np.testing.assert_allclose(compiled([x.numpy()])[0], want, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_broken_map_gives_no_numbers_as_in_torch(value: float) -> None:
+    layer, x = nn.GroupNorm(2, 4), torch.randn(1, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 2, 2] = value
+    session = onnxruntime.InferenceSession(
+        translated(layer, torch.zeros(2, 4, 6, 4)), providers=["CPUExecutionProvider"]
+    )
+    found = session.run(None, {"x": x.numpy()})[0]
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(layer(x).detach().numpy()))
+
+
+def test_what_is_no_map_is_refused_when_it_is_exported() -> None:
+    with pytest.raises(torch.onnx.OnnxExporterError):
+        translated(nn.GroupNorm(2, 8), torch.zeros(2, 8, 5, 4, 3))
+
+
 def test_maps_keep_their_order_from_one_layer_to_the_next() -> None:
     """Joined into rows, as torch's own translation has them, they would be brought into another order and back."""
     import onnx

@@ -101,9 +101,7 @@ def check_good(found: Comparison, gates: Mapping[str, float], max_drop: float | 
     And for one that two runtimes answer so differently that one of them must be wrong.
     """
     reached = {f"{row.backend} {row.precision}": float(row.figures[found.metric]) for row in found.after}
-    images = int(found.after[0].figures.get("n", 0))
-    bound = max(APART, FEW / images) if images else APART
-    if max(reached.values()) - min(reached.values()) > bound:
+    if max(reached.values()) - min(reached.values()) > max(APART, FEW / found.after[0].figures["n"]):
         each = ", ".join(f"{figure:.4f} in {name}" for name, figure in reached.items())
         why = "one of them does not seem to compute this network rightly"
         raise QualityGateError(f"{found.metric} of the same file: {each}", why=why, hint="nothing was written")
