@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -269,6 +270,22 @@ def test_people_see_what_is_sure_and_a_set_says_from_which_score_on() -> None:
     assert (pictures[0][1] == pictures[1][1]).all()
     assert pictures[0][1][:, 0, 0].any()
     assert not pictures[0][1][:, 5, 5].any()
+
+
+@pytest.mark.parametrize("sure", [0.0, 0.05, 0.3, 0.7, 0.999, 1.0])
+def test_looking_only_for_what_people_are_shown_finds_the_same(sure: float) -> None:
+    generator = np.random.default_rng(0)
+    corners = generator.uniform(0, 40, (3, 300, 2))
+    sides, logits = generator.uniform(4, 16, (3, 300, 2)), generator.normal(-1, 3, (3, 300, 3))
+    at = math.log(sure / (1 - sure)) if 0 < sure < 1 else 0.0
+    logits[:, :20] = at + generator.normal(0, 1e-6, (3, 20, 3))  # where rounding decides
+    outputs = np.concatenate([corners, corners + sides, logits], -1).astype(np.float32)
+    whole = DetectionPostprocess(NAMES, Rules(sure=sure, most=1000))
+    fast = whole.for_people()
+    expected, found = (one.shown(one(outputs, ["a", "b", "c"])) for one in (whole, fast))
+    assert found.to_dict() == expected.to_dict()
+    few, many = (sum(row["count"] for row in one(outputs, ["a", "b", "c"]).to_dict()) for one in (fast, whole))
+    assert few < many or sure <= whole.rules.least
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from msresnet.data.sample import Image
 from msresnet.errors import ModelError
 from msresnet.infer.backend import Backend, Outputs, Pixels
 from msresnet.results import Results, classified
+from msresnet.tasks.postprocess.base import Postprocess
 from msresnet.trained import Trained
 
 if TYPE_CHECKING:
@@ -43,16 +44,14 @@ class Predictor:
 
     def from_score(self, score: float) -> Predictor:
         """The same model, its answers for people beginning at a score. Raises UsageError for a task without scores."""
-        other = Predictor(self.trained, self.backend, self.batch_size)
-        other.postprocess = self.postprocess.from_score(score)
-        return other
+        return self._with(self.postprocess.from_score(score))
 
     def predict(self, images: Sequence[Image], ids: Sequence[str]) -> Results:
         """Results for decoded images of any size, before preprocessing; what belongs to pixels belongs to theirs.
 
         Files are decoded at no less than `Preprocess.at_least` everywhere, `stream.decode_all` among them.
         """
-        return self.postprocess.shown(self.everything(images, ids))
+        return self.postprocess.shown(self._with(self.postprocess.for_people()).everything(images, ids))
 
     def everything(self, images: Sequence[Image], ids: Sequence[str]) -> Results:
         """The same, with the answers that are too unsure to be shown to people."""
@@ -82,6 +81,12 @@ class Predictor:
     def frames(self, sizes: Iterable[tuple[int, int]]) -> list[Frame] | None:
         """Where images of these (H, W) lie in the network's input, for a task that answers at their size."""
         return [self.trained.preprocess.frame(size) for size in sizes] if self.postprocess.whole else None
+
+    def _with(self, postprocess: Postprocess) -> Predictor:
+        """The same network, its outputs read otherwise."""
+        other = Predictor(self.trained, self.backend, self.batch_size)
+        other.postprocess = postprocess
+        return other
 
     def _results(self, images: Pixels, ids: Sequence[str], frames: Sequence[Frame] | None) -> Results:
         """Results for one batch of preprocessed images (B, C, H, W) uint8."""

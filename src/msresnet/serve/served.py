@@ -106,7 +106,7 @@ class Served:
         outputs = np.stack([answer.outputs for answer in each])
         check_numbers(outputs, ids, self.name)
         frames = [one.frame for one in ready] if self.trained.postprocess.whole else None
-        decode = partial(self.trained.postprocess, outputs, ids, frames)
+        decode = partial(self.trained.postprocess.for_people(), outputs, ids, frames)
         if outputs.size <= SMALL:
             results = decode()
         else:

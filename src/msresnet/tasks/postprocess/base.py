@@ -41,6 +41,10 @@ class Postprocess(ABC):
         """What people are shown of results; figures take them whole."""
         return results
 
+    def for_people(self) -> Self:
+        """The same, which need not find what people are not shown: what it finds is still to be `shown`."""
+        return self
+
     def from_score(self, score: float) -> Self:
         """The same, its answers for people beginning at a score. Raises UsageError where answers have none."""
         raise UsageError(f"--score {score:g} has no effect here", why=f"the model's task is {self.task}")

@@ -20,6 +20,8 @@ MOST_LOOKED_AT = 1000
 """Boxes of an image, the surest, that take part: FCOS's."""
 LOWEST = 1e-3
 """Every place of an image answers with some score; below this they are all the same."""
+ROUNDING = 1e-6
+"""Between a score and the logit that it comes from."""
 KINDS: dict[str, type] = {"most": int, "pixels": bool}
 """Of rules that are not just numbers."""
 Floats = npt.NDArray[np.float32]
@@ -86,6 +88,11 @@ class DetectionPostprocess(Postprocess):
         """The answers that are sure enough."""
         assert isinstance(results, Detections)
         return results.above(self.rules.sure)
+
+    def for_people(self) -> Self:
+        """The same, without looking at boxes that are too unsure: those never remove surer ones."""
+        least = min(max(self.rules.least, self.rules.sure - ROUNDING), 1 - ROUNDING)
+        return type(self)(self.class_names, replace(self.rules, least=least), self.looked_at)
 
     def from_score(self, score: float) -> Self:
         """The same, its answers for people beginning at a score. Raises UsageError for one that is not 0 to 1."""
