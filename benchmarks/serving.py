@@ -184,7 +184,8 @@ def requests(predictor: Predictor, data: bytes, send: Send, port: int) -> dict[s
         shape = [1, predictor.trained.preprocess.channels, *predictor.trained.preprocess.size]
         sizes = {"binary_data_size": len(data)}
         tensor = {"name": "images", "datatype": "UINT8", "shape": shape, "parameters": sizes}
-        text = json.dumps({"inputs": [tensor]}).encode()
+        # Of its outputs, the one that says what the others answer.
+        text = json.dumps({"inputs": [tensor], "outputs": [{"name": "answers"}]}).encode()
         headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(text))}
         asked["msresnet"] = Asked(f"/v2/models/{served(port)}/infer", text + data, headers)
     return asked

@@ -25,6 +25,7 @@ from msresnet.deploy.export import export
 from msresnet.errors import ModelError, UsageError
 from msresnet.infer.backends.artefact import read_onnx, stamp
 from msresnet.infer.backends.opened import open_predictor, run_bundle
+from msresnet.infer.backends.openvino import OpenVino
 from msresnet.infer.config import Budget, Engine, Running
 from msresnet.models.factory import create_segmenter
 from msresnet.results import DIGITS, Classification, Segmentation
@@ -89,6 +90,20 @@ def test_batches_answer_as_single_images_do(folder: Path, backend: Engine) -> No
     together = predictor.backend(images)[0]
     alone = np.concatenate([predictor.backend(image[None])[0] for image in images])
     assert np.abs(together - alone).max() <= 1e-5 * max(1, np.abs(together).max())
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_who_asks_for_single_images_gets_the_same_answers_and_all_others_too(folder: Path, form: str) -> None:
+    images = np.random.default_rng(3).integers(0, 256, (6, 1, 12, 12), dtype=np.uint8)
+    usual, alone = (open_predictor(folder / form, Running(backend="openvino", batch_size=n)).backend for n in (64, 1))
+    larger = np.random.default_rng(4).integers(0, 256, (1, 1, 24, 36), dtype=np.uint8)
+    for given in (images[:1], images, larger, images[1:2]):
+        expected, found = usual(given)[0], alone(given)[0]
+        assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
+    assert isinstance(alone, OpenVino)
+    assert isinstance(usual, OpenVino)
+    assert set(alone.requests) == {(1, 1, 12, 12), None}  # two networks, however many shapes come
+    assert set(usual.requests) == {None}
 
 
 @pytest.mark.parametrize("backend", RUNTIMES)
@@ -272,6 +287,10 @@ def test_files_of_others_and_what_contradicts_itself(folder: Path, tmp_path: Pat
         path.write_bytes(stamp(proto, values | change).SerializeToString())
         with pytest.raises(ModelError, match=message):
             open_predictor(path)
+    colours = {"size": [12, 12], "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3}
+    path.write_bytes(stamp(proto, values | {"preprocess": values["preprocess"] | colours}).SerializeToString())
+    with pytest.raises(ModelError, match="OpenVINO cannot run the model"):
+        open_predictor(path, Running(backend="openvino", batch_size=1))
     del proto.metadata_props[:]
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError, match="not exported by msresnet"):

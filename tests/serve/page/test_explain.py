@@ -95,7 +95,8 @@ def test_h24_it_refuses_in_words_and_tells_no_insides(
     assert words in answer.text
     assert str(trained.parent) not in answer.text
     assert "Traceback" not in answer.text
-    assert ask(serving).status_code == 200
+    after = ask(serving)
+    assert after.status_code == 200, after.text
 
 
 def test_a_form_without_an_image_is_refused(serving: Serving) -> None:

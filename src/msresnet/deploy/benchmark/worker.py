@@ -48,8 +48,9 @@ def open_model(asked: dict[str, Any]) -> tuple[Answer, Shape, dict[str, Any]]:
 
 
 def running(asked: dict[str, Any]) -> Running:
-    """How a model is run, of what its process was asked for."""
-    return Running(**{name: asked[name] for name in ("backend", "precision", "device", "threads") if name in asked})
+    """How a model is run, of what its process was asked for; single images as those get them who ask for no more."""
+    names = ("backend", "precision", "device", "threads")
+    return Running(**{name: asked[name] for name in names if name in asked}, batch_size=1)
 
 
 def measure(answer: Answer, images: npt.NDArray[np.uint8], seconds: float) -> list[float]:

@@ -12,12 +12,14 @@ from msresnet.infer.backend import Backend
 from msresnet.infer.backends.artefact import find_file, read_bytes, read_config, read_onnx
 from msresnet.infer.config import Engine, Running
 from msresnet.infer.predictor import Predictor
+from msresnet.trained import Trained
 
 if TYPE_CHECKING:
     from msresnet.bundle import Bundle
 
 NATIVE = ("torch", "compiled")
 USUAL = Running()
+Shape = tuple[int, ...]
 
 
 def open_predictor(path: str | Path, how: Running = USUAL) -> Predictor:
@@ -44,7 +46,8 @@ def run_bundle(bundle: Bundle, how: Running = USUAL) -> Predictor:
 
     contents = onnx_model(bundle).SerializeToString()
     precision = "fp32" if how.precision == "auto" else how.precision
-    return Predictor(bundle, _onnx(how.backend, contents, precision, bundle.architecture, how), how.batch_size)
+    backend = _onnx(how.backend, contents, precision, bundle.architecture, how, _alone(bundle, how))
+    return Predictor(bundle, backend, how.batch_size)
 
 
 def _run_file(file: Path, how: Running) -> Predictor:
@@ -59,7 +62,8 @@ def _run_file(file: Path, how: Running) -> Predictor:
     contents, trained = read_onnx(file)
     engine = _fastest() if how.backend == "auto" else how.backend
     precision = _precision(how, trained.precision, file)
-    return Predictor(trained, _onnx(engine, contents, precision, str(file), how), how.batch_size)
+    backend = _onnx(engine, contents, precision, str(file), how, _alone(trained, how))
+    return Predictor(trained, backend, how.batch_size)
 
 
 def _run_openvino(file: Path, how: Running) -> Predictor:
@@ -75,14 +79,22 @@ def _run_openvino(file: Path, how: Running) -> Predictor:
         why = "the SHA-256 of its weights differs from the recorded one"
         raise ModelError("the model is damaged", where=str(file.with_suffix(".bin")), why=why, hint="export it anew")
     precision = _precision(how, trained.precision, file)
-    return Predictor(trained, OpenVino(model, precision, str(file), how), how.batch_size)
+    backend = OpenVino(model, precision, str(file), how, _alone(trained, how))
+    return Predictor(trained, backend, how.batch_size)
 
 
-def _onnx(engine: Engine, contents: bytes, precision: str, where: str, how: Running) -> Backend:
+def _alone(trained: Trained, how: Running) -> Shape | None:
+    """The shape of images (1, C, H, W) that come one at a time, where they do."""
+    return (1, trained.preprocess.channels, *trained.preprocess.size) if how.batch_size == 1 else None
+
+
+def _onnx(  # noqa: PLR0917
+    engine: Engine, contents: bytes, precision: str, where: str, how: Running, alone: Shape | None
+) -> Backend:
     if engine == "openvino":
         from msresnet.infer.backends.openvino import OpenVino
 
-        return OpenVino(contents, precision, where, how)
+        return OpenVino(contents, precision, where, how, alone)
     from msresnet.infer.backends.onnxruntime import OnnxRuntime
 
     if precision == "bf16":

@@ -16,18 +16,21 @@ from msresnet.infer.backend import Backend, Exits, Outputs, Pixels, threads_for
 from msresnet.infer.backends.artefact import missing
 from msresnet.infer.config import Running
 
+Shape = tuple[int, ...]
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """In which precision OpenVINO computes what the model leaves open."""
 
 
 class OpenVino(Backend):
-    """A compiled OpenVINO model.
+    """A model that OpenVINO compiled: for images of any number and size, or for the one shape that comes.
 
     Args:
         model: an ONNX model's bytes, or what `read_model` gave.
         precision: of the model; bf16 is taken where the processor computes in it.
         where: what the model is called in messages.
         how: the device is 'auto' or 'cpu'.
+        alone: the shape (1, C, H, W) of images that come one at a time: those are answered sooner by a network that was
+            compiled for nothing else. Other shapes are compiled for when the first comes.
 
     Raises ModelError for what cannot be run, UsageError for a device that is not here, ResourceError without the
     package.
@@ -35,39 +38,56 @@ class OpenVino(Backend):
 
     name = "openvino"
 
-    def __init__(self, model: Any, precision: str, where: str, how: Running) -> None:
+    def __init__(self, model: Any, precision: str, where: str, how: Running, alone: Shape | None = None) -> None:
         if how.device not in ("auto", "cpu"):
             raise UsageError(f"--device {how.device} with OpenVINO", why="it runs on the CPU here", hint="--device cpu")
         self.precision, self.where = precision, where
         self.threads, why = threads_for(how.threads)
-        settings = {
+        self.settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": str(self.threads),
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
         }
-        core = load_core()
+        self.core = load_core()
+        self.requests: dict[Shape | None, Any] = {}
         try:
-            network = core.read_model(model) if isinstance(model, bytes) else model
-            self.compiled: Any = core.compile_model(network, "CPU", settings)
+            self.network = self.core.read_model(model) if isinstance(model, bytes) else model
+            self.requests[alone] = self._compiled(alone)
         except RuntimeError as error:
             raise ModelError(
                 "OpenVINO cannot run the model", where=where, why=short(error), hint="export it anew"
             ) from error
-        self.request: Any = self.compiled.create_infer_request()
         self.one_at_a_time = Lock()
         self.reason = f"OpenVINO, {precision}, {self.threads} threads ({why})"
 
     def __call__(self, images: Pixels) -> tuple[Outputs, Exits | None]:
         """Images (B, C, H, W) uint8 -> outputs (B, ...)."""
-        # The request refuses a second thread while it computes, and writes every answer to the same place.
+        images = np.ascontiguousarray(images)
+        # A request refuses a second thread while it computes, and writes every answer to the same place.
         with self.one_at_a_time:
             try:
-                found = self.request.infer([np.ascontiguousarray(images)])
+                found = self._request(images.shape).infer([images])
             except RuntimeError as error:
                 shape, why = "x".join(map(str, images.shape)), short(error)
                 raise ModelError(f"OpenVINO cannot answer images of {shape}", where=self.where, why=why) from error
-            return np.array(found[self.compiled.output(0)]), None
+            return np.array(found[0]), None
+
+    def _request(self, shape: Shape) -> Any:
+        """What computes images of a shape."""
+        if shape in self.requests:
+            return self.requests[shape]
+        if None not in self.requests:
+            self.requests[None] = self._compiled(None)
+        return self.requests[None]
+
+    def _compiled(self, shape: Shape | None) -> Any:
+        """A request to the network, compiled for one shape or for any."""
+        network = self.network
+        if shape is not None:
+            network = network.clone()
+            network.reshape(list(shape))
+        return self.core.compile_model(network, "CPU", self.settings).create_infer_request()
 
 
 def load_core() -> Any:
