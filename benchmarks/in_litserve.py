@@ -59,11 +59,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--send", required=True)
     parser.add_argument("--port", type=int, required=True)
     args = parser.parse_args()
-    server = litserve.LitServer(Api(args.model, args.threads, args.batch, args.send), accelerator="cpu", devices=1)
+    api = Api(args.model, args.threads, args.batch, args.send)
+    server = litserve.LitServer(api, accelerator="cpu", devices=1, workers_per_device=args.workers)
     server.run(host="127.0.0.1", port=args.port, log_level="critical", generate_client_file=False)
 
 

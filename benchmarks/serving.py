@@ -38,6 +38,8 @@ from msresnet.infer.predictor import Predictor
 
 CONTESTANTS = ("msresnet", "plain FastAPI", "LitServe")
 PATIENCE, BATCHES = 60.0, (1, 2, 4, 8, 16, 32)
+LEAD = 0.3
+"""Of the seconds that count, so many pass before them."""
 FORM = b'--B\r\nContent-Disposition: form-data; name="image"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
 Send = Literal["photographs", "pixels"]
 
@@ -93,14 +95,18 @@ def free_port() -> int:
 def contestant(name: str, args: argparse.Namespace, batch: int) -> Iterator[int]:
     """A server that answers; its port."""
     port = free_port()
-    common = ["--model", args.model, "--threads", str(args.threads), "--port", str(port)]
-    others = [*common, "--send", args.send]
+    threads = args.threads if name == "plain FastAPI" else max(1, args.threads // args.workers)
+    common = ["--model", args.model, "--threads", str(threads), "--port", str(port)]
+    ours, several = ["-q", "--batch-size", str(batch), "--queue", "512"], ["--workers", str(args.workers)]
     words = {
-        "msresnet": ["-m", "msresnet", "serve", "-q", *common, "--batch-size", str(batch), "--queue", "512"],
-        "plain FastAPI": [__file__, "--role", name, *others],
-        "LitServe": [str(Path(__file__).with_name("in_litserve.py")), *others, "--batch", str(batch)],
+        "msresnet": ["-m", "msresnet", "serve", *common, *ours, *several],
+        "plain FastAPI": [__file__, "--role", name, *common, "--send", args.send],
+        "LitServe": [
+            str(Path(__file__).with_name("in_litserve.py")),
+            *(*common, "--send", args.send, "--batch", str(batch), *several),
+        ],
     }
-    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     process = subprocess.Popen([sys.executable, *words[name]], env=environment, start_new_session=True)
     try:
         end = time.monotonic() + PATIENCE
@@ -130,9 +136,13 @@ def healthy(port: int) -> bool:
 
 
 def load(port: int, asked: Asked, clients: int, seconds: float) -> tuple[float, list[float]]:
-    """Answers a second of clients that ask again when they are answered, and the seconds of each answer."""
+    """Answers a second of clients that ask again when they are answered, and the seconds of each answer.
+
+    What is answered before the queue has filled, and while it empties at the end, does not count.
+    """
     times: list[float] = []
-    end = time.perf_counter() + seconds
+    begin = time.perf_counter() + LEAD * seconds
+    end = begin + seconds
 
     def one() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
@@ -143,10 +153,11 @@ def load(port: int, asked: Asked, clients: int, seconds: float) -> tuple[float, 
             response.read()
             if response.status != http.client.OK:
                 raise RuntimeError(f"{response.status} instead of an answer")
-            times.append(time.perf_counter() - start)
+            came = time.perf_counter()
+            if begin <= came < end:
+                times.append(came - start)
         connection.close()
 
-    start = time.perf_counter()
     threads = [threading.Thread(target=one) for _ in range(clients)]
     for thread in threads:
         thread.start()
@@ -154,7 +165,7 @@ def load(port: int, asked: Asked, clients: int, seconds: float) -> tuple[float, 
         thread.join()
     if not times:
         raise SystemExit(f"no answer came from port {port}")
-    return len(times) / (time.perf_counter() - start), times
+    return len(times) / seconds, times
 
 
 def raw(predictor: Predictor, batch: int, seconds: float) -> float:
@@ -229,7 +240,7 @@ def compare(args: argparse.Namespace) -> list[str]:
     rows += [
         "",
         f"{predictor.trained.architecture} at {preprocess.size[0]} pixels, {backend.name} in {backend.precision}, "
-        f"{args.threads} threads, batches of up to {best}; {what}, "
+        f"{args.threads} threads in {args.workers} processes, batches of up to {best}; {what}, "
         f"{args.clients} clients; medians of {args.rounds} rounds of {args.seconds:g} s",
     ]
     return rows
@@ -240,6 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the threads; not of plain FastAPI")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--send", choices=get_args(Send), default="photographs")
     parser.add_argument("--side", type=int, default=500, help="of the uploaded JPEG, in pixels")
