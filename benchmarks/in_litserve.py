@@ -25,11 +25,11 @@ class Api(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, model: str, threads: int, batch: int, send: str) -> None:
         super().__init__(max_batch_size=batch, batch_timeout=0.002 if batch > 1 else 0.0)
-        self.model, self.threads, self.send = model, threads, send
+        self.model, self.how, self.send = model, Running(threads=threads, batch_size=batch), send
 
     def setup(self, device: str) -> None:
         """Load the model, in the process that computes."""
-        self.predictor = open_predictor(self.model, Running(threads=self.threads))
+        self.predictor = open_predictor(self.model, self.how)
 
     def decode_request(self, request: Request) -> bytes:
         """The upload's bytes."""

@@ -39,7 +39,7 @@ from msresnet.infer.predictor import Predictor
 CONTESTANTS = ("msresnet", "plain FastAPI", "LitServe")
 PATIENCE, BATCHES = 60.0, (1, 2, 4, 8, 16, 32)
 LEAD = 0.3
-"""Of the seconds that count, so many pass before them."""
+"""What passes before the seconds that count, as a share of them."""
 FORM = b'--B\r\nContent-Disposition: form-data; name="image"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
 Send = Literal["photographs", "pixels"]
 
@@ -52,9 +52,9 @@ class Asked(NamedTuple):
     headers: dict[str, str]
 
 
-def opened(model: str, threads: int) -> Predictor:
-    """The model, with a number of threads."""
-    return open_predictor(model, Running(threads=threads))
+def opened(model: str, threads: int, batch: int) -> Predictor:
+    """The model, with a number of threads, for so many images at a time."""
+    return open_predictor(model, Running(threads=threads, batch_size=batch))
 
 
 def answer(predictor: Predictor, files: list[bytes], send: Send) -> list[dict[str, Any]]:
@@ -71,7 +71,7 @@ def plain(model: str, threads: int, port: int, send: Send) -> None:
     import fastapi
     import uvicorn
 
-    app, predictor = fastapi.FastAPI(), opened(model, threads)
+    app, predictor = fastapi.FastAPI(), opened(model, threads, 1)
     upload = fastapi.File()
 
     @app.get("/health")
@@ -211,7 +211,7 @@ def served(port: int) -> str:
 
 def compare(args: argparse.Namespace) -> list[str]:
     """The rows of the result, as Markdown."""
-    predictor = opened(args.model, args.threads)
+    predictor = opened(args.model, args.threads, args.batch)
     preprocess = predictor.trained.preprocess
     pixels = np.random.default_rng(0).integers(0, 256, (preprocess.channels, *preprocess.size), dtype=np.uint8)
     data = pixels.tobytes() if args.send == "pixels" else photo(args.side)

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from queue import Queue
 from typing import Any
 
@@ -81,9 +81,10 @@ def open_model(opening: Opening) -> Opened:
     """Load a model and compute with it once, so that it is known to work. Raises MsresnetError."""
     from msresnet.infer.backends.opened import open_predictor
 
-    # One at a time: whoever asks a server that is idle is answered soonest.
     names = ("device", "backend", "precision", "threads")
-    how = Running(**{name: getattr(opening, name) for name in names}, batch_size=1)
+    how = Running(**{name: getattr(opening, name) for name in names})
+    if opening.batch_size == 1:  # else an image alone goes where it would go in company, for the same answer
+        how = replace(how, batch_size=1)
     predictor = open_predictor(opening.path, how)
     trained, backend = predictor.trained, predictor.backend
 
@@ -101,8 +102,6 @@ def _batch(compute: Compute, shape: tuple[int, ...], asked: int | None) -> tuple
     """Images at a time, and how that was chosen; the model has worked when this returns."""
     compute(np.zeros((1, *shape), np.uint8))
     if asked is not None:
-        if asked > 1:  # which may have to be compiled for
-            compute(np.zeros((2, *shape), np.uint8))
         return asked, "as asked"
     end, best, fastest = time.monotonic() + TRYING, 1, 0.0
     size = 1
