@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,6 +30,7 @@ from msresnet.infer.backends.openvino import OpenVino
 from msresnet.infer.config import Budget, Engine, Running
 from msresnet.models.factory import create_segmenter
 from msresnet.results import DIGITS, Classification, Segmentation
+from msresnet.serve.worker import Opening, open_model
 from msresnet.tasks.postprocess.classification import ClassificationPostprocess
 from msresnet.tasks.segmentation import SegmentationTask
 from msresnet.trained import exported_config
@@ -104,6 +106,46 @@ def test_who_asks_for_single_images_gets_the_same_answers_and_all_others_too(fol
     assert isinstance(usual, OpenVino)
     assert set(alone.requests) == {(1, 1, 12, 12), None}  # two networks, however many shapes come
     assert set(usual.requests) == {None}
+
+
+def test_what_comes_in_another_shape_may_come_from_many_threads(folder: Path) -> None:
+    images = np.random.default_rng(5).integers(0, 256, (3, 1, 12, 12), dtype=np.uint8)
+    alone = open_predictor(folder / "onnx", Running(backend="openvino", batch_size=1, threads=1)).backend
+    usual = open_predictor(folder / "onnx", Running(backend="openvino", threads=1)).backend
+    given = [images[: 1 + number % 3] for number in range(48)]
+    with ThreadPoolExecutor(8) as pool:
+        found = [outputs for outputs, _ in pool.map(alone, given)]
+    for part, outputs in zip(given, found, strict=True):
+        assert np.allclose(outputs, usual(part)[0], atol=1e-5)
+
+
+def test_a_shape_that_cannot_be_compiled_for_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = open_predictor(folder / "onnx", Running(backend="openvino", batch_size=1)).backend
+
+    def fails(self: OpenVino, shape: object) -> None:
+        raise RuntimeError("no memory is left")
+
+    monkeypatch.setattr(OpenVino, "_compiled", fails)
+    with pytest.raises(ModelError, match="no memory is left"):
+        alone(np.zeros((2, 1, 12, 12), np.uint8))
+    assert len(alone(np.zeros((1, 1, 12, 12), np.uint8))[0]) == 1
+
+
+@pytest.mark.parametrize(("asked", "compiled"), [(1, [(1, 1, 12, 12)]), (4, [None]), (None, [None])])
+def test_a_server_computes_an_image_alone_where_it_would_in_company(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None, compiled: list[object]
+) -> None:
+    """Two compiled networks differ in the last digits, and answers do not depend on the company."""
+    shapes, compile_ = list[object](), OpenVino._compiled
+
+    def noted(self: OpenVino, shape: tuple[int, ...] | None) -> Any:
+        shapes.append(shape)
+        return compile_(self, shape)
+
+    monkeypatch.setattr(OpenVino, "_compiled", noted)
+    opened = open_model(Opening(str(folder / "onnx"), "auto", "openvino", "auto", 1, asked))
+    opened.compute(np.zeros((1, 1, 12, 12), np.uint8))
+    assert shapes == compiled
 
 
 @pytest.mark.parametrize("backend", RUNTIMES)
@@ -291,6 +333,9 @@ def test_files_of_others_and_what_contradicts_itself(folder: Path, tmp_path: Pat
     path.write_bytes(stamp(proto, values | {"preprocess": values["preprocess"] | colours}).SerializeToString())
     with pytest.raises(ModelError, match="OpenVINO cannot run the model"):
         open_predictor(path, Running(backend="openvino", batch_size=1))
+    for backend in RUNTIMES:
+        with pytest.raises(ModelError, match="cannot answer images of 2x3x12x12"):
+            open_predictor(path, Running(backend=backend)).backend(np.zeros((2, 3, 12, 12), np.uint8))
     del proto.metadata_props[:]
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError, match="not exported by msresnet"):

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from queue import Queue
 from typing import Any
 
@@ -82,9 +82,9 @@ def open_model(opening: Opening) -> Opened:
     from msresnet.infer.backends.opened import open_predictor
 
     names = ("device", "backend", "precision", "threads")
-    how = Running(**{name: getattr(opening, name) for name in names})
-    if opening.batch_size == 1:  # else an image alone goes where it would go in company, for the same answer
-        how = replace(how, batch_size=1)
+    # Only a server of single images says so: an image alone goes where it would in company, for the same answer.
+    size = opening.batch_size or Running.batch_size
+    how = Running(**{name: getattr(opening, name) for name in names}, batch_size=size)
     predictor = open_predictor(opening.path, how)
     trained, backend = predictor.trained, predictor.backend
 

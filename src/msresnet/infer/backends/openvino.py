@@ -71,7 +71,12 @@ class OpenVino(Backend):
             except RuntimeError as error:
                 shape, why = "x".join(map(str, images.shape)), short(error)
                 raise ModelError(f"OpenVINO cannot answer images of {shape}", where=self.where, why=why) from error
-            return np.array(found[0]), None
+            outputs = np.array(found[0])
+        if len(outputs) != len(images):  # what of other channels comes to, without a word
+            shape = "x".join(map(str, images.shape))
+            why = f"{len(outputs)} answers came for {len(images)}; the network takes others"
+            raise ModelError(f"OpenVINO cannot answer images of {shape}", where=self.where, why=why)
+        return outputs, None
 
     def _request(self, shape: Shape) -> Any:
         """What computes images of a shape."""
