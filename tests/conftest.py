@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no failure, and a failure must come back.
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Of a worker of pytest-xdist that died, say with which code: a negative one is a signal."""
+    if error is not None:
+        print(f"\n{node.gateway.id} ended with {node.gateway._io.popen.wait(10)}", flush=True)
 
 
 @pytest.fixture(autouse=True)

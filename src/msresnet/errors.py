@@ -16,7 +16,7 @@ Each says what is wrong, where, why, and what to type; each knows the exit code 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class MsresnetError(Exception):
@@ -99,3 +99,10 @@ def nearest(word: str, words: Iterable[str], n: int = 3) -> str:
     """The closest of some words, as text for a hint ('' when none is close)."""
     close = difflib.get_close_matches(word, list(words), n=n, cutoff=0.5)
     return " or ".join(close)
+
+
+def at_least(bounds: Mapping[str, tuple[float | None, float]]) -> None:
+    """Raise UsageError for a flag below its bound: (value, bound) by its name; a value of None is not given."""
+    for name, (value, low) in bounds.items():
+        if value is not None and not value >= low:  # NaN is below all
+            raise UsageError(f"--{name} {value:g}", why=f"it must be at least {low:g}", hint=f"--{name} {low:g}")

@@ -135,7 +135,28 @@ def test_a_refused_body_does_not_become_the_next_request(unharmed: Serving) -> N
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(body)
     last = b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     answer = unharmed.raw(head + body + last)
-    assert [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [413, 404]
+    assert statuses_of(answer) == [413, 404]
+
+
+def test_the_end_of_a_refused_body_is_no_head(unharmed: Serving) -> None:
+    """It may come after the answer, in one piece that is larger than a head may be; then the connection goes on."""
+    size = 2 << 20
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % size
+    with socket.create_connection(("127.0.0.1", unharmed.port), 30) as connection:
+        connection.sendall(head)
+        answers = connection.recv(1 << 16)
+        connection.sendall(bytes(size - 60_000))
+        time.sleep(0.2)  # so that the server has read it
+        connection.sendall(bytes(60_000))
+        time.sleep(2.0)  # between requests, longer than one may take to come
+        connection.sendall(LAST)
+        answers += Serving.rest(connection)
+    assert statuses_of(answers) == [413, 200]
+
+
+def statuses_of(answers: bytes) -> list[int]:
+    """The statuses of answers, one after another."""
+    return [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]]
 
 
 def test_deadlines_are_kept(unharmed: Serving) -> None:

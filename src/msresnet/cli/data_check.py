@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.data.options import DataOptions, PreprocessOptions, cores
-from msresnet.errors import DataError, QualityGateError, UsageError
+from msresnet.errors import DataError, QualityGateError, UsageError, at_least
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,8 +56,7 @@ class CheckConfig(DataOptions, PreprocessOptions):
     """Processes that decode images. Default: one for each core."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise UsageError(f"--workers {self.workers}", why="at least 1: each process may be lost without harm")
+        at_least({"workers": (self.workers, 1)})  # each process may be lost without harm, the command's own not
 
 
 def main(words: list[str], common: Common) -> int:

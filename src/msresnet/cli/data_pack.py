@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.data.options import DataOptions, PreprocessOptions
-from msresnet.errors import UsageError
+from msresnet.errors import UsageError, at_least
 
 if TYPE_CHECKING:
     from msresnet.cli.screen import Screen
@@ -35,9 +35,7 @@ class PackConfig(DataOptions, PreprocessOptions):
     """Images in a shard."""
 
     def __post_init__(self) -> None:
-        if self.shard_size < 1 or self.workers < 0:
-            why = "shard-size is at least 1, workers at least 0"
-            raise UsageError(f"--shard-size {self.shard_size} --workers {self.workers}", why=why)
+        at_least({"shard-size": (self.shard_size, 1), "workers": (self.workers, 0)})
 
 
 def main(words: list[str], common: Common) -> int:

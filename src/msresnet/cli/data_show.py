@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.data.options import DataOptions, PreprocessOptions
-from msresnet.errors import UsageError
+from msresnet.errors import at_least
 
 if TYPE_CHECKING:
     from msresnet.data.preprocess import Preprocess
@@ -30,9 +30,7 @@ class ShowConfig(DataOptions, PreprocessOptions):
     """The picture."""
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.workers < 0:
-            why = "count is at least 1, workers at least 0"
-            raise UsageError(f"--count {self.count} --workers {self.workers}", why=why)
+        at_least({"count": (self.count, 1), "workers": (self.workers, 0)})
 
 
 def main(words: list[str], common: Common) -> int:

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
-from msresnet.errors import UsageError
+from msresnet.errors import UsageError, at_least
 
 MOST_TREES, MOST_MAPS = 3, 6
 COLUMNS = ("model", "params", "folded", "macs", "pixels", "top1", "top1_pixels", "weights", "licence", "source", "maps")
@@ -42,8 +42,7 @@ class ModelsConfig:
         for name, value in given.items():
             if value is not None and not self.tree:
                 raise UsageError(f"--{name} has no effect here", why="it is of --tree", hint=f"--tree --{name}")
-            if value is not None and value < 1:
-                raise UsageError(f"--{name} {value}", why="it must be at least 1")
+            at_least({name: (value, 1)})
         if self.tree and self.format != "table":
             raise UsageError(f"--format {self.format}, but --tree", why="a tree is text", hint="leave one of them out")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from msresnet.errors import UsageError
+from msresnet.errors import UsageError, at_least
 from msresnet.train.settings import RepeatedConfig, refuse_elsewhere
 
 DEFAULT_SECONDS = 60.0
@@ -57,8 +57,7 @@ class CompareConfig(RepeatedConfig, CompareOptions):
         given = [f"--{name}" for name in ("seconds", "epochs", "operations") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(", but ".join(given), why="a comparison has one budget", hint="leave all but one out")
-        if self.seeds < 1:
-            raise UsageError(f"--seeds {self.seeds}", why="it must be at least 1")
+        at_least({"seeds": (self.seeds, 1)})
 
     @property
     def budget(self) -> dict[str, Any]:

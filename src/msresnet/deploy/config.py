@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from msresnet.data.options import DataOptions
-from msresnet.errors import UsageError
+from msresnet.errors import at_least
 from msresnet.infer.config import LATEST
 
 Form = Literal["onnx", "openvino", "torch"]
@@ -33,6 +33,4 @@ class ExportConfig(DataOptions):
     """The largest batch that Triton may put together."""
 
     def __post_init__(self) -> None:
-        for name, value in {"images": self.images, "max-batch": self.max_batch}.items():
-            if value < 1:
-                raise UsageError(f"--{name} {value}", why="it must be at least 1")
+        at_least({"images": (self.images, 1), "max-batch": (self.max_batch, 1)})

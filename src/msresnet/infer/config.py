@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 from tyro.conf import Positional, arg
 
 from msresnet.data.options import DataOptions, cores
-from msresnet.errors import UsageError
+from msresnet.errors import UsageError, at_least
 
 LATEST = "runs/latest"
 TTA = Literal["none", "flip", "shifts", "flip+shifts", "scales", "flip+scales"]
@@ -22,13 +22,6 @@ Form = Literal["csv", "jsonl", "parquet"]
 """How a shard's answers are written."""
 FORMS: tuple[Form, ...] = get_args(Form)
 SMALLEST_TILE, MOST_OVERLAP, MOST_SECONDS = 8, 0.9, 1e6
-
-
-def at_least(lows: dict[str, tuple[int, int]]) -> None:
-    """Raise UsageError for a value below its bound; `lows` holds (value, bound) by name."""
-    for name, (value, low) in lows.items():
-        if value < low:
-            raise UsageError(f"--{name} {value}", why=f"it must be at least {low}")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from msresnet.errors import UsageError
-from msresnet.infer.config import LATEST, at_least
+from msresnet.errors import UsageError, at_least
+from msresnet.infer.config import LATEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class ExplainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, and what would have no effect."""
-        at_least({"neighbours": (self.neighbours, 0), "objects": (1 if self.objects is None else self.objects, 1)})
+        at_least({"neighbours": (self.neighbours, 0), "objects": (self.objects, 1)})
         named = self.data is not None or self.split != "auto"
         if self.inputs and named and not self.neighbours:
             why = "the images that are named are explained; --data and --split say where neighbours are looked for"

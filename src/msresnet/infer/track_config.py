@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from msresnet.errors import UsageError
+from msresnet.errors import UsageError, at_least
 from msresnet.infer.config import LATEST, Engine, Precision, Running
 from msresnet.track.library import Tracker
 
@@ -70,13 +70,10 @@ class TrackConfig:
     idf1, above it for id_switches."""
 
     def __post_init__(self) -> None:
-        lows = {"batch-size": (self.batch_size, 1), "keep": (self.keep, 0)}
-        for name, (value, low) in lows.items():
-            if value < low:
-                raise UsageError(f"--{name} {value}", why=f"it must be at least {low}")
+        at_least({"batch-size": (self.batch_size, 1), "keep": (self.keep, 0)})
         for name, share in {"weight": self.weight, "score": self.score}.items():
             if share is not None and not 0 <= share <= 1:
-                raise UsageError(f"--{name} {share:g}", why="from 0 to 1")
+                raise UsageError(f"--{name} {share:g}", why="from 0 to 1", hint=f"--{name} 0.5")
         if self.weight != 0.5 and self.appearance == "none":
             raise UsageError(
                 f"--weight {self.weight:g} has no effect here", why="--appearance none", hint="leave it out"

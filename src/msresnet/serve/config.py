@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from msresnet.errors import UsageError
+from msresnet.errors import UsageError, at_least
 from msresnet.infer.config import LATEST, Engine, Precision
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -66,7 +66,7 @@ class ServeConfig:
     """Write a line for each request to standard error."""
 
     def __post_init__(self) -> None:
-        lows: dict[str, tuple[float, float]] = {
+        lows: dict[str, tuple[float | None, float]] = {
             "workers": (self.workers, 0),
             "queue": (self.queue, 1),
             "max-body": (self.max_body, 1),
@@ -75,12 +75,10 @@ class ServeConfig:
             "max-connections": (self.max_connections, 1),
             "max-delay": (self.max_delay, 0),
             "port": (self.port, 0),
-            "batch-size": (1 if self.batch_size is None else self.batch_size, 1),
-            "threads": (1 if self.threads is None else self.threads, 1),
+            "batch-size": (self.batch_size, 1),
+            "threads": (self.threads, 1),
         }
-        for name, (value, low) in lows.items():
-            if not value >= low:
-                raise UsageError(f"--{name} {value:g}", why=f"it must be at least {low:g}")
+        at_least(lows)
         times = {
             "timeout": self.timeout,
             "header-timeout": self.header_timeout,

@@ -70,8 +70,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; count it while it is no whole head."""
+        within = self._coming  # a body, which is none of a head's bytes, whatever follows it at once
         super().data_received(data)
-        if self._clock is None or self._coming:
+        if self._clock is None or self._coming or within:
             return
         if self._head == 0:  # a request begins
             self._await_head(self.limits.patience)
@@ -96,6 +97,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Its body is there as well."""
         self._coming = False
         super().on_message_complete()
+        if self._clock is not None:  # it was answered before all of it had come
+            self._await_head(KEEP_ALIVE)
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the end of this one's body, which nobody reads any more."""

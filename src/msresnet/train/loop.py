@@ -1,4 +1,4 @@
-"""The training loop, on accelerate.
+"""The training loop.
 
 All that is random is a pure function of seed, epoch and step, so a run that was stopped anywhere goes on as if it had
 not been, with any number of processes.
@@ -47,6 +47,7 @@ from msresnet.train.optimiser import (
     optimizer_tensors,
     pace,
     set_pace,
+    total_norm,
 )
 from msresnet.train.plan import Plan
 from msresnet.train.processes import Processes
@@ -80,9 +81,8 @@ class Trainer:
         self.processes = Processes(plan.device, plan.precision)
         self.sharded = plan.config.shard and self.processes.world > 1
         self.raw, self.viewer, self.still = self._network()
-        optimizer = build_optimizer(self.raw, plan.config, plan.lr, plan.weight_decay)
+        self.optimizer = build_optimizer(self.raw, plan.config, plan.lr, plan.weight_decay)
         self.average = AveragedWeights(self.raw, plan.config.ema) if plan.config.ema else None
-        self.optimizer = self.processes.accelerator.prepare(optimizer)
         self.model = self._wrapped()
         self.learning = self._learning()
         self.objective = self._objective()
@@ -112,8 +112,8 @@ class Trainer:
         return model, viewer, still
 
     def _wrapped(self) -> nn.Module:
-        """The network as training calls it: in its precision, its gradients shared, compiled if that was asked."""
-        model: nn.Module = self.raw if self.sharded else self.processes.accelerator.prepare(self.raw)
+        """The network as training calls it: its gradients shared, compiled if that was asked."""
+        model = self.raw if self.sharded else self.processes.together(self.raw)
         return torch.compile(model) if self.plan.config.compile else model  # type: ignore[return-value]
 
     def _learning(self) -> list[nn.Parameter]:
@@ -231,16 +231,16 @@ class Trainer:
         """One step at the learning rate that is set; returns the loss. Raises DivergedError before changing weights."""
         images, targets = self._given(batch, step)
         given = self.plan.preprocess.normalise(images).contiguous(memory_format=torch.channels_last)
-        with self.processes.accelerator.autocast():
-            answers = self.model(given, exits=True)
+        with self.processes.autocast():
+            answers = [outputs.float() for outputs in self.model(given, exits=True)]
         loss = self.objective(answers, images, targets) * step.weight
         if self.plan.config.skip_easy:
             self.selection.learnt(batch.indices, self.objective.of_each(answers, targets))
         for parameter in self.learning:
             parameter.grad = None
-        self.processes.accelerator.backward(loss)
+        loss.backward()
         gradients = [parameter.grad for parameter in self.learning if parameter.grad is not None]
-        norm = whole(nn.utils.get_total_norm(gradients))
+        norm = whole(total_norm(gradients))
         mine, length = torch.stack((loss.detach(), norm)).tolist()  # one wait for the device instead of two
         losses = self.clock.agree(mine)
         value = sum(losses) / len(losses)

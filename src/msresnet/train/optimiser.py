@@ -107,6 +107,12 @@ def set_pace(optimizer: torch.optim.Optimizer, lr: float, now: Pace) -> None:
             group["momentum"] = now.momentum
 
 
+def total_norm(gradients: list[Tensor]) -> Tensor:
+    """The Euclidean norm of all gradients as one vector, as torch's `get_total_norm` without its search for devices."""
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
+
+
 class AveragedWeights:
     """An exponential moving average of a network's weights and BN statistics, by name.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -49,15 +49,29 @@ class Processes:
             shared._reset_state()
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if precision == "bf16" else "no",
+        # It finds the launcher, the peers and their devices. A step goes without its wrappers, which look for
+        # optional packages on the disk each time.
+        accelerator = Accelerator(
+            mixed_precision="no",  # whatever its launcher was told
             cpu=device.type == "cpu",
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
-        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
-        found: torch.device = self.accelerator.device
+        self.precision = precision
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        found: torch.device = accelerator.device
         # With its number: other threads have another current device.
         self.device = torch.device("cuda", torch.cuda.current_device()) if found.type == "cuda" else found
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Within this, networks compute in the training's precision; what they give may be in it, too."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    def together(self, model: nn.Module) -> nn.Module:
+        """A network on this process's device whose gradients become the mean of all processes'."""
+        if self.world == 1:
+            return model
+        places = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=places)
 
     @property
     def first(self) -> bool:

@@ -27,7 +27,7 @@ def score(
     together = plan.batch if plan.task.whole else EVALUATION_BATCH  # answers for every pixel fill the memory
     parts = torch.arange(processes.rank, len(data), processes.world).split(together)
     rows, read = [torch.empty(0, plan.task.condensed, device=processes.device)], [torch.empty(0)]
-    with processes.accelerator.autocast():
+    with processes.autocast():
         for part, batch in zip(parts, data.batches(parts, processes.device), strict=True):
             check()
             images = plan.preprocess.tensor(batch.images).contiguous(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from msresnet.errors import UsageError
+from msresnet.errors import at_least
 from msresnet.train.settings import RepeatedConfig
 
 
@@ -37,5 +37,4 @@ class TuneConfig(RepeatedConfig, TuneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.trials < 1:
-            raise UsageError(f"--trials {self.trials}", why="it must be at least 1")
+        at_least({"trials": (self.trials, 1)})

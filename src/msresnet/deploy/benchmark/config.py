@@ -8,7 +8,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from msresnet.data.options import DataOptions
-from msresnet.errors import UsageError
+from msresnet.errors import UsageError, at_least
 
 WAYS = ("torch", "compiled", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8", "onnxruntime-int8")
 """Backends, each with the precision that is not float32."""
@@ -48,13 +48,10 @@ class BenchmarkConfig(DataOptions):
     """How the figures are printed."""
 
     def __post_init__(self) -> None:
-        for name, value in {"size": self.size, "rounds": self.rounds, "images": self.images}.items():
-            if value < 1:
-                raise UsageError(f"--{name} {value}", why="it must be at least 1")
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"--threads {self.threads}", why="it must be at least 1")
+        counts = {"size": self.size, "rounds": self.rounds, "images": self.images, "threads": self.threads}
+        at_least({name: (value, 1) for name, value in counts.items()})
         if not 0 < self.seconds < 3600:
-            raise UsageError(f"--seconds {self.seconds:g}", why="above 0, and below an hour")
+            raise UsageError(f"--seconds {self.seconds:g}", why="above 0, and below an hour", hint="--seconds 2")
         if not self.models:
             raise UsageError("no model was named", hint="msresnet benchmark runs/latest")
         _ = self.ways, self.sizes

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 from tyro.conf import arg
 
 from msresnet.data.options import DataOptions
-from msresnet.errors import UsageError
+from msresnet.errors import UsageError, at_least
 from msresnet.infer.config import LATEST
 
 To = Literal["int8", "bf16", "folded", "pruned", "distilled"]
@@ -94,11 +94,7 @@ class CompressConfig(DataOptions):
     def __post_init__(self) -> None:
         if not 0 < self.keep < 1:
             raise UsageError(f"--keep {self.keep:g}", why="a share between 0 and 1", hint="--keep 0.5")
-        for name, value in {"calibration": self.calibration, "batch-size": self.batch_size - 1}.items():
-            if value < 1:
-                raise UsageError(f"--{name} {value}", why="it is too small", hint=f"--{name} 128")
-        if self.epochs is not None and self.epochs < 1:
-            raise UsageError(f"--epochs {self.epochs}", why="it must be at least 1")
+        at_least({"calibration": (self.calibration, 1), "batch-size": (self.batch_size, 2), "epochs": (self.epochs, 1)})
         if self.max_drop is not None and not 0 <= self.max_drop < 1:
             raise UsageError(f"--max-drop {self.max_drop:g}", why="a share from 0, under 1", hint="--max-drop 0.005")
         if self.lr is not None and not 0 < self.lr < math.inf:

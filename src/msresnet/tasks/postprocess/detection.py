@@ -97,7 +97,7 @@ class DetectionPostprocess(Postprocess):
     def from_score(self, score: float) -> Self:
         """The same, its answers for people beginning at a score. Raises UsageError for one that is not 0 to 1."""
         if not 0 <= score <= 1:
-            raise UsageError(f"--score {score:g}", why="scores are 0 to 1")
+            raise UsageError(f"--score {score:g}", why="scores are 0 to 1", hint="--score 0.3")
         rules = replace(self.rules, sure=score, least=min(self.rules.least, max(score, LOWEST)))
         return type(self)(self.class_names, rules, self.looked_at)
 
