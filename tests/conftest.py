@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import settings
 torch.set_num_threads(1)
 # A shell starts what goes on in the background with SIGINT ignored, and every process that a test starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+DIED = pytest.StashKey[bool]()
 # A busy machine is no failure, and a failure must come back.
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
@@ -21,8 +23,19 @@ settings.load_profile("house")
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """Of a worker of pytest-xdist that died, say with which code: a negative one is a signal."""
-    if error is not None:
-        print(f"\n{node.gateway.id} ended with {node.gateway._io.popen.wait(10)}", flush=True)
+    if error is None:
+        return
+    node.config.stash[DIED] = True
+    process, end = node.gateway._io.popen, time.monotonic() + 10
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    print(f"\n{node.gateway.id} ended with {process.poll()}: {error}", flush=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No run is good in which a worker died, even where it had no test in hand."""
+    if session.config.stash.get(DIED, False) and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)

@@ -105,4 +105,5 @@ def at_least(bounds: Mapping[str, tuple[float | None, float]]) -> None:
     """Raise UsageError for a flag below its bound: (value, bound) by its name; a value of None is not given."""
     for name, (value, low) in bounds.items():
         if value is not None and not value >= low:  # NaN is below all
-            raise UsageError(f"--{name} {value:g}", why=f"it must be at least {low:g}", hint=f"--{name} {low:g}")
+            hint = f"leave it out for its usual value, or --{name} {low} and more"
+            raise UsageError(f"--{name} {value}", why=f"it must be at least {low}", hint=hint)

@@ -154,6 +154,21 @@ def test_the_end_of_a_refused_body_is_no_head(unharmed: Serving) -> None:
     assert statuses_of(answers) == [413, 200]
 
 
+def test_a_head_that_begins_behind_a_refused_body_comes_in_time(unharmed: Serving) -> None:
+    size = 2 << 20
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % size
+    with socket.create_connection(("127.0.0.1", unharmed.port), 30) as connection:
+        connection.sendall(head)
+        answers = connection.recv(1 << 16)
+        connection.sendall(bytes(size - 1000))
+        time.sleep(0.2)
+        connection.sendall(bytes(1000) + b"GET /health HTTP/1.1\r\nX: ")
+        start = time.monotonic()
+        answers += Serving.rest(connection)
+    assert time.monotonic() - start < 10
+    assert statuses_of(answers) == [413, 408]
+
+
 def statuses_of(answers: bytes) -> list[int]:
     """The statuses of answers, one after another."""
     return [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]]

@@ -30,7 +30,7 @@ def refused(words: list[str], code: int, text: str, capsys: pytest.CaptureFixtur
         (["--port", "70000"], "ports end at 65535"),
         (["--port", "-1"], "it must be at least 0"),
         (["--workers", "-1"], "it must be at least 0"),
-        (["--batch-size", "0"], "try: --batch-size 1"),
+        (["--batch-size", "0"], "or --batch-size 1 and more"),
         (["--timeout", "0"], "seconds, above 0"),
         (["--timeout", "nan"], "seconds, above 0"),
         (["--max-delay", "nan"], "it must be at least 0"),

@@ -340,3 +340,27 @@ def test_strides_over_one_pixel_are_found_in_any_network(name: str, size: int, e
     with torch.device("meta"):
         network = create_classifier(name, num_classes=2, in_chans=1, img_size=size)
     assert _strides_over_one_pixel(network, Preprocess((size, size), 1)) == expected
+
+
+def test_bf16_is_what_convolutions_compute_in_and_nothing_else(bars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trainer(replace(plan_for(bars, epochs=1), precision="bf16"))  # whatever is fast on this processor
+    inside, answers = set[torch.dtype](), set[torch.dtype]()
+    original, loss = torch.nn.functional.conv2d, ClassificationTask.loss_of_exits
+
+    def conv2d(*args: Any, **kwargs: Any) -> Tensor:
+        found: Tensor = original(*args, **kwargs)
+        inside.add(found.dtype)
+        return found
+
+    def watched(task: ClassificationTask, outputs: Any, encoded: Tensor) -> Tensor:
+        answers.update(each.dtype for each in outputs)
+        return loss(task, outputs, encoded)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
+    monkeypatch.setattr(ClassificationTask, "loss_of_exits", watched)
+    made.run()  # steps, and the validation after them
+    assert inside == {torch.bfloat16}
+    assert answers == {torch.float32}
+    learnt = [*made.raw.parameters(), *(p.grad for p in made.raw.parameters() if p.grad is not None)]
+    assert {each.dtype for each in learnt} == {torch.float32}
+    assert made.state.history[-1]["val_top1"] > 0

@@ -78,8 +78,7 @@ class Running:
 
     def __post_init__(self) -> None:
         check_views(self.tta, self.budget)
-        if self.threads is not None:
-            at_least({"threads": (self.threads, 1)})
+        at_least({"threads": (self.threads, 1)})
 
     @classmethod
     def of(cls, asked: Any) -> Running:

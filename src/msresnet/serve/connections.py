@@ -49,7 +49,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.limits = limits
         self._clock: asyncio.TimerHandle | None = None
         self._head = self._fields = 0
-        self._coming = False
+        self._coming = self._begun = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if need be in place of one that waits."""
@@ -70,15 +70,20 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; count it while it is no whole head."""
-        within = self._coming  # a body, which is none of a head's bytes, whatever follows it at once
+        within, self._begun = self._coming, False  # a body, which is none of a head's bytes
         super().data_received(data)
-        if self._clock is None or self._coming or within:
+        if self._clock is None or self._coming or (within and not self._begun):
             return
         if self._head == 0:  # a request begins
             self._await_head(self.limits.patience)
-        self._head += len(data)
+        self._head += 1 if within else len(data)  # how many follow the body is not known
         if self._head > MOST_HEAD:
             self._end(431, "the headers are too large")
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request is there."""
+        self._begun = True
+        super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header field. Raises ValueError, at which uvicorn answers 400, for the one too many."""

@@ -49,8 +49,8 @@ class Processes:
             shared._reset_state()
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
-        # It finds the launcher, the peers and their devices. A step goes without its wrappers, which look for
-        # optional packages on the disk each time.
+        # It finds the launcher, the peers and their devices. A step goes without its wrappers: the optimiser's looks
+        # for an optional package on the disk each time.
         accelerator = Accelerator(
             mixed_precision="no",  # whatever its launcher was told
             cpu=device.type == "cpu",
