@@ -2,8 +2,8 @@
 
 Clients send photographs, which every contestant decodes, or pixels that are ready for the network: as a tensor of the
 Open Inference Protocol to ours, as a file's bytes to the others. Each contestant is a process of its own on a free port
-of this machine; only one is asked at a time, round after round. What the network alone can do, at its best batch, is
-measured in each round too, while all of them are idle.
+of this machine; only one is asked at a time, round after round, and the others are stopped meanwhile: some look for
+work even where there is none. What the network alone can do, at its best batch, is measured in each round too.
 
 Run: python benchmarks/serving.py --model runs/latest [--send pixels] [--clients 16] [--output FILE]
 """
@@ -52,6 +52,26 @@ class Asked(NamedTuple):
     headers: dict[str, str]
 
 
+class Server(NamedTuple):
+    """A contestant that runs: its port, and the group of its processes."""
+
+    port: int
+    group: int
+
+
+@contextlib.contextmanager
+def alone(chosen: str, servers: dict[str, Server]) -> Iterator[None]:
+    """Within this, all servers but one are stopped."""
+    others = [server.group for name, server in servers.items() if name != chosen]
+    for group in others:
+        os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for group in others:
+            os.killpg(group, signal.SIGCONT)
+
+
 def opened(model: str, threads: int, batch: int) -> Predictor:
     """The model, with a number of threads, for so many images at a time."""
     return open_predictor(model, Running(threads=threads, batch_size=batch))
@@ -92,8 +112,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def contestant(name: str, args: argparse.Namespace, batch: int) -> Iterator[int]:
-    """A server that answers; its port."""
+def contestant(name: str, args: argparse.Namespace, batch: int) -> Iterator[Server]:
+    """A server that answers."""
     port = free_port()
     threads = args.threads if name == "plain FastAPI" else max(1, args.threads // args.workers)
     common = ["--model", args.model, "--threads", str(threads), "--port", str(port)]
@@ -114,8 +134,9 @@ def contestant(name: str, args: argparse.Namespace, batch: int) -> Iterator[int]
             if time.monotonic() > end or process.poll() is not None:
                 raise SystemExit(f"{name} does not start")
             time.sleep(0.2)
-        yield port
+        yield Server(port, process.pid)
     finally:
+        os.killpg(process.pid, signal.SIGCONT)
         os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(10)
@@ -219,15 +240,17 @@ def compare(args: argparse.Namespace) -> list[str]:
     found: dict[str, list[float]] = {name: [] for name in ("network alone", *CONTESTANTS)}
     times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     with contextlib.ExitStack() as stack:
-        ports = {name: stack.enter_context(contestant(name, args, best)) for name in CONTESTANTS}
-        asked = requests(predictor, data, args.send, ports["msresnet"])
-        for name in CONTESTANTS:  # to warm up
-            rate, _ = load(ports[name], asked[name], args.clients, args.seconds / 3)
-            print(f"{name}: port {ports[name]}, {rate:.1f} images/s", file=sys.stderr, flush=True)
+        servers = {name: stack.enter_context(contestant(name, args, best)) for name in CONTESTANTS}
+        asked = requests(predictor, data, args.send, servers["msresnet"].port)
+        for name, (port, _) in servers.items():  # to warm up
+            rate, _ = load(port, asked[name], args.clients, args.seconds / 3)
+            print(f"{name}: port {port}, {rate:.1f} images/s", file=sys.stderr, flush=True)
         for _ in range(args.rounds):
-            found["network alone"].append(raw(predictor, best, args.seconds))
-            for name in CONTESTANTS:
-                rate, seconds = load(ports[name], asked[name], args.clients, args.seconds)
+            with alone("", servers):
+                found["network alone"].append(raw(predictor, best, args.seconds))
+            for name, (port, _) in servers.items():
+                with alone(name, servers):
+                    rate, seconds = load(port, asked[name], args.clients, args.seconds)
                 found[name].append(rate)
                 times[name] += seconds
     rows = ["| | images/s | of the network alone | p50, ms | p99, ms |", "|---|--:|--:|--:|--:|"]

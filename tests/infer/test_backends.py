@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -230,6 +231,30 @@ def test_what_only_torch_can_do_is_refused_elsewhere(folder: Path) -> None:
     with pytest.raises(UsageError, match="threads"):
         Running(threads=0)
     assert main(["evaluate", "--model", str(folder / "onnx"), "--data", "digits", "--calibrate"]) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_openvino_binds_no_thread_to_a_core(folder: Path) -> None:
+    """Else several processes of few threads each would all take the first cores."""
+    program = """
+import os, pathlib, sys, threading, numpy as np
+from msresnet.infer.backends.opened import open_predictor
+from msresnet.infer.config import Running
+backend = open_predictor(sys.argv[1], Running(backend="openvino", threads=1)).backend
+images, found = np.zeros((64, 1, 12, 12), np.uint8), set()
+work = threading.Thread(target=lambda: [backend(images) for _ in range(100)])
+work.start()
+while work.is_alive():
+    for task in pathlib.Path("/proc/self/task").iterdir():
+        try:
+            found.add(len(os.sched_getaffinity(int(task.name))))
+        except ProcessLookupError:
+            pass
+print(found)
+"""
+    command = [sys.executable, "-c", program, str(folder / "onnx")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == str({len(os.sched_getaffinity(0))})
 
 
 def test_masks_are_the_same_on_every_runtime() -> None:

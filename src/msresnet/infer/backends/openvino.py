@@ -48,6 +48,8 @@ class OpenVino(Backend):
             "INFERENCE_NUM_THREADS": str(self.threads),
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
+            # Pinned, the threads of every process would take the same first cores, however many there are.
+            "ENABLE_CPU_PINNING": "NO",
         }
         self.core = load_core()
         self.requests: dict[Shape | None, Any] = {}
