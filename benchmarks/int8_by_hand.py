@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,13 @@ from benchmarks.oracles import timm
 from benchmarks.tables import publish, use_threads
 from torch import Tensor, nn
 
-from msresnet.deploy.benchmark.contestants import _quantised, untrained
+from msresnet.deploy.benchmark.contestants import CALIBRATION, _quantised, untrained
 from msresnet.infer.backends.graph import onnx_model
-from msresnet.infer.backends.openvino import OpenVino
+from msresnet.infer.backends.opened import open_predictor
 from msresnet.infer.config import Running
 
 Call = Callable[[Any], Any]
-PEER, SIDE, BATCHES, CALIBRATION = "res2net50_26w_4s", 224, (1, 16), 64
+PEER, SIDE, BATCHES = "res2net50_26w_4s", 224, (1, 16)
 
 
 def by_hand(network: nn.Module) -> Any:
@@ -61,11 +62,20 @@ def eager(network: nn.Module) -> Call:
     return call
 
 
-def ours(name: str) -> bytes:
-    """Our network as an ONNX model in 8 bits."""
+def ours(name: str, path: Path) -> str:
+    """Our network in 8 bits, as a file that anything here opens."""
     bundle = untrained(name, SIDE)
-    made: bytes = _quantised(bundle, onnx_model(bundle), None).SerializeToString()
-    return made
+    path.write_bytes(_quantised(bundle, onnx_model(bundle), None).SerializeToString())
+    return str(path)
+
+
+def measured(calls: dict[str, tuple[Call, Any]], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Seconds of each contestant's call in each round."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, (call, given) in calls.items():
+            times[name].append(median(call, [given], seconds))
+    return times
 
 
 def main() -> None:
@@ -79,27 +89,23 @@ def main() -> None:
     args = parser.parse_args()
     use_threads(args.threads)
     threads, mine = torch.get_num_threads(), f"{args.model}, OpenVINO int8"
-    network = timm().create_model(PEER).eval()
-    theirs, model, rng = by_hand(network), ours(args.model), np.random.default_rng(0)
+    network, rng = timm().create_model(PEER).eval(), np.random.default_rng(0)
     cells: dict[str, list[str]] = {}
-    for batch in BATCHES:
-        pixels = rng.integers(0, 256, (batch, 3, SIDE, SIDE), dtype=np.uint8)
-        noise = rng.normal(0, 1, pixels.shape).astype(np.float32)
-        alone = (1, 3, SIDE, SIDE) if batch == 1 else None  # as `Running(batch_size=...)` chooses
-        calls: dict[str, tuple[Call, Any]] = {
-            mine: (OpenVino(model, "int8", args.model, Running(threads=threads, batch_size=batch), alone), pixels),
-            f"timm's {PEER}, OpenVINO int8 by hand": (compiled(theirs, batch, threads), noise),
-            f"timm's {PEER}, eager float32": (eager(network), noise),
-        }
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(args.rounds):
-            for name, (call, given) in calls.items():
-                times[name].append(median(call, [given], args.seconds))
-        for name, spent in times.items():
-            ratios = [other / mine_ for other, mine_ in zip(spent, times[mine], strict=True)]
-            cells.setdefault(name, []).extend(
-                (f"{1000 * statistics.median(spent):.1f}", f"{statistics.median(ratios):.2f}")
-            )
+    with tempfile.TemporaryDirectory() as folder:
+        theirs, file = by_hand(network), ours(args.model, Path(folder) / "model.onnx")
+        for batch in BATCHES:
+            pixels = rng.integers(0, 256, (batch, 3, SIDE, SIDE), dtype=np.uint8)
+            noise = rng.normal(0, 1, pixels.shape).astype(np.float32)
+            how = Running(backend="openvino", threads=threads, batch_size=batch)
+            calls: dict[str, tuple[Call, Any]] = {
+                mine: (open_predictor(file, how).backend, pixels),
+                f"timm's {PEER}, OpenVINO int8 by hand": (compiled(theirs, batch, threads), noise),
+                f"timm's {PEER}, eager float32": (eager(network), noise),
+            }
+            times = measured(calls, args.rounds, args.seconds)
+            for name, spent in times.items():
+                ratio = statistics.median(a / b for a, b in zip(spent, times[mine], strict=True))
+                cells.setdefault(name, []).extend((f"{1000 * statistics.median(spent):.1f}", f"{ratio:.2f}"))
     rows = ["| | ms, batch 1 | ratio | ms, batch 16 | ratio |", "|---|--:|--:|--:|--:|"]
     rows += [f"| {name} | {' | '.join(found)} |" for name, found in cells.items()]
     rows += ["", f"{SIDE} pixels; the ratio is how many times as fast {args.model} is; medians of {args.rounds} rounds"]

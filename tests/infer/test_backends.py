@@ -234,6 +234,7 @@ def test_what_only_torch_can_do_is_refused_elsewhere(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core is all there is to bind to")
 def test_openvino_binds_no_thread_to_a_core(folder: Path) -> None:
     """Else several processes of few threads each would all take the first cores."""
     program = """

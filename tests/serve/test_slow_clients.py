@@ -140,33 +140,30 @@ def test_a_refused_body_does_not_become_the_next_request(unharmed: Serving) -> N
 
 def test_the_end_of_a_refused_body_is_no_head(unharmed: Serving) -> None:
     """It may come after the answer, in one piece that is larger than a head may be; then the connection goes on."""
-    size = 2 << 20
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % size
-    with socket.create_connection(("127.0.0.1", unharmed.port), 30) as connection:
-        connection.sendall(head)
-        answers = connection.recv(1 << 16)
-        connection.sendall(bytes(size - 60_000))
-        time.sleep(0.2)  # so that the server has read it
+    with refused_but_for(unharmed, 60_000) as connection:
         connection.sendall(bytes(60_000))
         time.sleep(2.0)  # between requests, longer than one may take to come
         connection.sendall(LAST)
-        answers += Serving.rest(connection)
-    assert statuses_of(answers) == [413, 200]
+        assert statuses_of(Serving.rest(connection)) == [413, 200]
 
 
 def test_a_head_that_begins_behind_a_refused_body_comes_in_time(unharmed: Serving) -> None:
-    size = 2 << 20
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % size
-    with socket.create_connection(("127.0.0.1", unharmed.port), 30) as connection:
-        connection.sendall(head)
-        answers = connection.recv(1 << 16)
-        connection.sendall(bytes(size - 1000))
-        time.sleep(0.2)
+    with refused_but_for(unharmed, 1000) as connection:
         connection.sendall(bytes(1000) + b"GET /health HTTP/1.1\r\nX: ")
         start = time.monotonic()
-        answers += Serving.rest(connection)
-    assert time.monotonic() - start < 10
-    assert statuses_of(answers) == [413, 408]
+        assert statuses_of(Serving.rest(connection)) == [413, 408]
+        assert time.monotonic() - start < 10
+
+
+@contextlib.contextmanager
+def refused_but_for(serving: Serving, late: int) -> Iterator[socket.socket]:
+    """A connection whose body is too large, and was read but for its last bytes."""
+    size = 2 << 20
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % size
+    with socket.create_connection(("127.0.0.1", serving.port), 30) as connection:
+        connection.sendall(head + bytes(size - late))
+        time.sleep(0.5)  # so that the server has answered, and read what came
+        yield connection
 
 
 def statuses_of(answers: bytes) -> list[int]:

@@ -21,6 +21,7 @@ from msresnet.train.optimiser import (
     optimizer_tensors,
     pace,
     set_pace,
+    total_norm,
 )
 from tiny import config
 
@@ -146,3 +147,15 @@ def test_label_smoothing_is_that_of_torch(smoothing: float, classes: int) -> Non
 def test_default_rates_follow_the_batch_size() -> None:
     assert default_lr("sgd", 256, 10) == 2 * default_lr("sgd", 128, 10)
     assert default_lr("adamw", 512, 10) == 2 * default_lr("adamw", 128, 10)
+
+
+def test_the_norm_of_gradients_is_torchs() -> None:
+    torch.manual_seed(0)
+    gradients = [torch.randn(shape) for shape in ((3, 4, 5), (7,), (1, 2))]
+    for scale in (1.0, 1e-20, 1e15):
+        scaled = [scale * each for each in gradients]
+        torch.testing.assert_close(total_norm(scaled), torch.nn.utils.get_total_norm(scaled))
+    gradients[1][3] = float("nan")
+    assert total_norm(gradients).isnan()
+    gradients[1][3] = float("inf")
+    assert total_norm(gradients).isinf()

@@ -56,7 +56,7 @@ class CheckConfig(DataOptions, PreprocessOptions):
     """Processes that decode images. Default: one for each core."""
 
     def __post_init__(self) -> None:
-        at_least({"workers": (self.workers, 1)})  # each process may be lost without harm, the command's own not
+        at_least({"workers": (self.workers, 1)})  # 0 would decode in this process, which a file may end
 
 
 def main(words: list[str], common: Common) -> int:

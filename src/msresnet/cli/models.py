@@ -42,7 +42,7 @@ class ModelsConfig:
         for name, value in given.items():
             if value is not None and not self.tree:
                 raise UsageError(f"--{name} has no effect here", why="it is of --tree", hint=f"--tree --{name}")
-            at_least({name: (value, 1)})
+        at_least({name: (value, 1) for name, value in given.items()})
         if self.tree and self.format != "table":
             raise UsageError(f"--format {self.format}, but --tree", why="a tree is text", hint="leave one of them out")
 
