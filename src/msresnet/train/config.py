@@ -175,6 +175,9 @@ class MachineOptions:
     """auto: bf16 where the hardware computes in it."""
     compile: bool = False
     """Compile the network with torch.compile: a minute at the start, faster steps after it."""
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"
+    """Record the network's part of a step once for each size and replay it, which spares small networks most of a
+    step's time; auto: on a single GPU, without --compile."""
     tracker: str | None = None
     """Report to tensorboard, wandb, mlflow or trackio as well, or to several, with commas."""
     seed: int = 0

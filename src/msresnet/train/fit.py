@@ -49,7 +49,7 @@ PRODUCTS = (
     *(name.replace(".csv", ".png") for name in SWEEPS),
 )
 """What a run leaves and a new one in its folder takes away first, so that nothing there is of another model."""
-FREE_ON_RESUME = ("resume", "exist_ok", "output", "workers", "cache", "device", "devices", "tracker")
+FREE_ON_RESUME = ("resume", "exist_ok", "output", "workers", "cache", "device", "devices", "cuda_graphs", "tracker")
 """Settings that do not change what a continued run computes."""
 
 
@@ -126,7 +126,7 @@ def fit(
         bundle = _bundle(plan, trainer)
         if folder is not None:
             trainer.processes.by_first(lambda: bundle.save(folder))
-        late, history, cost = _met(plan), trainer.state.history, _cost(trainer, bundle)
+        late, history, cost = [*_met(plan), *trainer.met], trainer.state.history, _cost(trainer, bundle)
         fitted = Fitted(bundle, plan.sets, history, cost, [*notes, *late], late, folder, tuple(sweeps))
     if stop.code:  # it came after the last step
         hint = trainer.how_to_continue()

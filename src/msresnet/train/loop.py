@@ -36,6 +36,7 @@ from msresnet.nn.synchronised import synchronise
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import checkpoints, prefixed, save_checkpoint, section
 from msresnet.train.clock import Clock
+from msresnet.train.cuda_graphs import Recorded
 from msresnet.train.layers import freeze, last_layers
 from msresnet.train.objective import Objective, open_teacher
 from msresnet.train.observer import Observer
@@ -112,7 +113,9 @@ class Trainer:
         return model, viewer, still
 
     def _wrapped(self) -> nn.Module:
-        """The network as training calls it: its gradients shared, compiled if that was asked."""
+        """The network as training calls it: recorded, its gradients shared, or compiled if that was asked."""
+        if self.plan.cuda_graphs:
+            return Recorded(self.raw)
         model = self.raw if self.sharded else self.processes.together(self.raw)
         return torch.compile(model) if self.plan.config.compile else model  # type: ignore[return-value]
 
@@ -168,6 +171,12 @@ class Trainer:
             left = (state.length - state.position) // step.moment.batch
             self.observer.step(state.epoch, state.step, state.step + left, loss)
             self._stop_if_asked()
+
+    @property
+    def met(self) -> list[str]:
+        """What came up on the way, in words."""
+        failure = self.model.failure if isinstance(self.model, Recorded) else ""
+        return [f"steps were not recorded as CUDA graphs: {failure}"] if failure else []
 
     def _train_mode(self) -> None:
         self.model.train()

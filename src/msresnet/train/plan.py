@@ -62,6 +62,7 @@ class Plan:
         batch: images in a step, over all processes.
         sizes: which image sizes training sees, and when.
         sync_bn: whether batch statistics are those of all processes together.
+        cuda_graphs: whether the network's part of a step is recorded and replayed.
         epochs: infinity when only another limit ends it.
         limit: seconds, or infinity.
         notes: every choice in words, for the screen and the log.
@@ -85,6 +86,7 @@ class Plan:
     batch: int
     sizes: Sizes
     sync_bn: bool
+    cuda_graphs: bool
     parameters: int
     notes: list[str]
     licence: str | None = None
@@ -117,6 +119,7 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
         raise UsageError("--skip-easy, but there are several processes", why=why, hint="leave it out")
     device, why_device = choose_device(device_name(config))
     precision, why_precision = choose_precision(config.precision, device)
+    graphs = _cuda_graphs(config, device)
     notes = [*splits.notes, f"device {device}: {why_device}"]
     preprocess, reasons = _preprocess(config, splits)
     kind = TASKS[splits.train.task]
@@ -139,6 +142,7 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
             raise UsageError("--precision bf16 cannot be trusted here", why=ONE_PIXEL, hint="--precision fp32")
         precision, why_precision = "fp32", ONE_PIXEL
     notes += [f"precision {precision}: {why_precision}", *reasons]
+    notes += ["CUDA graphs: the network's part of a step is recorded once for each size"] if graphs else []
     # The test set is only decoded here, not used: that it cannot be read is better known before hours of training.
     licence = None if config.weights is None else weights_licence(model, config.weights)
     if config.weights is not None:
@@ -162,8 +166,8 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     plan = Plan(
         config=config, task=task, model=model, arguments=arguments, preprocess=preprocess, sets=sets, device=device,
         precision=precision, epochs=config.passes, limit=limit, lr=0.0, weight_decay=decay, augment=augment,
-        batch=batch, sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False, parameters=parameters,
-        notes=notes, licence=licence,
+        batch=batch, sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False, cuda_graphs=graphs,
+        parameters=parameters, notes=notes, licence=licence,
     )  # fmt: skip
     return with_batch(plan, batch)
 
@@ -216,6 +220,19 @@ def device_name(config: TrainConfig) -> str:
     if config.devices is None:
         return config.device
     return "cpu" if config.devices.startswith("cpu") else "cuda"
+
+
+def _cuda_graphs(config: TrainConfig, device: torch.device) -> bool:
+    """Whether steps are recorded. Raises UsageError where that was asked and cannot be."""
+    obstacles = {
+        f"the device is {device}": device.type != "cuda",
+        "there are several processes": world_size() > 1,
+        "--compile makes code of the network": config.compile,
+    }
+    found = [why for why, there in obstacles.items() if there]
+    if config.cuda_graphs == "on" and found:
+        raise UsageError("--cuda-graphs on cannot be had", why=found[0], hint="leave --cuda-graphs out")
+    return config.cuda_graphs != "off" and not found
 
 
 @torch.no_grad()
