@@ -15,10 +15,10 @@ from msresnet.track.appearance import Appearance, ambiguous, normalised
 
 
 class Track:
-    """As the library has them: with a box that is expected."""
+    """As the library has them: with a box that is expected, last updated some frames ago."""
 
-    def __init__(self, box: tuple[float, float, float, float]) -> None:
-        self.box = np.array(box, np.float64)
+    def __init__(self, box: tuple[float, float, float, float], ago: int = 1) -> None:
+        self.box, self.time_since_update = np.array(box, np.float64), ago
 
     def get_state_bbox(self) -> Any:
         return self.box
@@ -60,6 +60,23 @@ def test_without_looks_boxes_alone_count() -> None:
     found, boxes = compared(tracks, [LEFT, RIGHT], LOOKS[:2], {0: LOOKS[0]})
     assert np.array_equal(found[1], boxes[1])  # nobody knows what the second looked like
     assert not np.array_equal(found[0], boxes[0])
+
+
+@pytest.mark.parametrize(
+    ("ago", "shift", "look", "back"),
+    [
+        (1, 22.0, 0, False),  # the frame before showed it: it cannot jump
+        (3, 22.0, 0, True),
+        (3, 22.0, 1, False),  # another one
+        (3, 40.0, 0, False),  # 1.6 sides of 20 pixels are 32
+        (5, 40.0, 0, True),  # 2.2 are 44
+    ],
+)
+def test_what_was_out_of_sight_is_known_again_by_its_looks(ago: int, shift: float, look: int, back: bool) -> None:
+    there = (shift, 0.0, 20.0 + shift, 20.0)
+    found, boxes = compared([Track(LEFT, ago)], [there], LOOKS[[look]], {0: LOOKS[0]})
+    assert boxes[0, 0] == 0
+    assert found[0, 0] == (0.5 if back else 0)
 
 
 def test_boxes_that_nobody_announced_are_compared_as_boxes() -> None:

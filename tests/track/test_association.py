@@ -115,6 +115,20 @@ def test_what_objects_look_like_keeps_them_apart_where_they_meet(tracker: Tracke
     assert switches["looks"] <= 2
 
 
+@pytest.mark.parametrize("tracker", ["bytetrack", "botsort", "sort"])
+@pytest.mark.parametrize(("looks", "objects"), [(None, 2), (0, 1), (1, 2)], ids=["boxes", "same", "another"])
+def test_what_turns_while_out_of_sight_is_known_again_by_its_looks(
+    tracker: Tracker, looks: int | None, objects: int
+) -> None:
+    there = moving([(0, 0)], [(4, 0)], 10)
+    back = moving([(16, 0)], [(-4, 0)], 6)  # where it went, it would be at 56 by now
+    vectors = np.eye(2, dtype=np.float32)
+    seen = [detections(frame, looks=None if looks is None else {1: vectors[0]}) for frame in there]
+    seen += [detections({})] * 4
+    seen += [detections(frame, looks=None if looks is None else {1: vectors[looks]}) for frame in back]
+    assert len(followed(seen, Rules(tracker=tracker)).objects) == objects
+
+
 def test_a_thousand_empty_frames_cost_nothing_and_end_all_tracks() -> None:
     association = Association(Rules())
     for frame in APART:

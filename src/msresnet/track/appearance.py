@@ -2,7 +2,8 @@
 
 Trackers of the library ask for the similarity of the boxes that they expect with those that were found. Where boxes
 alone leave one candidate, its answer stays their intersection over union; where they leave several, how alike objects
-look decides with them. T tracks, M boxes of a frame, E numbers of a vector.
+look decides with them. An object that was out of sight comes back elsewhere than expected, for it may have turned: it is
+known again by its looks, not too far away. T tracks, M boxes of a frame, E numbers of a vector.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ Matrix = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
 KEPT = 0.9
 """Share of what a track looked like that stays when it is seen again: FairMOT's (arXiv 2004.01888, section 3.4)."""
+ALIKE = 0.6
+"""Cosine from which looks alone say that objects are the same; anything from 0.5 to 0.8 did as well."""
+REACH, STRIDE = 1.0, 0.3
+"""How far from where it was expected an object may come back, in sides of its box: at once, and more for each frame."""
 
 
 class Appearance:
@@ -49,34 +54,43 @@ class Appearance:
         """Similarity of expected (T, 4) with found (M, 4) boxes: (T, M), 0 to 1."""
         expected, found = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (boxes_1, boxes_2))
         near = iou(expected, found)
+        tracks = self._tracks(expected)
+        alike = self._alike(tracks, found)
         candidates = near >= self.least
-        if not candidates.any():
-            return near
-        return np.where(ambiguous(candidates), self._blended(near, expected, found), near)
+        back = (alike >= ALIKE) & within_reach(tracks, expected, found) & ~candidates
+        blended = np.where(np.isnan(alike), near, (1 - self.weight) * near + self.weight * np.maximum(alike, 0))
+        return np.where(ambiguous(candidates | back) | back, blended, near)
 
     def normalize_for_fusion(self, similarity_matrix: Matrix) -> Matrix:
         """The same: similarities are 0 to 1 already."""
         return similarity_matrix
 
-    def _blended(self, near: Matrix, expected: Matrix, found: Matrix) -> Matrix:
-        rows, columns = self._looks(expected), self._columns(found)
-        known = np.array([row is not None for row in rows])[:, None] & (columns >= 0)[None]
-        alike = np.zeros_like(near)
-        for index, row in enumerate(rows):
-            if row is not None:
-                alike[index] = np.maximum(self.vectors[columns] @ row, 0)
-        return np.where(known, (1 - self.weight) * near + self.weight * alike, near)
-
-    def _looks(self, expected: Matrix) -> list[Vectors | None]:
-        """What the tracks at some expected boxes look like, as far as that is known."""
+    def _tracks(self, expected: Matrix) -> list[Any]:
+        """The tracks at some expected boxes, None where there is none."""
         by_box = {key(track.get_state_bbox()): track for track in self.tracks}
-        tracks = [by_box.get(key(box)) for box in expected]
-        return [None if track is None else self.looks.get(track) for track in tracks]
+        return [by_box.get(key(box)) for box in expected]
 
-    def _columns(self, found: Matrix) -> npt.NDArray[np.int64]:
-        """Which boxes of the frame some found boxes are; -1 for what is none."""
+    def _alike(self, tracks: list[Any], found: Matrix) -> Matrix:
+        """How alike tracks and found boxes (M, 4) look: cosines (T, M), not a number where that is not known."""
         by_box = {key(box): index for index, box in enumerate(self.boxes)}
-        return np.array([by_box.get(key(box), -1) for box in found], np.int64)
+        columns = np.array([by_box.get(key(box), -1) for box in found], np.int64)
+        there = columns >= 0
+        alike = np.full((len(tracks), len(found)), np.nan)
+        for row, track in zip(alike, tracks, strict=True):
+            looks = None if track is None else self.looks.get(track)
+            if looks is not None and there.any():
+                row[there] = self.vectors[columns[there]] @ looks
+        return alike
+
+
+def within_reach(tracks: list[Any], expected: Matrix, found: Matrix) -> npt.NDArray[np.bool_]:
+    """Whether objects that the frame before did not show could have come to some found boxes (T, M)."""
+    away = np.array([0 if track is None else track.time_since_update - 1 for track in tracks])
+    sides = np.sqrt((expected[:, 2:] - expected[:, :2]).clip(min=0).prod(1))
+    middles, places = ((boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (expected, found))
+    far = np.linalg.norm(middles[:, None] - places[None], axis=-1)
+    near_enough: npt.NDArray[np.bool_] = far <= (sides * (REACH + STRIDE * away))[:, None]
+    return near_enough & (away > 0)[:, None]
 
 
 def ambiguous(candidates: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -8,6 +8,7 @@ B batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -36,6 +37,8 @@ class Recorded(nn.Module):
         self.replays: dict[tuple[int, ...], Callable[..., object]] = {}
         # One store of memory for all: a step is over before the next one, of whatever shape, begins.
         self.pool = torch.cuda.graph_pool_handle()
+        # Gradients come from the stream that was recorded, and torch waits for it, as it should.
+        warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream does not match")
 
     def forward(self, images: Tensor, *, exits: bool) -> Sequence[Tensor]:
         """Images (B, C, H, W) -> the answers of all exits; they are overwritten by the next call."""

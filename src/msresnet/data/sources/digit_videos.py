@@ -25,7 +25,7 @@ from msresnet.data.videos import Followed, Video, VideoSource
 
 NAME = "digit-videos"
 FRAMES, RATE = 60, 15.0
-COUNTS = {"train": 192, "val": 4, "test": 8}
+COUNTS = {"train": 192, "val": 4, "test": 40}
 """Videos of each set."""
 SIDES = (14, 36)
 """Of digits, in pixels."""
