@@ -2,8 +2,8 @@
 
 Trackers of the library ask for the similarity of the boxes that they expect with those that were found. Where boxes
 alone leave one candidate, its answer stays their intersection over union; where they leave several, how alike objects
-look decides with them. An object that was out of sight comes back elsewhere than expected, for it may have turned: it is
-known again by its looks, not too far away. T tracks, M boxes of a frame, E numbers of a vector.
+look decides with them. An object that was out of sight comes back elsewhere than expected, for it may have turned: it
+is known again by its looks, not too far away. T tracks, M boxes of a frame, E numbers of a vector.
 """
 
 from __future__ import annotations
