@@ -248,7 +248,7 @@ def test_I21_names_that_are_no_text(run: Path, bars: Path, here: Path) -> None:
         (here / "data" / name).mkdir(parents=True)
         for raw in (b"\xff.png", b"a\nb.png", b"=1+1.png"):
             (here / "data" / name / os.fsdecode(raw)).write_bytes(picture)
-    words = ["predict", "--model", str(run), "data", "--format"]
+    words = ["predict", "-q", "--model", str(run), "data", "--format"]
     code = (
         f"from msresnet.cli.main import main; print([main({words!r} + [f]) for f in ('table', 'csv', 'json', 'jsonl')])"
     )

@@ -25,6 +25,7 @@ from msresnet.data.preprocess import Preprocess
 from msresnet.errors import UsageError
 from msresnet.infer import inputs
 from msresnet.infer.backends.eager import predictor_of
+from msresnet.infer.backends.graph import onnx_model
 from msresnet.infer.inputs import Allowed, Input, Named, expand
 from msresnet.models.factory import create_network
 from msresnet.results import Segmentation
@@ -321,9 +322,23 @@ def test_which_run_is_the_latest_is_told(model: Path, here: Path, capsys: Any) -
     (here / "runs" / "latest").symlink_to("first")
     assert main(["predict", "x.png"]) == 0
     assert "runs/latest is runs/first" in capsys.readouterr().err
-    for words in (["-q"], ["--model", str(model)]):
+    assert main(["predict", "x.png", "--model", str(model)]) == 0
+    assert "latest" not in capsys.readouterr().err
+    assert main(["predict", "x.png", "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_what_runs_the_model_is_told_and_why(model: Path, here: Path, capsys: Any) -> None:
+    (here / "x.png").write_bytes(png(1))
+    onnx = here / "m.onnx"
+    onnx.write_bytes(onnx_model(load_bundle(model)).SerializeToString())
+    for words, text in (
+        (["--model", str(model)], "· torch, fp32, on cpu ("),
+        (["--model", str(onnx)], "(one for each core): the fastest that is installed"),
+        (["--model", str(onnx), "--backend", "onnxruntime", "--threads", "2"], "fp32, 2 threads (as asked)\n"),
+    ):
         assert main(["predict", "x.png", *words]) == 0
-        assert capsys.readouterr().err == ""
+        assert text in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("way", ["list", pytest.param("folder", marks=pytest.mark.slow), "tar"])

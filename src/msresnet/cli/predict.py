@@ -80,6 +80,8 @@ def _answer(config: PredictConfig, common: Common) -> int:
     size, workers = (1, 0) if live else (config.batch_size, config.workers)
     inputs = inputs_of(config)
     predictor = open_predictor(config.model, replace(config.running, batch_size=size))
+    if not common.quiet:
+        print(f"· {predictor.backend.reason}", file=sys.stderr)
     if config.score is not None:
         predictor = predictor.from_score(config.score)
     failures, left = 0, Counter[int]()

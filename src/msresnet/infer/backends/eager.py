@@ -47,7 +47,7 @@ class Eager(Backend):
             torch.set_num_threads(how.threads)
         self.threads = torch.get_num_threads()
         self.network: Callable[[Tensor], Tensor] = self._compiled() if compiled else self.model
-        self.reason = f"{why}; {self.precision}" + (", compiled" if compiled else "")
+        self.reason = f"torch{', compiled' if compiled else ''}, {self.precision}, on {where} ({why})"
         self.exits: EarlyExit | None = None
         if how.budget is not None:
             image = torch.zeros(1, bundle.preprocess.channels, *bundle.preprocess.size, device=where)

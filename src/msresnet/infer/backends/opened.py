@@ -63,6 +63,8 @@ def _run_file(file: Path, how: Running) -> Predictor:
     engine = _fastest() if how.backend == "auto" else how.backend
     precision = _precision(how, trained.precision, file)
     backend = _onnx(engine, contents, precision, str(file), how, _alone(trained, how))
+    if how.backend == "auto":
+        backend.reason += ": the fastest that is installed"
     return Predictor(trained, backend, how.batch_size)
 
 
