@@ -9,8 +9,8 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-from hypothesis.errors import Unsatisfiable
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 from msresnet.serve.failures import Refusal
@@ -29,7 +29,7 @@ def test_F17_made_up_requests(mode: GenerationMode, unharmed: Serving) -> None:
     operations = [found.ok() for found in api.get_all_operations()]
     assert len(operations) > 15
     asked = [make_up(operation, mode) for operation in operations]
-    assert asked.count(True) > (15 if mode is GenerationMode.POSITIVE else 8)
+    assert asked.count(True) > (15 if mode is GenerationMode.POSITIVE else 5)
 
 
 def make_up(operation: Any, mode: GenerationMode) -> bool:
