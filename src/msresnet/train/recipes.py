@@ -193,8 +193,8 @@ def detect() -> Settings:
     """Small objects in small images: `msresnet train --recipe detect --data digit-scenes`.
 
     On two cores of an AMD EPYC with AVX2: after 519 seconds an AP of 90.2 % on the test scenes (AP50 98.1 %, small
-    objects 88.6 %; another seed 90.5 and 88.8 %). Moves by whole pixels leave edges as sharp as those that are measured, and boxes in
-    whole pixels are answered as such.
+    objects 88.6 %; another seed 90.5 and 88.8 %). Moves by whole pixels leave edges as sharp as those that are
+    measured, and boxes in whole pixels are answered as such.
     """
     return {
         "model": "msresnet_micro",
