@@ -29,12 +29,14 @@ FAR = (100.0, 100.0, 120.0, 120.0)
 LOOKS = np.eye(3, dtype=np.float32)
 
 
-def compared(tracks: list[Track], boxes: list[tuple[float, ...]], looks: Any, known: dict[int, Any]) -> tuple[Any, Any]:
+def compared(
+    tracks: list[Track], boxes: list[tuple[float, ...]], looks: Any, known: dict[int, Any], sure: bool = True
+) -> tuple[Any, Any]:
     """Similarities of tracks with boxes, with and without looks; `known` are those of tracks, by index."""
     appearance, found = Appearance(0.5, 0.1), np.array(boxes, np.float32)
     for index, vector in known.items():
         appearance.looks[tracks[index]] = vector
-    appearance.begin(list(tracks), found, looks)
+    appearance.begin(list(tracks), found, looks, np.full(len(boxes), sure))
     expected = np.array([track.box for track in tracks])
     return appearance.compute(expected, found), iou(expected, found.astype(np.float64))
 
@@ -77,6 +79,8 @@ def test_what_was_out_of_sight_is_known_again_by_its_looks(ago: int, shift: floa
     found, boxes = compared([Track(LEFT, ago)], [there], LOOKS[[look]], {0: LOOKS[0]})
     assert boxes[0, 0] == 0
     assert found[0, 0] == (0.5 if back else 0)
+    unsure, _ = compared([Track(LEFT, ago)], [there], LOOKS[[look]], {0: LOOKS[0]}, sure=False)
+    assert unsure[0, 0] == 0
 
 
 def test_boxes_that_nobody_announced_are_compared_as_boxes() -> None:
@@ -90,12 +94,12 @@ def test_boxes_that_nobody_announced_are_compared_as_boxes() -> None:
 def test_a_track_is_remembered_as_a_slow_mean_and_forgotten_with_it() -> None:
     appearance, track = Appearance(0.5, 0.1), Track(LEFT)
     for vector in (LOOKS[0], LOOKS[1]):
-        appearance.begin([track], np.array([LEFT], np.float32), vector[None])
+        appearance.begin([track], np.array([LEFT], np.float32), vector[None], np.array([True]))
         appearance.seen(track, 0)
     expected: Any = np.array([0.9, 0.1, 0]) / np.hypot(0.9, 0.1)
     assert appearance.looks[track].tolist() == pytest.approx(expected.tolist())
     del track
-    appearance.begin([], np.zeros((0, 4), np.float32), np.zeros((0, 3), np.float32))
+    appearance.begin([], np.zeros((0, 4), np.float32), np.zeros((0, 3), np.float32), np.zeros(0, np.bool_))
     assert len(appearance.looks) == 0
 
 

@@ -115,18 +115,34 @@ def test_what_objects_look_like_keeps_them_apart_where_they_meet(tracker: Tracke
     assert switches["looks"] <= 2
 
 
-@pytest.mark.parametrize("tracker", ["bytetrack", "botsort", "sort"])
-@pytest.mark.parametrize(("looks", "objects"), [(None, 2), (0, 1), (1, 2)], ids=["boxes", "same", "another"])
-def test_what_turns_while_out_of_sight_is_known_again_by_its_looks(
-    tracker: Tracker, looks: int | None, objects: int
-) -> None:
-    there = moving([(0, 0)], [(4, 0)], 10)
-    back = moving([(16, 0)], [(-4, 0)], 6)  # where it went, it would be at 56 by now
-    vectors = np.eye(2, dtype=np.float32)
-    seen = [detections(frame, looks=None if looks is None else {1: vectors[0]}) for frame in there]
+FIRST, LIKE_IT, ANOTHER = np.array([[1, 0], [0.7, 0.71], [0.1, 0.99]], np.float32)
+THERE, BACK = moving([(0, 0)], [(4, 0)], 10), moving([(16, 0)], [(-4, 0)], 6)
+"""An object that goes on out of sight would be at 56 by the time it comes back."""
+WITH_LOOKS: list[Tracker] = ["bytetrack", "botsort", "ocsort", "sort"]
+
+
+def came_back(look: Any, rules: Rules, score: float = 0.9) -> set[int]:
+    """The numbers that one has who was out of sight for four frames and looks so when it comes back; it had 1."""
+    seen = [detections(frame, looks=None if look is None else {1: FIRST}) for frame in THERE]
     seen += [detections({})] * 4
-    seen += [detections(frame, looks=None if looks is None else {1: vectors[looks]}) for frame in back]
-    assert len(followed(seen, Rules(tracker=tracker)).objects) == objects
+    seen += [detections(frame, score, None if look is None else {1: look}) for frame in BACK]
+    answer = followed(seen, rules)
+    assert {number for numbers in answer.track_ids[:10] for number in numbers} == {1}
+    return {int(number) for numbers in answer.track_ids[14:] for number in numbers}
+
+
+@pytest.mark.parametrize("tracker", WITH_LOOKS)
+@pytest.mark.parametrize("weight", [0.1, 0.5])
+@pytest.mark.parametrize(("look", "number"), [(None, 2), (LIKE_IT, 1), (ANOTHER, 2)], ids=["boxes", "same", "another"])
+def test_what_turns_while_out_of_sight_is_known_again_by_its_looks(
+    tracker: Tracker, weight: float, look: Any, number: int
+) -> None:
+    assert came_back(look, Rules(tracker=tracker, appearance=weight)) == {number}
+
+
+@pytest.mark.parametrize("tracker", WITH_LOOKS)
+def test_an_unsure_box_far_away_is_nothing_that_comes_back(tracker: Tracker) -> None:
+    assert came_back(FIRST, Rules(tracker=tracker), 0.15) == set()
 
 
 def test_a_thousand_empty_frames_cost_nothing_and_end_all_tracks() -> None:

@@ -55,7 +55,7 @@ def test_looks_do_not_help_an_unsure_box() -> None:
     looks = np.eye(2, dtype=np.float32)
     for track, vector in zip(tracks, looks, strict=True):
         appearance.looks[track] = vector
-    appearance.begin(list(tracks), boxes, looks)
+    appearance.begin(list(tracks), boxes, looks, np.full(2, True))
     unsure = Unsure(appearance, 0.5)
     unsure.begin(tracks, boxes, np.array([0.2, 0.9], np.float32))
     expected = np.array([track.box for track in tracks])

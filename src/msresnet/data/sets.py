@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from msresnet.data.targets import BoxTable
 
 FINGERPRINTED = 1_000
 """Images whose pixels go into a set's fingerprint, evenly spaced; of small sets, all."""
+UPLOADING = Lock()
+"""Held by whoever brings a batch to a GPU: no thread may take memory there while another records a CUDA graph."""
 
 
 class Samples(ABC):
@@ -138,12 +141,11 @@ class Decoded(Samples):
 
     def batch(self, indices: Tensor, device: torch.device) -> Batch:
         """Some of the samples, in the order asked, on a device."""
-        images = self.images[indices]
-        if device.type == "cuda":  # from other memory, a copy holds up who asks for it
-            images = images.pin_memory()
-        targets = self.targets if self.instead is None else self.instead
-        moved = images.to(device, non_blocking=True), targets[indices].to(device, non_blocking=True)
-        return Batch(*moved, indices)
+        images, targets = self.images[indices], (self.targets if self.instead is None else self.instead)[indices]
+        with UPLOADING:
+            if device.type == "cuda":  # from other memory, a copy holds up who asks for it
+                images = images.pin_memory()
+            return Batch(images.to(device, non_blocking=True), targets.to(device, non_blocking=True), indices)
 
     def batches(self, parts: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """A batch for each tensor of indices, one ahead where a device computes beside this machine."""

@@ -24,6 +24,8 @@ ALIKE = 0.6
 """Cosine from which looks alone say that objects are the same; anything from 0.5 to 0.8 did as well."""
 REACH, STRIDE = 1.0, 0.3
 """How far from where it was expected an object may come back, in sides of its box: at once, and more for each frame."""
+KNOWN = 0.35
+"""What being known again counts at least, whatever the weight: more than the overlap that any tracker asks for."""
 
 
 class Appearance:
@@ -39,11 +41,14 @@ class Appearance:
         self.tracks: list[Any] = []
         self.looks: WeakKeyDictionary[Any, Vectors] = WeakKeyDictionary()
         self.boxes = np.zeros((0, 4))
-        self.vectors = np.zeros((0, 0), np.float32)
+        self.vectors, self.sure = np.zeros((0, 0), np.float32), np.zeros(0, np.bool_)
 
-    def begin(self, tracks: list[Any], boxes: npt.NDArray[np.float32], vectors: Vectors) -> None:
-        """What a frame holds: boxes (M, 4) xyxy and their vectors (M, E), beside the tracks so far."""
+    def begin(
+        self, tracks: list[Any], boxes: npt.NDArray[np.float32], vectors: Vectors, sure: npt.NDArray[np.bool_]
+    ) -> None:
+        """What a frame holds: boxes (M, 4) xyxy, their vectors (M, E), which are sure (M,); and the tracks so far."""
         self.tracks, self.boxes, self.vectors = tracks, boxes.astype(np.float64), normalised(vectors)
+        self.sure = sure
 
     def seen(self, track: Any, index: int) -> None:
         """A track was found in the frame as one of its boxes."""
@@ -55,11 +60,14 @@ class Appearance:
         expected, found = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (boxes_1, boxes_2))
         near = iou(expected, found)
         tracks = self._tracks(expected)
-        alike = self._alike(tracks, found)
+        columns = self._columns(found)
+        alike = self._alike(tracks, columns)
         candidates = near >= self.least
-        back = (alike >= ALIKE) & within_reach(tracks, expected, found) & ~candidates
+        sure = np.array([column >= 0 and self.sure[column] for column in columns], np.bool_)
+        back = (alike >= ALIKE) & within_reach(tracks, expected, found) & sure[None] & ~candidates
         blended = np.where(np.isnan(alike), near, (1 - self.weight) * near + self.weight * np.maximum(alike, 0))
-        return np.where(ambiguous(candidates | back) | back, blended, near)
+        similar = np.where(ambiguous(candidates | back), blended, near)
+        return np.where(back, np.maximum(blended, KNOWN), similar)
 
     def normalize_for_fusion(self, similarity_matrix: Matrix) -> Matrix:
         """The same: similarities are 0 to 1 already."""
@@ -70,15 +78,17 @@ class Appearance:
         by_box = {key(track.get_state_bbox()): track for track in self.tracks}
         return [by_box.get(key(box)) for box in expected]
 
-    def _alike(self, tracks: list[Any], found: Matrix) -> Matrix:
-        """How alike tracks and found boxes (M, 4) look: cosines (T, M), not a number where that is not known."""
+    def _columns(self, found: Matrix) -> npt.NDArray[np.int64]:
+        """Which boxes of the frame some found boxes are; -1 for what is none."""
         by_box = {key(box): index for index, box in enumerate(self.boxes)}
-        columns = np.array([by_box.get(key(box), -1) for box in found], np.int64)
-        there = columns >= 0
-        alike = np.full((len(tracks), len(found)), np.nan)
+        return np.array([by_box.get(key(box), -1) for box in found], np.int64)
+
+    def _alike(self, tracks: list[Any], columns: npt.NDArray[np.int64]) -> Matrix:
+        """How alike tracks and boxes of the frame look: cosines (T, M), not a number where that is not known."""
+        alike, there = np.full((len(tracks), len(columns)), np.nan), columns >= 0
         for row, track in zip(alike, tracks, strict=True):
             looks = None if track is None else self.looks.get(track)
-            if looks is not None and there.any():
+            if looks is not None and there.any() and looks.shape == self.vectors.shape[1:]:
                 row[there] = self.vectors[columns[there]] @ looks
         return alike
 

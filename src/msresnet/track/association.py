@@ -116,7 +116,7 @@ class Association:
             self._unsure.begin(self._tracker.tracks, boxes, found.scores[0])
         if appearance is not None:
             vectors = np.zeros((len(boxes), 0), np.float32) if looks is None else looks
-            appearance.begin(self._tracker.tracks, boxes, vectors)
+            appearance.begin(self._tracker.tracks, boxes, vectors, found.scores[0] >= self.rules.sure)
         numbers = self._update(found, picture)
         tracks = {track.tracker_id: track for track in self._tracker.tracks if track.tracker_id >= 0}
         owners = [tracks.get(number) for number in numbers.tolist()]

@@ -8,11 +8,14 @@ B batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from msresnet.data.sets import UPLOADING
 
 MOST = 16
 """Shapes that are recorded; a training has one for each of its sizes, the search for a batch size some more."""
@@ -28,14 +31,15 @@ class Recorded(nn.Module):
         model: on a GPU; called with images (B, C, H, W) and `exits=True`, it gives the answers of all exits.
 
     Attributes:
-        failure: why nothing is recorded, '' while all is well.
+        failure: why nothing more is recorded, '' while all is well.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        gc.collect()  # recordings refer to themselves: those of a wrapper that was dropped hold memory until then
         self.model, self.failure = model, ""
         self.replays: dict[tuple[int, ...], Callable[..., object]] = {}
-        # One store of memory for all: a step is over before the next one, of whatever shape, begins.
+        # One store of memory for the maps of all: a step is over before the next one, of whatever shape, begins.
         self.pool = torch.cuda.graph_pool_handle()
         # Gradients come from the stream that was recorded, and torch waits for it, as it should.
         warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream does not match")
@@ -44,7 +48,9 @@ class Recorded(nn.Module):
         """Images (B, C, H, W) -> the answers of all exits; they are overwritten by the next call."""
         shape = tuple(images.shape)
         if shape not in self.replays:
-            self.replays[shape] = self._recorded(images) if len(self.replays) < MOST else _Answers(self.model)
+            if len(self.replays) >= MOST:
+                self.failure = f"batches of more than {MOST} shapes; the first ones are recorded"
+            self.replays[shape] = self._recorded(images)
         return self.replays[shape](images)  # type: ignore[return-value]  # torch says object of all recordings
 
     def _recorded(self, images: Tensor) -> Callable[..., object]:
@@ -58,7 +64,7 @@ class Recorded(nn.Module):
             "cuda", torch.get_autocast_dtype("cuda"), enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False
         )
         try:
-            with autocast:
+            with UPLOADING, autocast:
                 found: Callable[..., object] = torch.cuda.make_graphed_callables(
                     _Answers(self.model), (images.clone(),), allow_unused_input=True, pool=self.pool
                 )

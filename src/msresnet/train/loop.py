@@ -84,7 +84,8 @@ class Trainer:
         self.raw, self.viewer, self.still = self._network()
         self.optimizer = build_optimizer(self.raw, plan.config, plan.lr, plan.weight_decay)
         self.average = AveragedWeights(self.raw, plan.config.ema) if plan.config.ema else None
-        self.model = self._wrapped()
+        self.failures: list[str] = []
+        self.model: nn.Module = self._wrapped()
         self.learning = self._learning()
         self.objective = self._objective()
         self.selection = Selection(plan.train.targets, plan.config)
@@ -176,7 +177,8 @@ class Trainer:
     def met(self) -> list[str]:
         """What came up on the way, in words."""
         failure = self.model.failure if isinstance(self.model, Recorded) else ""
-        return [f"steps were not recorded as CUDA graphs: {failure}"] if failure else []
+        failures = dict.fromkeys([*self.failures, failure])
+        return [f"not all steps were recorded as CUDA graphs: {text}" for text in failures if text]
 
     def _train_mode(self) -> None:
         self.model.train()
@@ -289,6 +291,9 @@ class Trainer:
         for name, parameter in self.raw.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name in learning)
             parameter.grad = None
+        if isinstance(self.model, Recorded):
+            self.failures.append(self.model.failure)
+        self.model = self.raw  # what was recorded goes before more is
         self.model, self.learning = self._wrapped(), self._learning()
         self._train_mode()
 
