@@ -40,6 +40,7 @@ def make_up(operation: Any, mode: GenerationMode) -> bool:
     def ask(case: Any) -> None:
         response = case.call()
         assert response.status_code < 500 or response.status_code in (BUSY, WITHOUT), response.text
+        assert mode is GenerationMode.POSITIVE or response.status_code >= 400
         if response.status_code >= 400:
             assert response.json()["error"]
 
