@@ -141,6 +141,7 @@ def test_the_images_are_found(name: str, images: str, tmp_path: Path) -> None:
         {"train": ("annotations/train.json", "train"), "val": ("annotations/val.json", "val")},
         {s: (f"{n}/_annotations.coco.json", n) for s, n in (("train", "train"), ("val", "valid"), ("test", "test"))},
         {"train": ("_annotations.coco.json", ".")}, {"train": ("instances_train.json", "images")},
+        {"train": ("annotations/instances_default.json", "images")}, {"train": ("labels.json", ".")},
     ],
 )  # fmt: skip
 def test_layouts_of_folders(layout: dict[str, tuple[str, str]], tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def main(words: list[str], common: Common) -> int:
     bundle = load_bundle(config.model)
     images, ids = sample(config, bundle)
     place = Path(FOLDER) / name_of(config.model) if config.output is None else Path(config.output)
-    found = export(bundle, config.format, place, images, ids, max_batch=config.max_batch)
+    found = export(bundle, config.format, place, images, ids, max_batch=config.max_batch, nms=config.nms)
     for name, each in found.agreements.items():
         screen.note(f"{name}: {each.words()}")
     screen.note(f"{found.file}: {found.size / 2**20:,.2f} MiB, images of {_sizes(bundle, found.free)}", "bold")

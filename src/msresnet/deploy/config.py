@@ -22,6 +22,9 @@ class ExportConfig(DataOptions):
     format: Form = "onnx"
     """onnx (ONNX Runtime, OpenVINO, Triton and most others), openvino (its own files), or torch (a torch.export
     program, for torch in C++ and Python)."""
+    nms: bool = False
+    """Of a detector, in ONNX: write detections.onnx as well, with non-maximum suppression inside, for programs that
+    have none: boxes, scores, classes and image of each box that is left."""
     output: str | None = None
     """The folder; Triton and OpenVINO Model Server load it as it is, under its name. Default: exported/NAME, after the
     model's folder."""

@@ -12,8 +12,19 @@ import torch
 from msresnet.bundle import Bundle
 from msresnet.deploy.agreement import Agreement, Ready, agreement, check_same
 from msresnet.deploy.config import Form
-from msresnet.deploy.package import About, describe, new_folder, write_onnx, write_openvino, write_program
+from msresnet.deploy.package import (
+    CARD,
+    TRITON,
+    About,
+    describe,
+    new_folder,
+    write_onnx,
+    write_openvino,
+    write_program,
+)
+from msresnet.deploy.suppression import FILE, check_answers, check_suppressed, suppressed
 from msresnet.infer.backend import Backend, Exits, Outputs, Pixels
+from msresnet.infer.backends.artefact import VERSION
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.backends.graph import dims_of, onnx_model, program_of
 from msresnet.infer.backends.opened import open_predictor
@@ -31,6 +42,8 @@ class Packaged:
     size: int
     agreements: dict[str, Agreement]
     free: bool
+    suppressed: Path | None = None
+    """The file with suppression inside, if there is one."""
 
 
 class Program(Backend):
@@ -50,7 +63,14 @@ class Program(Backend):
 
 
 def export(
-    bundle: Bundle, form: Form, place: Path, images: Ready, ids: Sequence[str], *, max_batch: int = 64
+    bundle: Bundle,
+    form: Form,
+    place: Path,
+    images: Ready,
+    ids: Sequence[str],
+    *,
+    max_batch: int = 64,
+    nms: bool = False,
 ) -> Packaged:
     """Write a package; it appears only if its answers are those of the bundle.
 
@@ -61,10 +81,12 @@ def export(
         images: to compare on, preprocessed (N, C, H, W) uint8.
         ids: of the images.
         max_batch: the largest batch that Triton may put together.
+        nms: of a detector, whether a file with suppression inside is written as well.
 
     Raises ModelError where the network does not go into the form or answers otherwise there; UsageError, ResourceError.
     """
-    with new_folder(place) as folder:
+    post = check_suppressed(bundle.postprocess, form) if nms else None
+    with new_folder(place, (TRITON, CARD, VERSION, FILE)) as folder:
         program = program_of(bundle)
         if form == "torch":
             file = write_program(folder, program, exported_config(bundle, "fp32"))
@@ -77,9 +99,12 @@ def export(
             check_same(each, str(place))
         proof = "; ".join(f"{name}: {each.words()}" for name, each in found.items())
         about = About(place.name, form, "fp32", *dims_of(program), proof, max_batch)
+        if post is not None:
+            (folder / FILE).write_bytes(suppressed(proto, post).SerializeToString())
+            check_answers(folder / FILE, original, images)
         describe(folder, bundle, about)
         inner, size = file.relative_to(folder), sum(f.stat().st_size for f in file.parent.iterdir())
-    return Packaged(place, place / inner, size, found, -1 in about.taken)
+    return Packaged(place, place / inner, size, found, -1 in about.taken, place / FILE if nms else None)
 
 
 def _runtimes(bundle: Bundle, form: Form, file: Path) -> list[Predictor]:
@@ -105,5 +130,6 @@ def summary(found: Packaged) -> dict[str, Any]:
         "file": str(found.file),
         "bytes": found.size,
         "any_size": found.free,
+        **({} if found.suppressed is None else {"detections": str(found.suppressed)}),
         "agreement": {name: each.to_dict() for name, each in found.agreements.items()},
     }

@@ -30,6 +30,8 @@ PROBES = 20
 """Images that are looked for in each folder where they may be."""
 ROBOFLOW = "_annotations.coco.json"
 _FILE = re.compile(r"(?:instances_)?(?P<split>[a-z]+)(?:[^a-z].*)?")
+_BEGINNING, LOOKED_AT = re.compile(rb'"(?:images|annotations|categories)"\s*:\s*\[\s*\{'), 1 << 16
+"""A key that files of instances have, and in how many bytes it is looked for."""
 _UNREAD = ("segmentation", "keypoints", "extra", "attributes")
 """Dropped while the file is parsed: outlines take ten times the memory of everything else."""
 
@@ -91,7 +93,8 @@ def coco_files(folder: Path) -> dict[str, Path]:
     """The files of instances below a folder, by split; empty when there are none.
 
     They are `annotations/instances_{train,val}*.json` as COCO has them, `train/_annotations.coco.json` as Roboflow
-    does, or the same names in the folder itself. Raises DataError where two files claim to be the same split.
+    does, or the same names in the folder itself; a single file of any other name, there or in `annotations`, is of the
+    training set if it begins like one. Raises DataError where two files claim to be the same split.
     """
     found: dict[str, list[Path]] = {}
     for split, names in SPLITS.items():
@@ -111,7 +114,18 @@ def coco_files(folder: Path) -> dict[str, Path]:
                 hint="name them: --data TRAIN.json --val-data VAL.json",
             )
     chosen = {split: paths[0] for split, paths in found.items() if paths}
-    return chosen or ({"train": folder / ROBOFLOW} if (folder / ROBOFLOW).is_file() else {})
+    if chosen:
+        return chosen
+    others = [p for place in (folder / "annotations", folder) for p in sorted(place.glob("*.json")) if _is_coco(p)]
+    return {"train": others[0]} if len(others) == 1 else {}
+
+
+def _is_coco(path: Path) -> bool:
+    """Whether a file begins like one of instances."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _BEGINNING.search(file.read(LOOKED_AT)) is not None
 
 
 def image_folder(coco: Coco) -> Path:
