@@ -28,6 +28,8 @@ FRAMES = {"bytetrack": 2, "botsort": 2, "ocsort": 3, "sort": 3, "cbiou": 2}
 """How often an object is seen before it has a number: the papers' values."""
 COVERED = 0.7
 """Overlap from which boxes of different classes are one object."""
+LOOKS = 0.9
+"""Share of the looks where boxes are ambiguous: HOTA rises from half of it to here (docs/decisions.md)."""
 SAME = 0.5
 """Overlap of a track's box with a found one, from which they are the same."""
 
@@ -46,7 +48,7 @@ class Rules:
     tracker: Tracker = "bytetrack"
     sure: float = 0.5
     keep: int = 30
-    appearance: float = 0.5
+    appearance: float = LOOKS
 
 
 @dataclass
