@@ -17,12 +17,14 @@ from msresnet.bundle import Bundle
 from msresnet.cli.main import main
 from msresnet.data.preprocess import Preprocess
 from msresnet.deploy.export import export
-from msresnet.deploy.suppression import ANSWERS, FILE, suppressed
-from msresnet.errors import ModelError
+from msresnet.deploy.suppression import ANSWERS, FILE, rules_of, suppressed
+from msresnet.errors import ModelError, UsageError
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.models.factory import create_detector
 from msresnet.results import Detections
 from msresnet.tasks.detection import DetectionTask
+from msresnet.tasks.postprocess.base import Suppression
+from msresnet.tasks.postprocess.classification import ClassificationPostprocess
 from msresnet.tasks.postprocess.detection import Rules
 from randomise import randomised
 
@@ -97,13 +99,18 @@ def test_where_it_has_no_place(bundle: Bundle, tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "p").exists()
 
 
+def test_classes_have_nothing_to_suppress() -> None:
+    with pytest.raises(UsageError, match="--nms has no effect here"):
+        rules_of(ClassificationPostprocess(["a", "b"]), "onnx")
+
+
 def test_a_file_that_answers_otherwise_never_appears(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Suppression at another overlap is what is wrong here."""
 
-    def otherwise(proto: Any, post: Any) -> Any:
-        return suppressed(proto, type(post)(post.class_names, Rules(least=0.3, overlap=0.01, most=30)))
+    def otherwise(proto: Any, names: Any, rules: Suppression) -> Any:
+        return suppressed(proto, names, rules._replace(overlap=0.01))
 
     monkeypatch.setattr("msresnet.deploy.export.suppressed", otherwise)
     with pytest.raises(ModelError, match="suppression inside"):

@@ -22,7 +22,7 @@ from msresnet.deploy.package import (
     write_openvino,
     write_program,
 )
-from msresnet.deploy.suppression import FILE, check_answers, check_suppressed, suppressed
+from msresnet.deploy.suppression import FILE, check_answers, rules_of, suppressed
 from msresnet.infer.backend import Backend, Exits, Outputs, Pixels
 from msresnet.infer.backends.artefact import VERSION
 from msresnet.infer.backends.eager import predictor_of
@@ -85,7 +85,7 @@ def export(
 
     Raises ModelError where the network does not go into the form or answers otherwise there; UsageError, ResourceError.
     """
-    post = check_suppressed(bundle.postprocess, form) if nms else None
+    rules = rules_of(bundle.postprocess, form) if nms else None
     with new_folder(place, (TRITON, CARD, VERSION, FILE)) as folder:
         program = program_of(bundle)
         if form == "torch":
@@ -99,8 +99,8 @@ def export(
             check_same(each, str(place))
         proof = "; ".join(f"{name}: {each.words()}" for name, each in found.items())
         about = About(place.name, form, "fp32", *dims_of(program), proof, max_batch)
-        if post is not None:
-            (folder / FILE).write_bytes(suppressed(proto, post).SerializeToString())
+        if rules is not None:
+            (folder / FILE).write_bytes(suppressed(proto, bundle.task.class_names, rules).SerializeToString())
             check_answers(folder / FILE, original, images)
         describe(folder, bundle, about)
         inner, size = file.relative_to(folder), sum(f.stat().st_size for f in file.parent.iterdir())

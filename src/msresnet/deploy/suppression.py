@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,8 @@ from msresnet.deploy.agreement import Ready
 from msresnet.errors import ModelError, UsageError
 from msresnet.infer.backend import INPUT, OUTPUT
 from msresnet.infer.predictor import Predictor
-from msresnet.tasks.postprocess.detection import DetectionPostprocess
+from msresnet.results import Detections
+from msresnet.tasks.postprocess.base import Postprocess, Suppression
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,27 +30,27 @@ SAME, SHARE = 0.99, 0.99
 """Overlap from which boxes are the same, and the share of them that has to be: ties may fall otherwise."""
 
 
-def check_suppressed(post: object, form: str) -> DetectionPostprocess:
-    """Raise UsageError where there is nothing to suppress, or no form to write it in."""
-    if not isinstance(post, DetectionPostprocess):
-        why = "it is for boxes"
+def rules_of(post: Postprocess, form: str) -> Suppression:
+    """What is to be suppressed. Raises UsageError where there is nothing, or no form to write it in."""
+    if post.suppression is None:
+        why = f"it is for boxes, and the model's task is {post.task}"
         raise UsageError("--nms has no effect here", why=why, hint="leave it out")
     if form != "onnx":
         raise UsageError(f"--nms with --format {form}", why="it is written in ONNX", hint="--format onnx")
-    return post
+    return post.suppression
 
 
-def suppressed(proto: ModelProto, post: DetectionPostprocess) -> ModelProto:
+def suppressed(proto: ModelProto, names: Sequence[str], rules: Suppression) -> ModelProto:
     """The network with its boxes sorted out: `images` (B, C, H, W) uint8 -> what `ANSWERS` names, of M boxes.
 
     `boxes` (M, 4) float32 xyxy in pixels of the input, within it; `scores` (M,) float32; `classes` (M,) int64 and
     `image` (M,) int64, which of the B a box is of. Of each image and class the surest come first, at most `rules.most`,
-    from the score `rules.least` on. The names of the classes are the file's metadata `names`.
+    from the score `rules.least` on. The classes' `names` are the file's metadata of that name.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    found, rules, kinds = onnx.ModelProto(), post.rules, len(post.class_names)
+    found, kinds = onnx.ModelProto(), len(names)
     found.CopyFrom(proto)
     graph = found.graph
     constants: dict[str, Any] = {
@@ -68,11 +68,11 @@ def suppressed(proto: ModelProto, post: DetectionPostprocess) -> ModelProto:
         "overlap": np.array([rules.overlap], np.float32),
         "least": np.array([rules.least], np.float32),
     }
-    names = {name: f"nms_{name}" for name in constants}
-    graph.initializer.extend(numpy_helper.from_array(value, names[name]) for name, value in constants.items())
+    own = {name: f"nms_{name}" for name in constants}
+    graph.initializer.extend(numpy_helper.from_array(value, own[name]) for name, value in constants.items())
 
     def add(kind: str, given: Sequence[str], answer: str, **more: Any) -> None:
-        graph.node.append(helper.make_node(kind, [names.get(name, name) for name in given], [answer], **more))
+        graph.node.append(helper.make_node(kind, [own.get(name, name) for name in given], [answer], **more))
 
     # What lies beyond the input's edges is cut off before boxes are compared, as `predict` does.
     add("Shape", [INPUT], "nms_shape")
@@ -96,7 +96,7 @@ def suppressed(proto: ModelProto, post: DetectionPostprocess) -> ModelProto:
     shapes += 2 * [(TensorProto.INT64, ["M"])]
     graph.output.extend(helper.make_tensor_value_info(n, *shape) for n, shape in zip(ANSWERS, shapes, strict=True))
     del found.metadata_props[:]  # it is no model for `predict`, whose suppression would come on top
-    helper.set_model_props(found, {"names": json.dumps(post.class_names)})
+    helper.set_model_props(found, {"names": json.dumps(list(names))})
     onnx.checker.check_model(found)
     return found
 
@@ -109,14 +109,13 @@ def check_answers(file: Path, original: Predictor, images: Ready) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    post, size = original.trained.postprocess, (images.shape[2], images.shape[3])
-    assert isinstance(post, DetectionPostprocess)
-    post = DetectionPostprocess(post.class_names, replace(post.rules, pixels=False))  # of the input, not of an image
+    post, size = original.trained.postprocess.unrounded(), (images.shape[2], images.shape[3])
     hits = theirs = ours = 0
     for start in range(0, len(images), original.batch_size):
         part = images[start : start + original.batch_size]
         boxes, scores, classes, image = session.run(list(ANSWERS), {INPUT: part})
         expected = post(original.backend(part)[0], [""] * len(part), [Frame(size, 0, 0, size)] * len(part))
+        assert isinstance(expected, Detections)
         for index in range(len(part)):
             mine = image == index
             chosen = np.flatnonzero(mine)[np.argsort(-scores[mine], kind="stable")][: len(expected.scores[index])]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,14 @@ from msresnet.errors import UsageError
 from msresnet.results import Results
 
 Outputs = npt.NDArray[np.floating[Any]]
+
+
+class Suppression(NamedTuple):
+    """Which boxes a runtime keeps: from the score `least` on, of those that overlap more the surest, `most` a class."""
+
+    least: float
+    overlap: float
+    most: int
 
 
 class Postprocess(ABC):
@@ -48,6 +56,15 @@ class Postprocess(ABC):
     def from_score(self, score: float) -> Self:
         """The same, its answers for people beginning at a score. Raises UsageError where answers have none."""
         raise UsageError(f"--score {score:g} has no effect here", why=f"the model's task is {self.task}")
+
+    @property
+    def suppression(self) -> Suppression | None:
+        """Of outputs (B, P, 4 + K + ...) that are boxes and logits, which of them stay; None of all others."""
+        return None
+
+    def unrounded(self) -> Self:
+        """The same, its numbers as the network gave them."""
+        return self
 
     @abstractmethod
     def __call__(self, outputs: Outputs, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Results:

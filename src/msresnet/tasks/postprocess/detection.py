@@ -14,7 +14,7 @@ from msresnet.boxes import areas, clip, nms
 from msresnet.data.resize import Frame
 from msresnet.errors import UsageError
 from msresnet.results import Detections, Results
-from msresnet.tasks.postprocess.base import Outputs, Postprocess, names_of
+from msresnet.tasks.postprocess.base import Outputs, Postprocess, Suppression, names_of
 
 MOST_LOOKED_AT = 1000
 """Boxes of an image, the surest, that take part: FCOS's."""
@@ -100,6 +100,15 @@ class DetectionPostprocess(Postprocess):
             raise UsageError(f"--score {score:g}", why="scores are 0 to 1", hint="--score 0.3")
         rules = replace(self.rules, sure=score, least=min(self.rules.least, max(score, LOWEST)))
         return type(self)(self.class_names, rules, self.looked_at)
+
+    @property
+    def suppression(self) -> Suppression:
+        """What a runtime has to know of the rules."""
+        return Suppression(self.rules.least, self.rules.overlap, self.rules.most)
+
+    def unrounded(self) -> Self:
+        """The same, without whole pixels."""
+        return type(self)(self.class_names, replace(self.rules, pixels=False), self.looked_at)
 
     def __call__(self, outputs: Outputs, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Detections:
         """Boxes, logits and perhaps vectors (N, P, 4 + K + E) -> boxes in the images' own pixels.
