@@ -173,6 +173,22 @@ def test_two_files_for_one_set(tmp_path: Path) -> None:
     assert "instances_train2014.json" in caught.value.why
 
 
+def test_two_files_of_which_nothing_says_what_they_are(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write(tmp_path, instances(), f"annotations/{name}.json", "images")
+    (tmp_path / "package.json").write_text('{"name": "images"}')
+    with pytest.raises(DataError, match="several files of instances") as caught:
+        read_any(f"crops:{tmp_path}", DataOptions())
+    assert "second.json" in caught.value.why
+    assert "package.json" not in caught.value.why
+
+
+def test_a_damaged_file_of_a_known_name_is_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "_annotations.coco.json").write_text('{"im')
+    with pytest.raises(DataError, match="the file is no JSON"):
+        read_any(f"crops:{tmp_path}", DataOptions())
+
+
 def test_all_crops_of_an_image_stay_on_one_side(tmp_path: Path) -> None:
     content = instances()
     content["images"] = [

@@ -94,7 +94,7 @@ def coco_files(folder: Path) -> dict[str, Path]:
 
     They are `annotations/instances_{train,val}*.json` as COCO has them, `train/_annotations.coco.json` as Roboflow
     does, or the same names in the folder itself; a single file of any other name, there or in `annotations`, is of the
-    training set if it begins like one. Raises DataError where two files claim to be the same split.
+    training set if it begins like one. Raises DataError where two files claim to be the same split, or none says which.
     """
     found: dict[str, list[Path]] = {}
     for split, names in SPLITS.items():
@@ -116,16 +116,28 @@ def coco_files(folder: Path) -> dict[str, Path]:
     chosen = {split: paths[0] for split, paths in found.items() if paths}
     if chosen:
         return chosen
+    if (folder / ROBOFLOW).is_file():
+        return {"train": folder / ROBOFLOW}
     others = [p for place in (folder / "annotations", folder) for p in sorted(place.glob("*.json")) if _is_coco(p)]
-    return {"train": others[0]} if len(others) == 1 else {}
+    if len(others) > 1:
+        raise DataError(
+            "several files of instances, and no name says of which set they are",
+            where=printable(folder),
+            why=", ".join(printable(p.relative_to(folder)) for p in others[:5]),
+            hint="name them: --data TRAIN.json --val-data VAL.json",
+        )
+    return {"train": others[0]} if others else {}
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether a file begins like one of instances."""
+    """Whether a file can be read and begins like one of instances."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return _BEGINNING.search(file.read(LOOKED_AT)) is not None
+    try:
+        with path.open("rb") as file:
+            return _BEGINNING.search(file.read(LOOKED_AT)) is not None
+    except OSError:
+        return False
 
 
 def image_folder(coco: Coco) -> Path:
