@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from msresnet.errors import UsageError, at_least
 from msresnet.infer.config import LATEST, Engine, Precision, Running
-from msresnet.track.library import Tracker
+from msresnet.track.library import LOOKS, Tracker
 
 Looks = Literal["auto", "learnt", "features", "none"]
 ENDINGS = (".txt", ".jsonl")
@@ -38,7 +38,7 @@ class TrackConfig:
     appearance: Looks = "auto"
     """What objects look like decides where boxes alone do not: by vectors that the model learnt (learnt), by its
     features as they are (features, of a run or bundle), or not at all (none). auto: learnt where the model has them."""
-    weight: float = 0.9
+    weight: float = LOOKS
     """Share of the looks beside the boxes where boxes are ambiguous, from 0 to 1."""
     score: float | None = None
     """The lowest score of an object; less sure boxes only continue what is followed already. Default: what the model
@@ -74,7 +74,7 @@ class TrackConfig:
         for name, share in {"weight": self.weight, "score": self.score}.items():
             if share is not None and not 0 <= share <= 1:
                 raise UsageError(f"--{name} {share:g}", why="from 0 to 1", hint=f"--{name} 0.5")
-        if self.weight != type(self).weight and self.appearance == "none":
+        if self.weight != LOOKS and self.appearance == "none":
             raise UsageError(
                 f"--weight {self.weight:g} has no effect here", why="--appearance none", hint="leave it out"
             )

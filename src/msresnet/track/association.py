@@ -16,7 +16,7 @@ import numpy.typing as npt
 from msresnet.boxes import iou, nms
 from msresnet.results import Detections, Tracks
 from msresnet.track.appearance import Appearance
-from msresnet.track.library import Tracker, create, load
+from msresnet.track.library import LOOKS, Tracker, create, load
 from msresnet.track.unsure import Unsure
 
 Picture = npt.NDArray[np.uint8]
@@ -28,8 +28,6 @@ FRAMES = {"bytetrack": 2, "botsort": 2, "ocsort": 3, "sort": 3, "cbiou": 2}
 """How often an object is seen before it has a number: the papers' values."""
 COVERED = 0.7
 """Overlap from which boxes of different classes are one object."""
-LOOKS = 0.9
-"""Share of the looks where boxes are ambiguous: HOTA rises from half of it to here (docs/decisions.md)."""
 SAME = 0.5
 """Overlap of a track's box with a found one, from which they are the same."""
 

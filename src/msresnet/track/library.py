@@ -9,6 +9,8 @@ from typing import Any, Literal
 from msresnet.errors import ResourceError
 
 Tracker = Literal["bytetrack", "botsort", "ocsort", "sort", "cbiou"]
+LOOKS = 0.9
+"""Share of the looks where boxes are ambiguous: HOTA rises from a half to here, by each tracker (docs/decisions.md)."""
 _CLASSES = {
     "bytetrack": "ByteTrackTracker",
     "botsort": "BoTSORTTracker",
