@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from msresnet.infer.backends.eager import predictor_of
 from msresnet.models.factory import create_detector
 from msresnet.results import Detections
 from msresnet.tasks.detection import DetectionTask
-from msresnet.tasks.postprocess.base import Suppression
 from msresnet.tasks.postprocess.classification import ClassificationPostprocess
-from msresnet.tasks.postprocess.detection import Rules
+from msresnet.tasks.postprocess.rules import Rules
 from randomise import randomised
 
 SIDE = 32
@@ -109,8 +109,8 @@ def test_a_file_that_answers_otherwise_never_appears(
 ) -> None:
     """Suppression at another overlap is what is wrong here."""
 
-    def otherwise(proto: Any, names: Any, rules: Suppression) -> Any:
-        return suppressed(proto, names, rules._replace(overlap=0.01))
+    def otherwise(proto: Any, names: Any, rules: Rules) -> Any:
+        return suppressed(proto, names, replace(rules, overlap=0.01))
 
     monkeypatch.setattr("msresnet.deploy.export.suppressed", otherwise)
     with pytest.raises(ModelError, match="suppression inside"):

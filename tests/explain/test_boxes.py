@@ -23,7 +23,7 @@ from msresnet.infer.backends.eager import predictor_of
 from msresnet.models.factory import create_network
 from msresnet.results import Detections
 from msresnet.tasks.detection import DetectionTask
-from msresnet.tasks.postprocess.detection import Rules
+from msresnet.tasks.postprocess.rules import Rules
 from randomise import randomised
 
 SIDE = 64

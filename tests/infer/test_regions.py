@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from msresnet.infer.tiling.grid import Grid
-from msresnet.infer.tiling.regions import Mask, Region, Ring, features, outlines, regions, signed_area
+from msresnet.tasks.tiling.grid import Grid
+from msresnet.tasks.tiling.regions import Mask, Region, Ring, features, outlines, regions, signed_area
 
 masks = arrays.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 

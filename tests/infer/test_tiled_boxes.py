@@ -27,8 +27,8 @@ from msresnet.errors import UsageError
 from msresnet.infer.backend import Backend, Pixels
 from msresnet.infer.config import Tiling
 from msresnet.infer.predictor import Predictor
-from msresnet.infer.tiling.boxes import BoxMap, Seen, one_each
 from msresnet.infer.tiling.predict import predict_tiles
+from msresnet.tasks.tiling.boxes import BoxMap, Seen, one_each
 from msresnet.trained import Exported
 
 NAMES = ("=dim", "bright")
@@ -173,7 +173,7 @@ def test_boxes_of_tiles_that_the_network_sees_reduced_are_in_the_images_pixels()
 
 
 def test_more_boxes_than_memory_should_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msresnet.infer.tiling.boxes.MOST", 2)
+    monkeypatch.setattr("msresnet.tasks.tiling.boxes.MOST", 2)
     with pytest.raises(UsageError, match="more than 2 boxes"):
         found(scene(99, 99, [(0, 0, 5, 5), (40, 0, 45, 5), (0, 40, 5, 45)]), Tiling(TILE))
 

@@ -26,13 +26,12 @@ from msresnet.infer.backend import Backend, Pixels
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.config import Tiling
 from msresnet.infer.predictor import Predictor
-from msresnet.infer.tiling import masks
-from msresnet.infer.tiling.grid import Grid, places
-from msresnet.infer.tiling.masks import MaskMap, majority, middles, squares
-from msresnet.infer.tiling.predict import MERGES, predict_tiles
-from msresnet.infer.tiling.regions import signed_area
+from msresnet.infer.tiling.predict import predict_tiles
 from msresnet.results import Segmentation
-from msresnet.tasks.known import TASKS
+from msresnet.tasks.tiling import masks
+from msresnet.tasks.tiling.grid import Grid, places
+from msresnet.tasks.tiling.masks import MaskMap, majority, middles, squares
+from msresnet.tasks.tiling.regions import signed_area
 from msresnet.trained import Exported
 
 NAMES = ("=dark", "grey", "bright")
@@ -200,7 +199,3 @@ def test_a_mask_that_would_be_too_large_is_refused(monkeypatch: pytest.MonkeyPat
         mapped(blurring((TILE, TILE), 1), np.zeros((64, 64), np.uint8), Tiling())
     assert squares((masks.OUTLINED, 5)).step == (1, 1)
     assert squares((masks.OUTLINED + 1, 5)).step == (2, 2)
-
-
-def test_every_task_has_tiles() -> None:
-    assert set(MERGES) == set(TASKS)

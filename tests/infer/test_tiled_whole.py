@@ -18,9 +18,9 @@ from msresnet import Classifier
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.config import Tiling
 from msresnet.infer.predictor import Predictor
-from msresnet.infer.tiling.classes import ClassMap
 from msresnet.infer.tiling.predict import predict_tiles
 from msresnet.results import classified
+from msresnet.tasks.tiling.classes import ClassMap
 
 SIDE, LARGE, KINDS = 28, 126, 3
 Array = npt.NDArray[np.uint8]

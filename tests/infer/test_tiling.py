@@ -27,11 +27,11 @@ from msresnet.errors import DataError, UsageError
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.config import Tiling
 from msresnet.infer.predictor import Predictor
-from msresnet.infer.tiling.classes import Blend, ClassMap
-from msresnet.infer.tiling.grid import Grid, grid_for, places
 from msresnet.infer.tiling.predict import predict_tiles
-from msresnet.infer.tiling.regions import signed_area
 from msresnet.results import classified
+from msresnet.tasks.tiling.classes import Blend, ClassMap
+from msresnet.tasks.tiling.grid import Grid, grid_for, places
+from msresnet.tasks.tiling.regions import signed_area
 from sharding import NAMES, SIDE, rows
 
 HEIGHT, WIDTH = 61, 47
@@ -56,7 +56,7 @@ def _small_bands(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.integers(1, 300), st.integers(1, 100), st.floats(0, 0.9))
 def test_tiles_cover_a_side_and_stay_inside(length: int, side: int, overlap: float) -> None:
-    grid = grid_for((length, length), Tiling(max(8, side), overlap), (1, 1))
+    grid = grid_for((length, length), (side, side), overlap)
     tile, begins = grid.tile[0], grid.tops
     assert begins[0] == 0
     assert begins[-1] + tile == length
@@ -65,10 +65,9 @@ def test_tiles_cover_a_side_and_stay_inside(length: int, side: int, overlap: flo
     assert grid.areas.sum() == length**2
 
 
-def test_the_default_tile_is_what_the_network_takes_and_no_larger_than_the_image() -> None:
-    assert grid_for((100, 90), Tiling(), (28, 32)).tile == (28, 32)
-    assert grid_for((20, 90), Tiling(), (28, 32)).tile == (20, 32)
-    assert grid_for((100, 90), Tiling(64), (28, 32)).tile == (64, 64)
+def test_a_tile_is_no_larger_than_the_image() -> None:
+    assert grid_for((100, 90), (28, 32), 0.25).tile == (28, 32)
+    assert grid_for((20, 90), (28, 32), 0.25).tile == (20, 32)
     assert places(10, 10, 3) == [0]
     assert places(11, 10, 3) == [0, 1]
 
@@ -78,7 +77,7 @@ def test_a_cell_is_the_mean_over_its_pixels_and_the_tiles_on_them(
     height: int, width: int, side: int, overlap: float, seed: int
 ) -> None:
     """Pixel by pixel is the truth."""
-    grid, random = grid_for((height, width), Tiling(side, overlap), (1, 1)), np.random.default_rng(seed)
+    grid, random = grid_for((height, width), (side, side), overlap), np.random.default_rng(seed)
     blend, total, count = Blend(grid, 3), np.zeros((height, width, 3)), np.zeros((height, width, 1))
     for top in grid.tops:
         for left in grid.lefts:

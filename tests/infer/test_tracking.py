@@ -243,6 +243,10 @@ def test_what_cannot_be_followed(tmp_path: Path, model: Path, capsys: pytest.Cap
         assert (found, out) == (code, ""), name
         assert said.startswith("error: ")
         assert "Traceback" not in said
+    for name in ("absent.mp4", "absent", "empty", "text.mp4"):  # told before anything is opened that takes long
+        _, _, said = run(capsys, tmp_path / name, "--model", tmp_path / "no-model")
+        assert name in said
+        assert "no-model" not in said
 
 
 @pytest.mark.parametrize(

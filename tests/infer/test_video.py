@@ -14,7 +14,7 @@ import pytest
 from msresnet.cli.main import main
 from msresnet.errors import DataError, ResourceError
 from msresnet.infer.inputs import Allowed, expand
-from msresnet.infer.video import is_video
+from msresnet.infer.video import frames, is_video
 
 cv2 = pytest.importorskip("cv2")
 RATE, FRAMES, SIDE = 10, 30, 64
@@ -52,6 +52,21 @@ def test_every_frame_and_the_first_only(here: Path) -> None:
     path = film(here / "a.avi")
     assert len(seen(path, 0.001)) == FRAMES
     assert [when for when, _ in seen(path, 1000)] == ["t=0.00s"]
+
+
+def test_a_video_that_changes_its_size_goes_on_in_that_of_its_first_frame(here: Path) -> None:
+    parts = []
+    for name, side in (("a.avi", SIDE), ("b.avi", 2 * SIDE)):
+        writer = cv2.VideoWriter(str(here / name), cv2.VideoWriter.fourcc(*"MJPG"), RATE, (side, side))
+        for number in range(6):
+            writer.write(np.full((side, side, 3), 40 * number, np.uint8))
+        writer.release()
+        parts.append((here / name).read_bytes())
+    (here / "both.avi").write_bytes(b"".join(parts))
+    found = [image for _, image in frames(str(here / "both.avi"), None)]
+    assert {image.shape for image in found} == {(3, SIDE, SIDE)}
+    levels = [round(float(image.mean()) / 40) for image in found]
+    assert levels == [0, 1, 2, 3, 4, 5] * 2
 
 
 def test_a_video_that_breaks_off_gives_what_was_read_and_an_error(model: Path, here: Path, capsys: Any) -> None:

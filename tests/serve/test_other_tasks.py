@@ -18,7 +18,7 @@ from msresnet.models.detector import Detector
 from msresnet.models.factory import create_network
 from msresnet.tasks.base import Task
 from msresnet.tasks.detection import DetectionTask
-from msresnet.tasks.postprocess.detection import Rules
+from msresnet.tasks.postprocess.rules import Rules
 from msresnet.tasks.segmentation import SegmentationTask
 from randomise import randomised
 from serving import server

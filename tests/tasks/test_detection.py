@@ -30,8 +30,9 @@ from msresnet.tasks.base import Learning
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.tasks.detection import DetectionTask
 from msresnet.tasks.detection_loss import detection_loss, quality_focal_loss
-from msresnet.tasks.postprocess.detection import DetectionPostprocess, Rules
+from msresnet.tasks.postprocess.detection import DetectionPostprocess
 from msresnet.tasks.postprocess.known import read_postprocess
+from msresnet.tasks.postprocess.rules import Rules
 from msresnet.tasks.segmentation import SegmentationTask
 
 NAMES = ("cup", "plate", "spoon")

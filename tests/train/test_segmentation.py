@@ -24,10 +24,10 @@ from msresnet.data.resize import frame
 from msresnet.data.sample import IGNORED, Image, MaskedArrays
 from msresnet.errors import UsageError
 from msresnet.infer.backends.eager import predictor_of
-from msresnet.infer.masks import save_masks
 from msresnet.results import Segmentation
 from msresnet.tasks.base import Learning
 from msresnet.tasks.classification import ClassificationTask
+from msresnet.tasks.mask_files import save_masks
 from msresnet.tasks.palette import coloured, mistakes
 from msresnet.tasks.segmentation import SegmentationTask, dice_loss
 from msresnet.train.checkpoint import newest_checkpoint

@@ -21,11 +21,11 @@ from msresnet.infer.answers import columns, safe_cell
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.infer.config import PredictConfig, tiling
 from msresnet.infer.inputs import Input
-from msresnet.infer.tiling.merge import Tiled
-from msresnet.infer.tiling.predict import check_merge, predict_tiles
+from msresnet.infer.tiling.predict import check_whole, predict_tiles
 from msresnet.report.annotate import safe_name
 from msresnet.report.tiles import map_picture
 from msresnet.results import DIGITS
+from msresnet.tasks.tiling.merge import Tiled
 
 SAY_EVERY = 10.0
 """Seconds between lines of progress."""
@@ -41,7 +41,7 @@ def answer_tiles(config: PredictConfig, common: Common, inputs: Iterator[Input])
     predictor = open_predictor(config.model, config.running)
     if config.score is not None:
         predictor = predictor.from_score(config.score)
-    check_merge(predictor.postprocess, asked.whole)
+    check_whole(predictor.postprocess, asked.whole)
     failures, taken = 0, set[str]()
     progress = _Progress(screen)
     with open_writer(config, columns(predictor.trained.postprocess, exits=False)) as write:

@@ -79,9 +79,10 @@ def _follow(config: TrackConfig, text: str, screen: Screen) -> int:
 
     live = CAMERA.fullmatch(text) is not None
     count, highest, failures = 0, 0, 0
+    given = frames_of(text)  # what is not there is told before a model is opened
     predictor, rules = _opened(config, screen, live)
     with stop_on_signals() as stop, open_sinks(config, live) as sinks:
-        for item in _each(follow(frames_of(text), predictor, rules)):
+        for item in _each(follow(given, predictor, rules)):
             error = item if isinstance(item, DataError) else item.frame.error
             if error is not None:
                 print(f"error: {error}", file=sys.stderr)

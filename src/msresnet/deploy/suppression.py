@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from msresnet.errors import ModelError, UsageError
 from msresnet.infer.backend import INPUT, OUTPUT
 from msresnet.infer.predictor import Predictor
 from msresnet.results import Detections
-from msresnet.tasks.postprocess.base import Postprocess, Suppression
+from msresnet.tasks.postprocess.base import Postprocess
+from msresnet.tasks.postprocess.rules import Rules
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,17 +31,17 @@ SAME, SHARE = 0.99, 0.99
 """Overlap from which boxes are the same, and the share of them that has to be: ties may fall otherwise."""
 
 
-def rules_of(post: Postprocess, form: str) -> Suppression:
+def rules_of(post: Postprocess, form: str) -> Rules:
     """What is to be suppressed. Raises UsageError where there is nothing, or no form to write it in."""
-    if post.suppression is None:
+    if post.rules is None:
         why = f"it is for boxes, and the model's task is {post.task}"
         raise UsageError("--nms has no effect here", why=why, hint="leave it out")
     if form != "onnx":
         raise UsageError(f"--nms with --format {form}", why="it is written in ONNX", hint="--format onnx")
-    return post.suppression
+    return post.rules
 
 
-def suppressed(proto: ModelProto, names: Sequence[str], rules: Suppression) -> ModelProto:
+def suppressed(proto: ModelProto, names: Sequence[str], rules: Rules) -> ModelProto:
     """The network with its boxes sorted out: `images` (B, C, H, W) uint8 -> what `ANSWERS` names, of M boxes.
 
     `boxes` (M, 4) float32 xyxy in pixels of the input, within it; `scores` (M,) float32; `classes` (M,) int64 and
@@ -114,8 +115,8 @@ def check_answers(file: Path, original: Predictor, images: Ready) -> float:
     for start in range(0, len(images), original.batch_size):
         part = images[start : start + original.batch_size]
         boxes, scores, classes, image = session.run(list(ANSWERS), {INPUT: part})
-        expected = post(original.backend(part)[0], [""] * len(part), [Frame(size, 0, 0, size)] * len(part))
-        assert isinstance(expected, Detections)
+        places = [Frame(size, 0, 0, size)] * len(part)
+        expected = cast(Detections, post(original.backend(part)[0], [""] * len(part), places))
         for index in range(len(part)):
             mine = image == index
             chosen = np.flatnonzero(mine)[np.argsort(-scores[mine], kind="stable")][: len(expected.scores[index])]

@@ -18,7 +18,7 @@ from msresnet.errors import UsageError
 from msresnet.infer.config import Budget
 from msresnet.models.base import ImageModel
 from msresnet.models.cost import exit_macs
-from msresnet.results import Evaluation, classified
+from msresnet.results import Evaluation
 from msresnet.tasks.base import Task
 
 CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
@@ -101,8 +101,7 @@ class EarlyExit:
     def _sure(self, logits: Tensor) -> Tensor:
         if self.confidence is None:  # a time alone: everything goes as deep as it allows
             return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-        results = classified(self.task.decode(logits, [""] * len(logits)))
-        return torch.from_numpy(results.confidences >= self.confidence).to(logits.device)
+        return torch.from_numpy(self.task.sureness(logits) >= self.confidence).to(logits.device)
 
 
 def cost_curve(model: ImageModel, task: Task, answers: Sequence[Tensor], truth: Evaluation) -> dict[str, Any]:
@@ -123,7 +122,7 @@ def cost_curve(model: ImageModel, task: Task, answers: Sequence[Tensor], truth: 
         return float(task.evaluate(task.decode(logits, ids), targets).metrics[task.metric])
 
     exits = [{"exit": i + 1, "macs": int(macs[i]), task.metric: figure(a)} for i, a in enumerate(answers)]
-    sure = np.stack([classified(task.decode(a, ids)).confidences for a in answers])  # (E, N)
+    sure = np.stack([task.sureness(a) for a in answers])  # (E, N)
     stacked, rows = torch.stack(list(answers)), []
     for bound in CONFIDENCES:
         enough = sure >= bound

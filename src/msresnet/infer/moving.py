@@ -12,7 +12,7 @@ from msresnet.data.sample import Image
 from msresnet.data.sources.folder import entries, is_image
 from msresnet.data.sources.mot import IMAGES
 from msresnet.errors import DataError, UsageError
-from msresnet.infer.video import frames, is_video
+from msresnet.infer.video import check_video, frames, is_video
 
 NUMBER = re.compile(r"(\d+)")
 
@@ -29,11 +29,12 @@ class Frame:
 def frames_of(text: str) -> Iterator[Frame]:
     """All frames of a video, a camera or a folder. A camera goes on until somebody stops it.
 
-    A frame of a folder that cannot be read is one without an image. Raises UsageError for what does not move, DataError
-    for what cannot be opened, and for a video that breaks off after what could be read of it.
+    A frame of a folder that cannot be read is one without an image. Raises UsageError for what does not move and
+    DataError for what is not there at once; DataError later for what cannot be opened, and for a video that breaks off.
     """
     folder = Path(text)
     if is_video(text):
+        check_video(text)
         return (Frame(name, image) for name, image in frames(text, None))
     if folder.is_dir():
         return _files(folder / IMAGES if (folder / IMAGES).is_dir() else folder)

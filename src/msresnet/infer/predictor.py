@@ -6,7 +6,6 @@ Images are uint8 (C, H, W), C channels, H and W pixels. No torch here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,7 +16,7 @@ from msresnet.data.resize import Frame
 from msresnet.data.sample import Image
 from msresnet.errors import ModelError
 from msresnet.infer.backend import Backend, Outputs, Pixels
-from msresnet.results import Results, classified
+from msresnet.results import Results
 from msresnet.tasks.postprocess.base import Postprocess
 from msresnet.trained import Trained
 
@@ -93,7 +92,7 @@ class Predictor:
         outputs, exits = self.backend(images)
         check_numbers(outputs, ids, self.trained.architecture)
         results = self.postprocess(outputs, ids, frames)
-        return results if exits is None else replace(classified(results), exits=exits)
+        return results if exits is None else results.left_at(exits)
 
 
 def check_numbers(outputs: Outputs, ids: Sequence[str], model: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from msresnet.infer.moving import Frame
 from msresnet.infer.predictor import Predictor
 from msresnet.infer.track_config import Looks, TrackConfig
 from msresnet.results import Detections, Tracks
-from msresnet.tasks.postprocess.detection import DetectionPostprocess
+from msresnet.tasks.postprocess.base import Postprocess
 from msresnet.track.association import Association, Rules
 from msresnet.track.figures import Figures, Truth, figures
 
@@ -45,10 +45,7 @@ def opened(model: str, how: Running, looks: Looks) -> tuple[Predictor, bool]:
     if looks == "features":
         return _with_features(model, how), True
     predictor = open_predictor(model, how)
-    post = predictor.postprocess
-    if not isinstance(post, DetectionPostprocess):
-        why = f"the model's task is {post.task}, and boxes are what is followed"
-        raise UsageError("the model cannot follow objects", where=model, why=why, hint="train on data with boxes")
+    _check_boxes(predictor.postprocess, model)
     learnt = bool(predictor.trained.arguments.get("embedding"))
     if looks == "learnt" and not learnt:
         hint = "--appearance features, or train on videos that say who is who, such as digit-videos"
@@ -60,22 +57,26 @@ def _with_features(model: str, how: Running) -> Predictor:
     """A bundle whose answers carry its features, untrained for that, as vectors."""
     from msresnet.bundle import load_bundle
     from msresnet.infer.backends.eager import Eager
-    from msresnet.models.detector import Detector
     from msresnet.nn.embedding import PooledFeatures
 
     bundle = load_bundle(model)
+    _check_boxes(bundle.task.postprocess, model)
     network: Any = bundle.model
-    if not isinstance(network, Detector):
-        raise UsageError("the model cannot follow objects", where=model, why=f"its task is {bundle.task.name}")
     network.embedder = PooledFeatures(network.strides)
     return Predictor(bundle, Eager(bundle, how), how.batch_size)
 
 
+def _check_boxes(postprocess: Postprocess, model: str) -> None:
+    if postprocess.rules is None:
+        why = f"the model's task is {postprocess.task}, and boxes are what is followed"
+        raise UsageError("the model cannot follow objects", where=model, why=why, hint="train on data with boxes")
+
+
 def rules_of(config: TrackConfig, predictor: Predictor, looks: bool) -> Rules:
-    """How boxes are associated, by what the user says and the model knows."""
-    post = predictor.postprocess
-    assert isinstance(post, DetectionPostprocess)
-    sure = post.rules.sure if config.score is None else config.score
+    """How boxes are associated, by what the user says and the `opened` model knows."""
+    known = predictor.postprocess.rules
+    assert known is not None
+    sure = known.sure if config.score is None else config.score
     return Rules(tracker=config.tracker, sure=sure, keep=config.keep, appearance=config.weight if looks else 0.0)
 
 
@@ -127,9 +128,7 @@ def _detected(frames: Iterable[Frame], predictor: Predictor) -> Iterator[tuple[F
 
 def _boxes(read: list[Frame], predictor: Predictor) -> Detections:
     images = [frame.image for frame in read if frame.image is not None]
-    results = predictor.everything(images, [frame.name for frame in read])
-    assert isinstance(results, Detections)
-    return results
+    return cast(Detections, predictor.everything(images, [frame.name for frame in read]))
 
 
 def _nothing(name: str, predictor: Predictor) -> Detections:

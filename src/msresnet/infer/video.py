@@ -35,8 +35,9 @@ def is_video(text: str) -> bool:
 def frames(text: str, every: float | None) -> Iterator[tuple[str, Image]]:
     """An image (C, H, W) each time so many seconds have passed, beginning with the first; None: all. Ids say when.
 
-    A camera goes on until somebody stops it. Raises DataError for what cannot be opened, and, after what could be
-    read, for a video that breaks off; ResourceError without OpenCV.
+    A camera goes on until somebody stops it. Where a file changes its size, OpenCV keeps to that of the first frame.
+    Raises DataError for what cannot be opened, and, after what could be read, for a video that breaks off;
+    ResourceError without OpenCV.
     """
     camera, where = CAMERA.fullmatch(text), printable(text)
     opencv = _opencv()
@@ -73,6 +74,13 @@ def _due(opencv: ModuleType, capture: Any, where: str, every: float | None) -> I
     if count == 0 or count < (1 - MISSING) * expected - 2:
         why = f"{count:,} of about {max(expected, 0):,} frames can be read"
         raise DataError("the video breaks off", where=where, why=why, hint="what could be read is answered")
+
+
+def check_video(text: str) -> None:
+    """Raise DataError for what is no file or does not begin as videos do, ResourceError without OpenCV."""
+    _opencv()
+    if not CAMERA.fullmatch(text):
+        _check_format(text, printable(text))
 
 
 def rate_of(text: str) -> float | None:

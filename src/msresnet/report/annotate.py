@@ -13,8 +13,8 @@ from PIL import ImageDraw, ImageFont
 
 from msresnet.data.sample import Image
 from msresnet.files import check_output, disk_errors
-from msresnet.infer.masks import save_mask
 from msresnet.results import DIGITS, Classification, Detections, Results, Segmentation
+from msresnet.tasks.mask_files import save_mask
 from msresnet.tasks.palette import hue
 
 SMALLEST = 160

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from msresnet.results import Detections
 MOST_SHOWN, SIDE = 12, 320
 """Images that are shown, and pixels of their longer side: boxes are to be seen."""
 MOST_CURVES = 20
+DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+"""How the curves of classes are drawn, as long as there are no more of these; of many, only the worst has a name."""
 MEANING = {
     "duplicate": "a second box on an object that is found already",
     "classification": "a box on an object of another class",
@@ -36,8 +39,15 @@ def precision(story: Story) -> Section | None:
     if np.isnan(curves).all():
         return None
     figure, axes = axes_of("At an overlap of a half", "recall, %", "precision, %")
-    for curve in curves[:MOST_CURVES]:
-        axes.plot(100 * RECALLS, 100 * curve, color=GREY, linewidth=0.6)
+    known = np.flatnonzero(~np.isnan(curves).any(1)).tolist()
+    worst = min(known, key=lambda index: float(curves[index].mean()))
+    few = len(known) <= len(DASHES)
+    for place, index in enumerate(known if few else known[:MOST_CURVES]):
+        style: dict[str, Any] = {"linestyle": DASHES[place], "label": task.class_names[index]} if few else {}
+        axes.plot(100 * RECALLS, 100 * curves[index], color=GREY, linewidth=1.0 if few else 0.6, **style)
+    if not few:
+        label = f"{task.class_names[worst]}, the worst"
+        axes.plot(100 * RECALLS, 100 * curves[worst], color=ORANGE, linewidth=1.2, label=label)
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # classes without an object
         mean = np.nanmean(curves, 0)
     axes.plot(100 * RECALLS, 100 * mean, color=BLUE, linewidth=1.8, label="mean of the classes")

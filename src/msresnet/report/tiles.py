@@ -13,13 +13,13 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 from msresnet.boxes import scale
-from msresnet.infer.tiling.boxes import BoxMap
-from msresnet.infer.tiling.classes import ClassMap
-from msresnet.infer.tiling.grid import Grid
-from msresnet.infer.tiling.masks import MaskMap
-from msresnet.infer.tiling.merge import Tiled
 from msresnet.report.annotate import as_picture, fitting
 from msresnet.tasks.palette import hue, outlined
+from msresnet.tasks.tiling.boxes import BoxMap
+from msresnet.tasks.tiling.classes import ClassMap
+from msresnet.tasks.tiling.grid import Grid
+from msresnet.tasks.tiling.masks import MaskMap
+from msresnet.tasks.tiling.merge import Tiled
 
 LISTED = 10
 """Classes that have a colour and a line in the legend, those of the largest areas; all others share the last colour."""

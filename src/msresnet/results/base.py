@@ -9,6 +9,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from msresnet.errors import UsageError
+
 DIGITS = 4
 """Decimal places of a probability, wherever one is printed or written."""
 SHOWN = 20
@@ -54,6 +56,16 @@ class Results(ABC):
     @abstractmethod
     def agreement(self, other: Self) -> npt.NDArray[np.float64]:
         """How far other answers about the same images are the same, for each image from 0 to 1 (N,)."""
+
+    @property
+    def mask(self) -> npt.NDArray[np.uint8] | None:
+        """The class index of each pixel, uint8 (H, W), of answers about one image that say so; None of all others."""
+        return None
+
+    def left_at(self, exits: npt.NDArray[np.int64]) -> Self:
+        """The same, with the exit of the network that gave each answer (N,). Raises UsageError where none did."""
+        why = f"the model's answers are of another kind: {type(self).__name__.lower()}"
+        raise UsageError("only a classifier answers at several exits", why=why, hint="leave --budget out")
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """The answers as arrays by name, the first axis being the images; empty where they have no such form."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import chain
 from typing import Any
@@ -80,6 +80,10 @@ class Classification(Results):
             [(self.class_names[c], round(float(row[c]), DIGITS)) for c in columns]
             for row, columns in zip(self.probabilities, order, strict=True)
         ]
+
+    def left_at(self, exits: npt.NDArray[np.int64]) -> Classification:
+        """The same, with the exit that gave each answer (N,)."""
+        return replace(self, exits=exits)
 
     def agreement(self, other: Classification) -> npt.NDArray[np.float64]:
         """1 where the most probable class is the same (N,)."""

@@ -50,6 +50,11 @@ class Segmentation(Results):
         """The answers about some of the images."""
         return Segmentation(self.ids[rows], self.class_names, self.masks[rows], self.confidences[rows])
 
+    @property
+    def mask(self) -> npt.NDArray[np.uint8] | None:
+        """The mask of the only image."""
+        return self.masks[0] if len(self) == 1 else None
+
     @classmethod
     def joined(cls, parts: Sequence[Segmentation]) -> Segmentation:
         """The answers of several objects behind each other."""

@@ -190,6 +190,10 @@ class ClassificationTask(Task):
         """Whether the most probable class is the true one (N,)."""
         return np.asarray(classified(evaluation.predictions).indices == evaluation.targets)
 
+    def sureness(self, outputs: Tensor) -> npt.NDArray[np.float64]:
+        """The probability of the most probable class (N,)."""
+        return classified(self.decode(outputs, [""] * len(outputs))).confidences
+
     def calibrated(self, evaluation: Evaluation) -> tuple[Self, dict[str, Any]]:
         """The same task with the temperature that gives an evaluation's answers the least log loss.
 

@@ -32,7 +32,8 @@ from msresnet.tasks.assignment import assigned
 from msresnet.tasks.base import Better, Learning, Picture, Subject, Table, Task
 from msresnet.tasks.detection_loss import detection_loss
 from msresnet.tasks.palette import outlined
-from msresnet.tasks.postprocess.detection import DetectionPostprocess, Rules, in_image
+from msresnet.tasks.postprocess.detection import DetectionPostprocess, in_image
+from msresnet.tasks.postprocess.rules import Rules
 
 NEAR, ROUNDED = 0.01, 0.5
 """Pixels within which two places say the same box, and more of them where answers are whole pixels."""

@@ -14,21 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from msresnet.bundle import Bundle, load_bundle
-from msresnet.data.preprocess import Preprocess
+from msresnet.bundle import Bundle, load_bundle, untrained
 from msresnet.deploy.agreement import Ready
 from msresnet.deploy.benchmark.config import BenchmarkConfig
 from msresnet.deploy.benchmark.peers import is_peer
 from msresnet.errors import MsresnetError, UsageError
 from msresnet.infer.backends.artefact import find_file, stamp
 from msresnet.infer.backends.graph import onnx_model
-from msresnet.models.factory import MODELS, create_classifier
+from msresnet.models.factory import MODELS
 from msresnet.runtime import choose_precision
-from msresnet.tasks.classification import ClassificationTask
 from msresnet.trained import exported_config
 
-CLASSES, CALIBRATION = 1000, 32
-HALF = (0.5, 0.5, 0.5)
+CALIBRATION = 32
 WEIGHT_BITS = 7
 """Of int8, as `msresnet compress` takes them unless asked otherwise."""
 NATIVE = ("torch", "compiled")
@@ -73,20 +70,6 @@ def contestants(model: str, config: BenchmarkConfig, images: Ready | None, folde
     maker = Maker(bundle, model, config.device, size, images, Path(mkdtemp(dir=folder)))
     ways = _possible() if config.ways is None else config.ways
     return [Contestant(model, way, maker.asked(way) | {"threads": config.threads}, size is None) for way in ways]
-
-
-def untrained(name: str, size: int) -> Bundle:
-    """A network with random weights, for its speed; BatchNorm has seen nothing, which changes no speed."""
-    arguments: dict[str, Any] = {"num_classes": CLASSES, "in_chans": 3, "img_size": [size, size]}
-    torch.manual_seed(0)
-    task = ClassificationTask([str(index) for index in range(CLASSES)])
-    return Bundle(
-        create_classifier(name, **arguments).eval(),
-        name,
-        arguments,
-        task,
-        Preprocess((size, size), 3, mean=HALF, std=HALF),
-    )
 
 
 def _of_file(model: str, file: Path, config: BenchmarkConfig) -> list[Contestant]:
@@ -142,12 +125,12 @@ class Maker:
         file = self.folder / f"{'int8' if precision == 'int8' else 'float'}.onnx"
         if not file.exists():
             self.proto = onnx_model(self.bundle) if self.proto is None else self.proto
-            made = _quantised(self.bundle, self.proto, self.images) if precision == "int8" else self.proto
+            made = quantised(self.bundle, self.proto, self.images) if precision == "int8" else self.proto
             file.write_bytes(made.SerializeToString())
         return {"path": str(file), "backend": backend, "precision": "bf16" if precision == "bf16" else "auto"}
 
 
-def _quantised(bundle: Bundle, proto: Any, images: Ready | None) -> Any:
+def quantised(bundle: Bundle, proto: Any, images: Ready | None) -> Any:
     """The network in int8, all layers; `msresnet compress` is what watches over the answers."""
     from msresnet.deploy.compress.int8 import calibrated, quantised
 

@@ -16,31 +16,17 @@ from msresnet.data.decode import decode_bytes, upright
 from msresnet.errors import UsageError
 from msresnet.infer.config import Tiling
 from msresnet.infer.predictor import Predictor, batched
-from msresnet.infer.tiling.boxes import BoxMerge
-from msresnet.infer.tiling.classes import ClassMerge
-from msresnet.infer.tiling.grid import Grid, grid_for
-from msresnet.infer.tiling.masks import MaskMerge
-from msresnet.infer.tiling.merge import Merge, Tiled
 from msresnet.infer.tiling.strips import Overview, tiles
 from msresnet.tasks.postprocess.base import Postprocess
-from msresnet.tasks.postprocess.classification import ClassificationPostprocess
-from msresnet.tasks.postprocess.detection import DetectionPostprocess
-from msresnet.tasks.postprocess.segmentation import SegmentationPostprocess
-
-MERGES: dict[str, type[Merge]] = {
-    ClassificationPostprocess.task: ClassMerge,
-    DetectionPostprocess.task: BoxMerge,
-    SegmentationPostprocess.task: MaskMerge,
-}
+from msresnet.tasks.tiling.grid import Grid, grid_for
+from msresnet.tasks.tiling.merge import Tiled
 
 
-def check_merge(postprocess: Postprocess, whole: str) -> type[Merge]:
-    """What makes one answer of those for tiles. Raises UsageError where they cannot be put together in this way."""
-    merge = MERGES[postprocess.task]
-    if whole not in merge.wholes:
+def check_whole(postprocess: Postprocess, whole: str) -> None:
+    """Raise UsageError where tiles cannot say this about the whole image."""
+    if whole not in postprocess.wholes:
         why = f"the model's task is {postprocess.task}"
         raise UsageError(f"--whole {whole} has no effect here", why=why, hint="leave it out")
-    return merge
 
 
 def _silent(done: int, total: int) -> None:
@@ -53,15 +39,17 @@ def predict_tiles(
     """The answer for an image of any size, and what is behind it; `progress` hears how many tiles of all are done.
 
     An image that is no larger than a tile is predicted on as without tiles. Raises DataError for a file that cannot be
-    read to its end, UsageError for a map that would be too large.
+    read to its end, UsageError for a map that would be too large, and for what tiles cannot say.
     """
+    check_whole(predictor.postprocess, asked.whole)
     bands = open_bands(file, name)
     preprocess = predictor.trained.preprocess
-    grid = grid_for(bands.size, asked, preprocess.size)
+    side = preprocess.size if asked.side is None else (asked.side, asked.side)
+    grid = grid_for(bands.size, side, asked.overlap)
     if grid.tile == grid.size:
         return _single(predictor, file, name, Grid(grid.size, grid.tile, grid.size), asked)
     overview = Overview(bands)
-    merge = check_merge(predictor.postprocess, asked.whole)(grid, predictor.postprocess, asked.whole)
+    merge = predictor.postprocess.merge(grid, asked.whole)
     prepared = ((place, preprocess.image(image)) for place, image in tiles(bands, grid, overview))
     done, total = 0, len(grid.tops) * len(grid.lefts)
     for chunk in batched(prepared, predictor.batch_size):
@@ -75,7 +63,7 @@ def predict_tiles(
 
 def _single(predictor: Predictor, file: BinaryIO, name: str, grid: Grid, asked: Tiling) -> Tiled[Any]:
     """One tile: decoded as files are elsewhere, so that the answer is the same to the last digit."""
-    merge = check_merge(predictor.postprocess, asked.whole)(grid, predictor.postprocess, asked.whole)
+    merge = predictor.postprocess.merge(grid, asked.whole)
     file.seek(0)
     image = decode_bytes(file.read(), name, predictor.trained.preprocess.at_least)
     found = predictor.everything([image], [name])

@@ -12,7 +12,7 @@ from msresnet.data.bands.base import Bands
 from msresnet.data.decode import upright
 from msresnet.data.sample import Image
 from msresnet.errors import DataError
-from msresnet.infer.tiling.grid import Grid, Place
+from msresnet.tasks.tiling.grid import Grid, Place
 
 MOST_ROWS = 1 << 30
 """Bytes of the rows that are kept for the tiles over them."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 
 from msresnet.data.sample import Image
-from msresnet.results import Results, Segmentation
+from msresnet.results import Results
 from msresnet.tasks.palette import palette
 
 Heat = npt.NDArray[np.float32]
@@ -53,9 +53,9 @@ def drawn(results: Results) -> dict[str, Any]:
 
     {'mask': {'image': data: URL, 'colours': {label: '#rrggbb'}}}; the first class, mostly the background, is dark.
     """
-    if not isinstance(results, Segmentation):
+    mask, names = results.mask, results.class_names
+    if mask is None:
         return {}
-    mask, names = results.masks[0], results.class_names
     step = -(-max(mask.shape) // LONGEST)
     small = np.ascontiguousarray(mask[::step, ::step])
     colours = palette(max(3, len(names)))  # the palette of two is black and white, which no picture shines through

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +15,11 @@ import numpy.typing as npt
 from msresnet.data.resize import Frame
 from msresnet.errors import UsageError
 from msresnet.results import Results
+from msresnet.tasks.postprocess.rules import Rules
+from msresnet.tasks.tiling.grid import Grid
+from msresnet.tasks.tiling.merge import Merge
 
 Outputs = npt.NDArray[np.floating[Any]]
-
-
-class Suppression(NamedTuple):
-    """Which boxes a runtime keeps: from the score `least` on, of those that overlap more the surest, `most` a class."""
-
-    least: float
-    overlap: float
-    most: int
 
 
 class Postprocess(ABC):
@@ -36,6 +31,10 @@ class Postprocess(ABC):
     """What `Results.to_dict` says of an image beside its id that fits into a table."""
     whole: ClassVar[bool] = False
     """Whether answers are given at the size of the image, so that it is decoded whole."""
+    wholes: ClassVar[tuple[str, ...]] = ("mean",)
+    """What tiles can say together about a large image; the first is meant where nothing is said."""
+    rules: Rules | None = None
+    """Of outputs (N, P, 4 + K + ...) that are boxes and logits, which of them are answers; None of all others."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = tuple(class_names)
@@ -57,10 +56,12 @@ class Postprocess(ABC):
         """The same, its answers for people beginning at a score. Raises UsageError where answers have none."""
         raise UsageError(f"--score {score:g} has no effect here", why=f"the model's task is {self.task}")
 
-    @property
-    def suppression(self) -> Suppression | None:
-        """Of outputs (B, P, 4 + K + ...) that are boxes and logits, which of them stay; None of all others."""
-        return None
+    @abstractmethod
+    def merge(self, grid: Grid, whole: str) -> Merge:
+        """What makes one answer about a large image of those for its tiles; `whole` is one of `wholes`.
+
+        Raises UsageError for an image that is too large for that.
+        """
 
     def unrounded(self) -> Self:
         """The same, its numbers as the network gave them."""

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Self
 from msresnet.data.resize import Frame
 from msresnet.results import Classification
 from msresnet.tasks.postprocess.base import Outputs, Postprocess, names_of, softmax
+from msresnet.tasks.tiling.classes import ClassMerge
+from msresnet.tasks.tiling.grid import Grid
 
 
 class ClassificationPostprocess(Postprocess):
@@ -21,6 +23,7 @@ class ClassificationPostprocess(Postprocess):
 
     task: ClassVar[str] = "classification"
     columns: ClassVar[tuple[str, ...]] = ("label", "probability")
+    wholes: ClassVar[tuple[str, ...]] = ("mean", "max")
 
     def __init__(self, class_names: Sequence[str], temperature: float = 1.0) -> None:
         super().__init__(class_names)
@@ -35,6 +38,10 @@ class ClassificationPostprocess(Postprocess):
         if not 0 < temperature < math.inf:
             raise ValueError(f"the temperature {temperature} is not above 0")
         return cls(names_of(values), float(temperature))
+
+    def merge(self, grid: Grid, whole: str) -> ClassMerge:
+        """Probabilities are blended."""
+        return ClassMerge(grid, self.class_names, whole)
 
     def __call__(self, outputs: Outputs, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Classification:
         """Logits (N, K) -> probabilities, in float64."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,7 +14,10 @@ from msresnet.boxes import areas, clip, nms
 from msresnet.data.resize import Frame
 from msresnet.errors import UsageError
 from msresnet.results import Detections, Results
-from msresnet.tasks.postprocess.base import Outputs, Postprocess, Suppression, names_of
+from msresnet.tasks.postprocess.base import Outputs, Postprocess, names_of
+from msresnet.tasks.postprocess.rules import Rules
+from msresnet.tasks.tiling.boxes import BoxMerge
+from msresnet.tasks.tiling.grid import Grid
 
 MOST_LOOKED_AT = 1000
 """Boxes of an image, the surest, that take part: FCOS's."""
@@ -22,44 +25,7 @@ LOWEST = 1e-3
 """Every place of an image answers with some score; below this they are all the same."""
 ROUNDING = 1e-6
 """Between a score and the logit that it comes from."""
-KINDS: dict[str, type] = {"most": int, "pixels": bool}
-"""Of rules that are not just numbers."""
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Which boxes are answers. The values are FCOS's (arXiv 1904.01355), and COCO's number of boxes.
-
-    Args:
-        least: the lowest score of an answer, above 0.
-        overlap: intersection over union with a surer box of its class above which a box is left out.
-        most: boxes of an image.
-        sure: the lowest score of what people are shown, unless a set says which serves them best.
-        pixels: whether corners are whole pixels of the image, as people and programs mostly annotate them.
-
-    Raises ValueError for numbers out of range.
-    """
-
-    least: float = 0.05
-    overlap: float = 0.6
-    most: int = 100
-    sure: float = 0.3
-    pixels: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.least < 1 or not 0 <= self.overlap <= 1 or not 0 <= self.sure <= 1 or self.most < 1:
-            raise ValueError(f"no rules for boxes: {self}")
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """From plain values; what is not there is as usual. Raises TypeError for values of other kinds."""
-        given = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        for name, value in given.items():
-            kind = KINDS.get(name, (int, float))
-            if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-                raise TypeError(f"{name} {value!r} is of another kind")
-        return cls(**given)
 
 
 class DetectionPostprocess(Postprocess):
@@ -74,6 +40,7 @@ class DetectionPostprocess(Postprocess):
     task: ClassVar[str] = "detection"
     columns: ClassVar[tuple[str, ...]] = ("count", "detections")
     whole: ClassVar[bool] = True
+    rules: Rules
 
     def __init__(self, class_names: Sequence[str], rules: Rules | None = None, looked_at: int = MOST_LOOKED_AT) -> None:
         super().__init__(class_names)
@@ -101,14 +68,13 @@ class DetectionPostprocess(Postprocess):
         rules = replace(self.rules, sure=score, least=min(self.rules.least, max(score, LOWEST)))
         return type(self)(self.class_names, rules, self.looked_at)
 
-    @property
-    def suppression(self) -> Suppression:
-        """What a runtime has to know of the rules."""
-        return Suppression(self.rules.least, self.rules.overlap, self.rules.most)
-
     def unrounded(self) -> Self:
         """The same, without whole pixels."""
         return type(self)(self.class_names, replace(self.rules, pixels=False), self.looked_at)
+
+    def merge(self, grid: Grid, whole: str) -> BoxMerge:
+        """Boxes are collected, each object once."""
+        return BoxMerge(grid, self.class_names, self.rules.overlap, self.rules.sure)
 
     def __call__(self, outputs: Outputs, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Detections:
         """Boxes, logits and perhaps vectors (N, P, 4 + K + E) -> boxes in the images' own pixels.

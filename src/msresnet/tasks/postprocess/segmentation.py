@@ -11,6 +11,8 @@ import numpy.typing as npt
 from msresnet.data.resize import Frame, Size
 from msresnet.results import Segmentation
 from msresnet.tasks.postprocess.base import Outputs, Postprocess, names_of, softmax
+from msresnet.tasks.tiling.grid import Grid
+from msresnet.tasks.tiling.masks import MaskMerge
 
 
 class SegmentationPostprocess(Postprocess):
@@ -24,6 +26,10 @@ class SegmentationPostprocess(Postprocess):
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From what the task wrote."""
         return cls(names_of(values))
+
+    def merge(self, grid: Grid, whole: str) -> MaskMerge:
+        """Masks are put side by side."""
+        return MaskMerge(grid, self.class_names)
 
     def __call__(self, outputs: Outputs, ids: Sequence[str], frames: Sequence[Frame] | None = None) -> Segmentation:
         """Logits (N, K, h, w) -> the most probable class of each pixel of the images, enlarged bilinearly to them."""

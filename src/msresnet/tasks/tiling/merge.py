@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from msresnet.data.sample import Image
-from msresnet.infer.tiling.grid import Grid, Place
 from msresnet.results import Results
-from msresnet.tasks.postprocess.base import Postprocess
+from msresnet.tasks.tiling.grid import Grid, Place
 
 Features = list[dict[str, Any]]
 """Polygons in pixels, (x, y) from the upper left corner, as GeoJSON has features."""
@@ -62,14 +61,11 @@ class Merge(ABC):
 
     Args:
         grid: of the tiles.
-        postprocess: of the model.
-        whole: what the tiles say about the image, one of `wholes`.
+        class_names: of the model (K).
     """
 
-    wholes: ClassVar[tuple[str, ...]]
-
-    @abstractmethod
-    def __init__(self, grid: Grid, postprocess: Postprocess, whole: str) -> None: ...
+    def __init__(self, grid: Grid, class_names: tuple[str, ...]) -> None:
+        self.grid, self.class_names = grid, class_names
 
     @abstractmethod
     def add(self, places: Sequence[Place], results: Results) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-from msresnet.infer.tiling.grid import Grid
 from msresnet.results import DIGITS
+from msresnet.tasks.tiling.grid import Grid
 
 MOST = 20_000
 """Areas that are outlined."""
@@ -50,6 +49,8 @@ def regions(labels: npt.NDArray[np.int64], best: npt.NDArray[np.floating[Any]] |
 
     No more than MOST of them, the largest: noise has as many as it has pixels.
     """
+    from scipy import ndimage  # a server reads this file and outlines nothing
+
     areas, parts = grid.areas, np.zeros(labels.shape, np.int64)
     for label in np.unique(labels):
         mine, _ = ndimage.label(labels == label)

@@ -15,11 +15,10 @@ import numpy.typing as npt
 
 from msresnet.data.sample import Image
 from msresnet.errors import UsageError
-from msresnet.infer.tiling.grid import Grid, Place
-from msresnet.infer.tiling.merge import Features, Merge, Tiled
-from msresnet.infer.tiling.regions import features, regions
 from msresnet.results import Classification, Results, classified
-from msresnet.tasks.postprocess.base import Postprocess
+from msresnet.tasks.tiling.grid import Grid, Place
+from msresnet.tasks.tiling.merge import Features, Merge, Tiled
+from msresnet.tasks.tiling.regions import features, regions
 
 MOST_VALUES = 1 << 26
 """Numbers in a map: cells times classes."""
@@ -119,17 +118,15 @@ class ClassMerge(Merge):
 
     Args:
         grid: of the tiles.
-        postprocess: of the classifier.
+        class_names: of the classifier.
         whole: what the tiles say about the image: 'mean' over its area, or 'max', the highest of each class.
 
     Raises UsageError for a map that would be too large.
     """
 
-    wholes: ClassVar[tuple[str, ...]] = ("mean", "max")
-
-    def __init__(self, grid: Grid, postprocess: Postprocess, whole: str) -> None:
-        self.grid, self.class_names, self.whole = grid, postprocess.class_names, whole
-        classes = len(self.class_names)
+    def __init__(self, grid: Grid, class_names: tuple[str, ...], whole: str) -> None:
+        super().__init__(grid, class_names)
+        self.whole, classes = whole, len(class_names)
         self.blend = Blend(grid, classes)
         self.highest, self.won = np.zeros(classes), np.zeros(classes, np.int64)
         self.last: npt.NDArray[np.floating[Any]] = self.highest

@@ -12,12 +12,10 @@ import numpy.typing as npt
 from msresnet.boxes import areas, clip, iou_of_pairs, nms, shift
 from msresnet.data.sample import Image
 from msresnet.errors import UsageError
-from msresnet.infer.tiling.grid import Grid, Place
-from msresnet.infer.tiling.merge import Features, Merge, Tiled
 from msresnet.results import Detections, Results
 from msresnet.results.detections import counted
-from msresnet.tasks.postprocess.base import Postprocess
-from msresnet.tasks.postprocess.detection import DetectionPostprocess
+from msresnet.tasks.tiling.grid import Grid, Place
+from msresnet.tasks.tiling.merge import Features, Merge, Tiled
 
 EDGE = 0.02
 """Share of a tile's side: a box that ends so close to an edge inside of the image is taken to be cut by it."""
@@ -82,22 +80,20 @@ class BoxMerge(Merge):
 
     Args:
         grid: of the tiles.
-        postprocess: whose rules say which boxes cover each other, and from which score on people see them.
-        whole: 'mean'; there is nothing to choose.
+        class_names: of the detector.
+        overlap: intersection over union with a surer box of its class above which a box is left out.
+        sure: the lowest score that people are shown.
     """
 
-    wholes: ClassVar[tuple[str, ...]] = ("mean",)
-
-    def __init__(self, grid: Grid, postprocess: Postprocess, whole: str) -> None:
-        assert isinstance(postprocess, DetectionPostprocess)
-        self.grid, self.postprocess, self.tiles, self.count = grid, postprocess, 0, 0
+    def __init__(self, grid: Grid, class_names: tuple[str, ...], overlap: float, sure: float) -> None:
+        super().__init__(grid, class_names)
+        self.overlap, self.sure, self.tiles, self.count = overlap, sure, 0, 0
         self.seen: list[Seen] = []
 
     def add(self, places: Sequence[Place], results: Results) -> None:
         """Move the boxes of some tiles to where they are in the image. Raises UsageError for too many of them."""
         assert isinstance(results, Detections)
-        shown = self.postprocess.shown(results)
-        assert isinstance(shown, Detections)
+        shown = results.above(self.sure)
         for place, boxes, scores, classes in zip(places, shown.boxes, shown.scores, shown.classes, strict=True):
             tile = np.array([*place[::-1], place[1] + self.grid.tile[1], place[0] + self.grid.tile[0]], np.float32)
             tiles = np.tile(tile, (len(boxes), 1))
@@ -123,9 +119,9 @@ class BoxMerge(Merge):
 
     def finish(self, name: str, overview: Image, note: str) -> BoxMap:
         """The boxes of the image, the surest first."""
-        boxes, scores, classes = one_each(Seen.joined(self.seen), self.postprocess.rules.overlap)
+        boxes, scores, classes = one_each(Seen.joined(self.seen), self.overlap)
         inside = clip(boxes, self.grid.size)
-        found = Detections((name,), self.postprocess.class_names, (inside,), (scores,), (classes,))
+        found = Detections((name,), self.class_names, (inside,), (scores,), (classes,))
         return BoxMap(answer=found, grid=self.grid, overview=overview, note=note, tiles=self.tiles)
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from msresnet.infer.config import Tiling
-
 Place = tuple[int, int]
 """Down and across, in pixels: sides, or a corner."""
 
@@ -57,12 +55,10 @@ def places(length: int, tile: int, step: int) -> list[int]:
     return [*range(0, length - tile, step), length - tile]
 
 
-def grid_for(size: Place, asked: Tiling, network: Place) -> Grid:
-    """The tiles of an image (H, W) for a network's input (H, W). Raises UsageError for too many of them."""
-    side = network if asked.side is None else (asked.side, asked.side)
+def grid_for(size: Place, side: Place, overlap: float) -> Grid:
+    """The tiles of an image (H, W): of (h, w) pixels where it is as large, the next covering a share of each again."""
     tile = min(side[0], size[0]), min(side[1], size[1])
-    step = _step(tile[0], asked.overlap), _step(tile[1], asked.overlap)
-    return Grid(size, tile, step)
+    return Grid(size, tile, (_step(tile[0], overlap), _step(tile[1], overlap)))
 
 
 def _step(side: int, overlap: float) -> int:

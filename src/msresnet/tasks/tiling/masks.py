@@ -16,12 +16,11 @@ import numpy.typing as npt
 
 from msresnet.data.sample import Image
 from msresnet.errors import UsageError
-from msresnet.infer.masks import save_mask
-from msresnet.infer.tiling.grid import Grid, Place
-from msresnet.infer.tiling.merge import Features, Merge, Tiled
-from msresnet.infer.tiling.regions import features, regions
 from msresnet.results import Results, Segmentation
-from msresnet.tasks.postprocess.base import Postprocess
+from msresnet.tasks.mask_files import save_mask
+from msresnet.tasks.tiling.grid import Grid, Place
+from msresnet.tasks.tiling.merge import Features, Merge, Tiled
+from msresnet.tasks.tiling.regions import features, regions
 
 MOST = 1 << 30
 """Pixels of an image: its mask is kept in memory, a byte for each."""
@@ -79,20 +78,18 @@ class MaskMerge(Merge):
 
     Args:
         grid: of the tiles.
-        postprocess: of the segmenter.
-        whole: 'mean'; there is nothing to choose.
+        class_names: of the segmenter.
 
     Raises UsageError for an image of too many pixels.
     """
 
-    wholes: ClassVar[tuple[str, ...]] = ("mean",)
-
-    def __init__(self, grid: Grid, postprocess: Postprocess, whole: str) -> None:
+    def __init__(self, grid: Grid, class_names: tuple[str, ...]) -> None:
+        super().__init__(grid, class_names)
         height, width = grid.size
         if height * width > MOST:
             why, hint = f"masks are kept in memory, up to {MOST:,} pixels", "cut the image into parts"
             raise UsageError(f"a mask of {width:,} x {height:,} pixels", why=why, hint=hint)
-        self.grid, self.class_names, self.tiles, self.sure = grid, postprocess.class_names, 0, 0.0
+        self.tiles, self.sure = 0, 0.0
         self.downs, self.acrosses = middles(grid.tops, grid.tile[0]), middles(grid.lefts, grid.tile[1])
         self.mask = np.zeros(grid.size, np.uint8)
 

@@ -1,0 +1,1 @@
+"""What a task's answers for the tiles of a large image become."""
