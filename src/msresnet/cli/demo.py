@@ -8,6 +8,9 @@ from pathlib import Path
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 
+ENOUGH = 15
+"""Epochs from which on the digits are learnt; a usual machine has twice as many in the time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
@@ -33,7 +36,7 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.infer.backends.eager import predictor_of
     from msresnet.results import classified
     from msresnet.train.config import TrainConfig
-    from msresnet.train.fit import CONFIG
+    from msresnet.train.fit import CONFIG, HISTORY
 
     if not (Path(config.output) / CONFIG).exists():
         check_free(Path(config.output))
@@ -41,6 +44,10 @@ def main(words: list[str], common: Common) -> int:
     training = TrainConfig(data="digits", epochs=60, time_limit=config.time_limit, output=config.output, exist_ok=True)
     finished = train_run(training, screen, ["demo", *words])
     assert finished is not None  # a demo has one process
+    epochs = len((finished.folder / HISTORY).read_text(encoding="utf-8").splitlines()) - 1
+    if epochs < ENOUGH:
+        what = f"only {epochs} of {training.epochs} epochs were done within {config.time_limit}, since the machine is slow or busy"
+        screen.note(f"{what}; for a better answer: --time-limit 2m", "bold")
     print(headline(finished.evaluation))
     bundle = load_bundle(finished.folder)
     answer = predictor_of(bundle, "cpu").predict_ready(finished.data.image(0)[None], [finished.data.ids[0]])
