@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -256,6 +257,25 @@ print(found)
     command = [sys.executable, "-c", program, str(folder / "onnx")]
     said = subprocess.run(command, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == str({len(os.sched_getaffinity(0))})
+
+
+def test_signals_are_handled_after_models_went_in_the_order_in_which_they_came(folder: Path) -> None:
+    """Of two entrances to OpenVINO, the second to go would leave no stack to handle them on: a crash."""
+    program = """
+import os, signal, sys
+from msresnet.infer.backends.opened import open_predictor
+from msresnet.infer.config import Running
+from msresnet.runtime import stop_on_signals
+models = [open_predictor(sys.argv[1], Running(backend="openvino", threads=1)) for _ in range(3)]
+while models:
+    models.pop(0)
+with stop_on_signals() as stop:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(stop.code)
+"""
+    command = [sys.executable, "-c", program, str(folder / "onnx")]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout.strip()) == (0, str(128 + signal.SIGTERM))
 
 
 def test_masks_are_the_same_on_every_runtime() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from msresnet.infer.backends.graph import OPSET, TRANSLATED
+from msresnet.infer.backends.openvino import load_core
 
 FREE = torch.export.Dim.DYNAMIC
 
@@ -35,7 +36,7 @@ def translated(layer: nn.Module, like: Tensor) -> bytes:
 
 @pytest.mark.parametrize(("groups", "channels", "affine"), [(1, 3, False), (8, 8, True), (4, 32, True)])
 def test_onnx_runtime_and_openvino_answer_as_torch_does(groups: int, channels: int, affine: bool) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     generator = torch.Generator().manual_seed(0)
     layer = nn.GroupNorm(groups, channels, eps=1e-3, affine=affine)
     if affine:
@@ -43,7 +44,7 @@ def test_onnx_runtime_and_openvino_answer_as_torch_does(groups: int, channels: i
         nn.init.normal_(layer.bias, generator=generator)
     contents = translated(layer, torch.zeros(2, channels, 6, 4))
     session = onnxruntime.InferenceSession(contents, providers=["CPUExecutionProvider"])
-    core = openvino.Core()
+    core = load_core()
     compiled = core.compile_model(core.read_model(contents), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for shape in [(1, channels, 7, 5), (3, channels, 1, 9), (2, channels, 33, 17)]:
         # Channels of their own size and place, far from nought: where squares of values are subtracted, this shows it.

@@ -46,8 +46,8 @@ def main(words: list[str], common: Common) -> int:
     assert finished is not None  # a demo has one process
     epochs = len((finished.folder / HISTORY).read_text(encoding="utf-8").splitlines()) - 1
     if epochs < ENOUGH:
-        what = f"only {epochs} of {training.epochs} epochs were done within {config.time_limit}, since the machine is slow or busy"
-        screen.note(f"{what}; for a better answer: --time-limit 2m", "bold")
+        done = f"only {epochs} of {training.epochs} epochs were done within {config.time_limit}"
+        screen.note(f"{done}, since the machine is slow or busy; for a better answer: --time-limit 2m", "bold")
     print(headline(finished.evaluation))
     bundle = load_bundle(finished.folder)
     answer = predictor_of(bundle, "cpu").predict_ready(finished.data.image(0)[None], [finished.data.ids[0]])

@@ -5,8 +5,10 @@ Models are read by its runtime alone: its converter reports its use to others, a
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +21,7 @@ from msresnet.infer.config import Running
 Shape = tuple[int, ...]
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """In which precision OpenVINO computes what the model leaves open."""
+_ONE = Lock()
 
 
 class OpenVino(Backend):
@@ -98,11 +101,22 @@ class OpenVino(Backend):
 
 
 def load_core() -> Any:
-    """OpenVINO's entrance. Raises ResourceError without the package."""
+    """OpenVINO's entrance, the same for all of a process. Raises ResourceError without the package.
+
+    Never released: its CPU plugin comes with a stack for signal handlers, and goes with it. Of two that go in the order
+    in which they came, the second puts back the first's stack, which is no more, and the next signal that Python
+    handles, such as SIGTERM, ends the process by SIGSEGV.
+    """
     try:
         import openvino
     except ImportError as error:
         raise missing("OpenVINO", error) from error
+    with _ONE:
+        return _core(openvino)
+
+
+@cache
+def _core(openvino: ModuleType) -> Any:
     return openvino.Core()
 
 
