@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,18 @@ def test_every_door_and_runtime_gives_the_same_answers(folder: Path) -> None:
     assert answers(folder, "openvino/1/model.xml", "images") == plain
     assert answers(folder, "images", "--model", "onnx") == plain
     assert answers(folder, "images", "--model", "model", "--backend", "onnxruntime") == plain
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler")
+def test_compiled_code_gives_the_same_answers(folder: Path) -> None:
+    plain, found = (
+        list(csv.DictReader(answers(folder, "images", "--model", "model", "--backend", backend).splitlines()))
+        for backend in ("torch", "compiled")
+    )
+    assert [row["label"] for row in found] == [row["label"] for row in plain]
+    for left, right in zip(plain, found, strict=True):
+        assert abs(float(left["probability"]) - float(right["probability"])) <= 2 * 10**-DIGITS
 
 
 @pytest.mark.parametrize("words", [["onnx/1/model.onnx"], ["openvino/1/model.xml"]])
