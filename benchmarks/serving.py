@@ -115,7 +115,8 @@ def free_port() -> int:
 def contestant(name: str, args: argparse.Namespace, batch: int) -> Iterator[Server]:
     """A server that answers."""
     port = free_port()
-    threads = args.threads if name == "plain FastAPI" else max(1, args.threads // args.workers)
+    shared = 1 if name == "plain FastAPI" or args.overlap else args.workers
+    threads = max(1, args.threads // shared)
     common = ["--model", args.model, "--threads", str(threads), "--port", str(port)]
     ours, several = ["-q", "--batch-size", str(batch), "--queue", "512"], ["--workers", str(args.workers)]
     words = {
@@ -263,8 +264,8 @@ def compare(args: argparse.Namespace) -> list[str]:
     rows += [
         "",
         f"{predictor.trained.architecture} at {preprocess.size[0]} pixels, {backend.name} in {backend.precision}, "
-        f"{args.threads} threads in {args.workers} processes, batches of up to {best}; {what}, "
-        f"{args.clients} clients; medians of {args.rounds} rounds of {args.seconds:g} s",
+        f"{args.threads} threads in {'each of ' if args.overlap else ''}{args.workers} processes, "
+        f"batches of up to {best}; {what}, {args.clients} clients; medians of {args.rounds} rounds of {args.seconds:g} s",
     ]
     return rows
 
@@ -275,6 +276,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes that share the threads; not of plain FastAPI")
+    parser.add_argument("--overlap", action="store_true", help="each of the processes has all threads")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--send", choices=get_args(Send), default="photographs")
     parser.add_argument("--side", type=int, default=500, help="of the uploaded JPEG, in pixels")
