@@ -265,7 +265,8 @@ def compare(args: argparse.Namespace) -> list[str]:
         "",
         f"{predictor.trained.architecture} at {preprocess.size[0]} pixels, {backend.name} in {backend.precision}, "
         f"{args.threads} threads in {'each of ' if args.overlap else ''}{args.workers} processes, "
-        f"batches of up to {best}; {what}, {args.clients} clients; medians of {args.rounds} rounds of {args.seconds:g} s",
+        f"batches of up to {best}; {what}, {args.clients} clients; "
+        f"medians of {args.rounds} rounds of {args.seconds:g} s",
     ]
     return rows
 
