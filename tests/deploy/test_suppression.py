@@ -84,7 +84,7 @@ def test_the_command_writes_it_beside_the_model(
         assert {path.name for path in (tmp_path / "p").iterdir()} == {FILE, "1", "README.md", "config.pbtxt"}
     assert main(["predict", str(tmp_path / "images"), "--model", str(tmp_path / "p"), "-q"]) == 0
     assert main(["predict", str(tmp_path / "images"), "--model", said["detections"], "-q"]) == 4
-    assert "msresnet" in capsys.readouterr().err
+    assert f"the model beside it: {tmp_path / 'p/1/model.onnx'}" in capsys.readouterr().err
 
 
 def test_where_it_has_no_place(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,9 @@ def read_config(text: str | None, network: str, where: str) -> Exported:
     """
     if text is None:
         why, hint = "it does not say how images go in and what comes out", "msresnet export --model runs/NAME"
+        beside = find_file(Path(where).parent)
+        if beside is not None and beside != Path(where):  # such as a detector's file with suppression inside
+            hint = f"the model beside it: {beside}"
         raise ModelError("the file was not exported by msresnet", where=where, why=why, hint=hint)
     try:
         values = json.loads(text)
