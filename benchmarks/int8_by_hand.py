@@ -25,8 +25,7 @@ from benchmarks.oracles import timm
 from benchmarks.tables import publish, use_threads
 from torch import Tensor, nn
 
-from msresnet.bundle import untrained
-from msresnet.deploy.benchmark.contestants import CALIBRATION, quantised
+from msresnet.deploy.benchmark.contestants import CALIBRATION, quantised, untrained
 from msresnet.infer.backends.graph import onnx_model
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.infer.config import Running

@@ -30,7 +30,6 @@ from msresnet.trained import FORMAT_VERSION, Trained, read_labels, read_preproce
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 OF_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
 """How files of weights end; what is wrong with one is said of its contents."""
-MADE_UP_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -102,16 +101,6 @@ def bundle_of(trained: Trained, wanted: str) -> Bundle:
         return trained
     why = "an exported network answers, and cannot be changed or looked into"
     raise UsageError(f"{wanted} with an exported model", why=why, hint="the run it came from")
-
-
-def untrained(name: str, size: int) -> Bundle:
-    """A classifier of square colour images with random weights, for its speed; 1,000 classes, as ImageNet has."""
-    arguments: dict[str, Any] = {"num_classes": MADE_UP_CLASSES, "in_chans": 3, "img_size": [size, size]}
-    torch.manual_seed(0)
-    half = (0.5, 0.5, 0.5)
-    task = TASKS["classification"]([str(index) for index in range(MADE_UP_CLASSES)])
-    model = create_network(task.head, name, **arguments).eval()
-    return Bundle(model, name, arguments, task, Preprocess((size, size), 3, mean=half, std=half))
 
 
 def load_bundle(path: str | Path) -> Bundle:

@@ -272,23 +272,46 @@ print(found)
     assert said.stdout.strip() == str({len(os.sched_getaffinity(0))})
 
 
-def test_signals_are_handled_after_models_went_in_the_order_in_which_they_came(folder: Path) -> None:
-    """Of two entrances to OpenVINO, the second to go would leave no stack to handle them on: a crash."""
-    program = """
-import os, signal, sys
+@pytest.mark.parametrize(
+    "go",
+    [
+        pytest.param("while models: models.pop(0)", id="in the order in which they came"),
+        pytest.param("work = threading.Thread(target=models.clear); work.start(); work.join()", id="in another thread"),
+    ],
+)
+def test_signals_are_handled_after_models_went(go: str, folder: Path) -> None:
+    """OpenVINO would leave no stack to handle them on: a crash."""
+    program = f"""
+import os, signal, sys, threading
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.infer.config import Running
 from msresnet.runtime import stop_on_signals
 models = [open_predictor(sys.argv[1], Running(backend="openvino", threads=1)) for _ in range(3)]
-while models:
-    models.pop(0)
+{go}
 with stop_on_signals() as stop:
     os.kill(os.getpid(), signal.SIGTERM)
     print(stop.code)
 """
-    command = [sys.executable, "-c", program, str(folder / "onnx")]
+    command = [sys.executable, "-X", "faulthandler", "-c", program, str(folder / "onnx")]
     said = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (said.returncode, said.stdout.strip()) == (0, str(128 + signal.SIGTERM))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_child_opens_a_model_after_its_parent_had_one(folder: Path) -> None:
+    program = """
+import multiprocessing, sys, numpy as np
+from msresnet.infer.backends.opened import open_predictor
+from msresnet.infer.config import Running
+def answer(_):
+    predictor = open_predictor(sys.argv[1], Running(backend="openvino", threads=2))
+    return predictor.backend(np.zeros((2, 1, 12, 12), np.uint8))[0].shape
+print(answer(0))
+print(multiprocessing.get_context("fork").Pool(1).map_async(answer, [0]).get(60)[0])
+"""
+    command = [sys.executable, "-c", program, str(folder / "onnx")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout.split("\n")[0] == said.stdout.split("\n")[1] != ""
 
 
 def test_masks_are_the_same_on_every_runtime() -> None:

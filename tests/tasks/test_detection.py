@@ -22,7 +22,7 @@ from msresnet.errors import DataError, UsageError
 from msresnet.metrics.detection import figures
 from msresnet.metrics.matching import best_score
 from msresnet.report.detection import precision
-from msresnet.report.page import Chart
+from msresnet.report.page import Chart, Words, short
 from msresnet.report.story import Story
 from msresnet.results import Detections
 from msresnet.tasks.assignment import BACKGROUND, IGNORED
@@ -356,6 +356,29 @@ def test_the_report_tells_of_models_of_any_strength(found: float) -> None:
     words = section.parts[1].words
     assert ("under a half" in words) == (found == 0)
     assert ("100.00" in words) == (found == 1)
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 30])
+def test_the_curves_say_whose_they_are_whatever_classes_are_called(count: int) -> None:
+    nasty = ("$\\frac{$", "_hidden", "5$ to 10$", "a" * 300, "<b>&\n\x07")
+    names = tuple(f"{nasty[index % 5]}{index // 5}" for index in range(count))
+    boxes = np.array([[0, 0, 9, 9], [20, 20, 30, 30]] * count, np.float32)
+    scores, classes = np.full(2 * count, 0.9, np.float32), np.arange(count).repeat(2)
+    moved = boxes.copy()
+    moved[-1] += 15  # the last class is the worst
+    task = DetectionTask(names)
+    found = Detections(("x",), names, (moved,), (scores,), (classes,))
+    evaluation = task.evaluate(found, [Boxes.of(boxes, classes)])
+    bundle: Any = SimpleNamespace(task=task)
+    section = precision(Story(bundle, evaluation, None, [], [], {}, ""))  # type: ignore[arg-type]
+    assert section is not None
+    told, drawn = section.parts
+    assert isinstance(told, Words)
+    assert isinstance(drawn, Chart)
+    named = [name in drawn.drawing for name in ("frac{$0", "_hidden0", "5$ to 10$0", "a" * 23 + "…", "x07")]
+    assert named == ([True] * count + [False] * 5)[:5] if count <= 5 else not any(named[:-1])
+    assert ("orange" in told.text) == (count > 5)
+    assert (f"lowest AP50 is {short(names[-1])}." in drawn.words) == (count > 1)
 
 
 def test_calibrating_shows_boxes_from_where_precision_and_recall_are_best() -> None:

@@ -101,7 +101,7 @@ class EarlyExit:
     def _sure(self, logits: Tensor) -> Tensor:
         if self.confidence is None:  # a time alone: everything goes as deep as it allows
             return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-        return torch.from_numpy(self.task.sureness(logits) >= self.confidence).to(logits.device)
+        return torch.from_numpy(self.task.confidences(logits) >= self.confidence).to(logits.device)
 
 
 def cost_curve(model: ImageModel, task: Task, answers: Sequence[Tensor], truth: Evaluation) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def cost_curve(model: ImageModel, task: Task, answers: Sequence[Tensor], truth: 
         return float(task.evaluate(task.decode(logits, ids), targets).metrics[task.metric])
 
     exits = [{"exit": i + 1, "macs": int(macs[i]), task.metric: figure(a)} for i, a in enumerate(answers)]
-    sure = np.stack([task.sureness(a) for a in answers])  # (E, N)
+    sure = np.stack([task.confidences(a) for a in answers])  # (E, N)
     stacked, rows = torch.stack(list(answers)), []
     for bound in CONFIDENCES:
         enough = sure >= bound

@@ -29,8 +29,9 @@ class Frame:
 def frames_of(text: str) -> Iterator[Frame]:
     """All frames of a video, a camera or a folder. A camera goes on until somebody stops it.
 
-    A frame of a folder that cannot be read is one without an image. Raises UsageError for what does not move and
-    DataError for what is not there at once; DataError later for what cannot be opened, and for a video that breaks off.
+    A frame of a folder that cannot be read is one without an image. Raises at once UsageError for what does not move,
+    DataError for what is absent or does not begin as videos do, ResourceError without OpenCV; while reading DataError
+    for what cannot be opened, and for a video that breaks off after what could be read of it.
     """
     folder = Path(text)
     if is_video(text):

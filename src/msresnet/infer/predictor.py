@@ -92,7 +92,7 @@ class Predictor:
         outputs, exits = self.backend(images)
         check_numbers(outputs, ids, self.trained.architecture)
         results = self.postprocess(outputs, ids, frames)
-        return results if exits is None else results.left_at(exits)
+        return results if exits is None else results.with_exits(exits)
 
 
 def check_numbers(outputs: Outputs, ids: Sequence[str], model: str) -> None:

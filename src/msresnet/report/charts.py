@@ -11,12 +11,14 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from msresnet.report.page import Chart
+from msresnet.data.decode import printable
+from msresnet.report.page import Chart, short
 from msresnet.report.plots import BLUE, GREY, ORANGE, labelled, new_figure, plain_axes, svg
 
 COLOURS = {GREY: "var(--soft)", BLUE: "rgb(var(--blue))", ORANGE: "rgb(var(--orange))"}
 WIDE, HIGH = 4.4, 3.0
 """Inches: two charts fit beside each other, and one on a phone."""
+LONGEST_NAME = 24
 MARKED = 3
 """With fewer points, a line would not be seen."""
 
@@ -149,6 +151,12 @@ def robustness_chart(
     if len(curves) > 1:
         key(axes)
     return chart(figure, f"{title}. {'; '.join(told)}")
+
+
+def named(text: str) -> str:
+    """A class's name for a key: its beginning, as it is, and not left out for how it begins."""
+    shown = literal(short(printable(text), LONGEST_NAME))
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def literal(text: str) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 
 from msresnet.metrics.detection import RECALLS, figures
 from msresnet.metrics.detection_errors import KINDS, MISSED
-from msresnet.report.charts import axes_of, chart, key
-from msresnet.report.page import Card, Cards, Line, Section, Table, Words, percent
+from msresnet.report.charts import axes_of, chart, key, named
+from msresnet.report.page import Card, Cards, Line, Section, Table, Words, percent, short
 from msresnet.report.plots import BLUE, GREY, ORANGE, as_rgb
 from msresnet.report.story import Story, picture
 from msresnet.results import Detections
@@ -40,25 +40,30 @@ def precision(story: Story) -> Section | None:
         return None
     figure, axes = axes_of("At an overlap of a half", "recall, %", "precision, %")
     known = np.flatnonzero(~np.isnan(curves).any(1)).tolist()
-    worst = min(known, key=lambda index: float(curves[index].mean()))
+    worst = min(known, key=lambda index: float(curves[index].mean()))  # the mean over recalls is AP50
     few = len(known) <= len(DASHES)
+    names = [named(name) for name in task.class_names]
     for place, index in enumerate(known if few else known[:MOST_CURVES]):
-        style: dict[str, Any] = {"linestyle": DASHES[place], "label": task.class_names[index]} if few else {}
+        style: dict[str, Any] = {"linestyle": DASHES[place], "label": names[index]} if few else {}
         axes.plot(100 * RECALLS, 100 * curves[index], color=GREY, linewidth=1.0 if few else 0.6, **style)
     if not few:
-        label = f"{task.class_names[worst]}, the worst"
-        axes.plot(100 * RECALLS, 100 * curves[worst], color=ORANGE, linewidth=1.2, label=label)
+        axes.plot(100 * RECALLS, 100 * curves[worst], color=ORANGE, linewidth=1.2, label=names[worst])
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # classes without an object
         mean = np.nanmean(curves, 0)
     axes.plot(100 * RECALLS, 100 * mean, color=BLUE, linewidth=1.8, label="mean of the classes")
     key(axes)
     shown, best = (story.evaluation.metrics[name] for name in ("score", "best_score"))
     text = "Blue is the mean, grey is each class. "
+    if not few:
+        some = "each class" if len(known) <= MOST_CURVES else f"the first {MOST_CURVES} of {len(known):,} classes"
+        text = f"Blue is the mean, grey is {some}, orange the class with the lowest AP50. "
     text += f"Answers are shown from a score of {shown:.2f} on; {best:.2f} would suit these images best."
     over = np.flatnonzero(mean >= 0.5)
     words = "Precision is under a half at every recall."
     if len(over):
         words = f"Precision is at least a half up to a recall of {percent(RECALLS[over[-1]])}."
+    if len(known) > 1:
+        words += f" The class with the lowest AP50 is {short(task.class_names[worst])}."
     title = "How many are found, and how many of them are right"
     return Section("precision", title, [Words(text), chart(figure, words)])
 

@@ -9,8 +9,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from msresnet.errors import UsageError
-
 DIGITS = 4
 """Decimal places of a probability, wherever one is printed or written."""
 SHOWN = 20
@@ -62,10 +60,9 @@ class Results(ABC):
         """The class index of each pixel, uint8 (H, W), of answers about one image that say so; None of all others."""
         return None
 
-    def left_at(self, exits: npt.NDArray[np.int64]) -> Self:
-        """The same, with the exit of the network that gave each answer (N,). Raises UsageError where none did."""
-        why = f"the model's answers are of another kind: {type(self).__name__.lower()}"
-        raise UsageError("only a classifier answers at several exits", why=why, hint="leave --budget out")
+    def with_exits(self, exits: npt.NDArray[np.int64]) -> Self:
+        """The same, with the exit that gave each answer (N,); of answers that networks with several exits give."""
+        raise NotImplementedError(type(self).__name__)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """The answers as arrays by name, the first axis being the images; empty where they have no such form."""

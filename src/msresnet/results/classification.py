@@ -81,7 +81,7 @@ class Classification(Results):
             for row, columns in zip(self.probabilities, order, strict=True)
         ]
 
-    def left_at(self, exits: npt.NDArray[np.int64]) -> Classification:
+    def with_exits(self, exits: npt.NDArray[np.int64]) -> Classification:
         """The same, with the exit that gave each answer (N,)."""
         return replace(self, exits=exits)
 

@@ -211,9 +211,9 @@ class Task(ABC):
         """Which answers are right (N,). Raises UsageError where an answer is not simply right or wrong."""
         raise UsageError("this is for answers that are right or wrong", why=f"the model's task is {self.name}")
 
-    def sureness(self, outputs: Tensor) -> npt.NDArray[np.float64]:
-        """How sure each answer is, 0 to 1 (N,), of outputs (N, ...). Raises UsageError where none has such a number."""
-        raise UsageError("this is for answers that are as a whole right or wrong", why=f"the task is {self.name}")
+    def confidences(self, outputs: Tensor) -> npt.NDArray[np.float64]:
+        """How sure each answer is, 0 to 1 (N,), of outputs (N, ...) that networks with several exits give."""
+        raise NotImplementedError(self.name)
 
     def calibrated(self, evaluation: Evaluation) -> tuple[Self, dict[str, Any]]:
         """The same task, with what labelled answers say of its scores, and figures before and after.

@@ -190,7 +190,7 @@ class ClassificationTask(Task):
         """Whether the most probable class is the true one (N,)."""
         return np.asarray(classified(evaluation.predictions).indices == evaluation.targets)
 
-    def sureness(self, outputs: Tensor) -> npt.NDArray[np.float64]:
+    def confidences(self, outputs: Tensor) -> npt.NDArray[np.float64]:
         """The probability of the most probable class (N,)."""
         return classified(self.decode(outputs, [""] * len(outputs))).confidences
 

@@ -8,3 +8,5 @@ from msresnet.tasks.detection import DetectionTask
 from msresnet.tasks.segmentation import SegmentationTask
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (ClassificationTask, SegmentationTask, DetectionTask)}
+USUAL: type[Task] = ClassificationTask
+"""What a network is for of which nothing is known but its name."""

@@ -14,18 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from msresnet.bundle import Bundle, load_bundle, untrained
+from msresnet.bundle import Bundle, load_bundle
+from msresnet.data.preprocess import Preprocess
 from msresnet.deploy.agreement import Ready
 from msresnet.deploy.benchmark.config import BenchmarkConfig
 from msresnet.deploy.benchmark.peers import is_peer
 from msresnet.errors import MsresnetError, UsageError
 from msresnet.infer.backends.artefact import find_file, stamp
 from msresnet.infer.backends.graph import onnx_model
-from msresnet.models.factory import MODELS
+from msresnet.models.factory import MODELS, create_network
 from msresnet.runtime import choose_precision
+from msresnet.tasks.known import USUAL
 from msresnet.trained import exported_config
 
-CALIBRATION = 32
+CLASSES, CALIBRATION = 1000, 32
+HALF = (0.5, 0.5, 0.5)
 WEIGHT_BITS = 7
 """Of int8, as `msresnet compress` takes them unless asked otherwise."""
 NATIVE = ("torch", "compiled")
@@ -70,6 +73,15 @@ def contestants(model: str, config: BenchmarkConfig, images: Ready | None, folde
     maker = Maker(bundle, model, config.device, size, images, Path(mkdtemp(dir=folder)))
     ways = _possible() if config.ways is None else config.ways
     return [Contestant(model, way, maker.asked(way) | {"threads": config.threads}, size is None) for way in ways]
+
+
+def untrained(name: str, size: int) -> Bundle:
+    """A network with random weights, for its speed; BatchNorm has seen nothing, which changes no speed."""
+    arguments: dict[str, Any] = {"num_classes": CLASSES, "in_chans": 3, "img_size": [size, size]}
+    torch.manual_seed(0)
+    task = USUAL([str(index) for index in range(CLASSES)])
+    network = create_network(task.head, name, **arguments).eval()
+    return Bundle(network, name, arguments, task, Preprocess((size, size), 3, mean=HALF, std=HALF))
 
 
 def _of_file(model: str, file: Path, config: BenchmarkConfig) -> list[Contestant]:

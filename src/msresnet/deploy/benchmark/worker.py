@@ -34,7 +34,7 @@ def open_model(asked: dict[str, Any]) -> tuple[Answer, Shape, dict[str, Any]]:
         return open_peer(asked["peer"], asked["size"], asked["device"], asked["threads"])
     how = running(asked)
     if "network" in asked:
-        from msresnet.bundle import untrained
+        from msresnet.deploy.benchmark.contestants import untrained
         from msresnet.infer.backends.opened import run_bundle
 
         predictor = run_bundle(untrained(asked["network"], asked["size"]), how)

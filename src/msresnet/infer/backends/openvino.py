@@ -5,10 +5,12 @@ Models are read by its runtime alone: its converter reports its use to others, a
 
 from __future__ import annotations
 
-from functools import cache
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +23,6 @@ from msresnet.infer.config import Running
 Shape = tuple[int, ...]
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """In which precision OpenVINO computes what the model leaves open."""
-_ONE = Lock()
 
 
 class OpenVino(Backend):
@@ -100,24 +101,41 @@ class OpenVino(Backend):
         return self.core.compile_model(network, "CPU", self.settings).create_infer_request()
 
 
-def load_core() -> Any:
-    """OpenVINO's entrance, the same for all of a process. Raises ResourceError without the package.
+class _Stack(ctypes.Structure):
+    """What sigaltstack takes and gives."""
 
-    Never released: its CPU plugin comes with a stack for signal handlers, and goes with it. Of two that go in the order
-    in which they came, the second puts back the first's stack, which is no more, and the next signal that Python
-    handles, such as SIGTERM, ends the process by SIGSEGV.
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def _own_stack() -> Iterator[None]:
+    """Within this, what gives the thread another stack for signal handlers gives it in vain."""
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _Stack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
+
+
+def load_core() -> Any:
+    """OpenVINO's entrance. Raises ResourceError without the package.
+
+    Its CPU plugin comes with a stack for signal handlers, and unmaps it when it goes. Where it goes in another thread,
+    or after one that came later, the thread would be left with a stack that is no more, and the next signal that Python
+    handles, such as SIGTERM, would end the process by SIGSEGV; so the thread keeps the one it has.
     """
     try:
         import openvino
     except ImportError as error:
         raise missing("OpenVINO", error) from error
-    with _ONE:
-        return _core(openvino)
-
-
-@cache
-def _core(openvino: ModuleType) -> Any:
-    return openvino.Core()
+    with _own_stack():
+        core = openvino.Core()
+        core.get_property("CPU", "FULL_DEVICE_NAME")  # which loads the plugin
+    return core
 
 
 def read_model(path: Path) -> tuple[Any, str | None, str | None]:

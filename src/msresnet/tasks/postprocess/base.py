@@ -34,7 +34,7 @@ class Postprocess(ABC):
     wholes: ClassVar[tuple[str, ...]] = ("mean",)
     """What tiles can say together about a large image; the first is meant where nothing is said."""
     rules: Rules | None = None
-    """Of outputs (N, P, 4 + K + ...) that are boxes and logits, which of them are answers; None of all others."""
+    """Where outputs are boxes: which of them are answers. None where they are something else."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = tuple(class_names)

@@ -56,7 +56,7 @@ def places(length: int, tile: int, step: int) -> list[int]:
 
 
 def grid_for(size: Place, side: Place, overlap: float) -> Grid:
-    """The tiles of an image (H, W): of (h, w) pixels where it is as large, the next covering a share of each again."""
+    """The tiles of an image (H, W): of (h, w) pixels, or as large as it is; neighbours overlap by a share of a tile."""
     tile = min(side[0], size[0]), min(side[1], size[1])
     return Grid(size, tile, (_step(tile[0], overlap), _step(tile[1], overlap)))
 

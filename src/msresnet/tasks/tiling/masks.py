@@ -17,7 +17,6 @@ import numpy.typing as npt
 from msresnet.data.sample import Image
 from msresnet.errors import UsageError
 from msresnet.results import Results, Segmentation
-from msresnet.tasks.mask_files import save_mask
 from msresnet.tasks.tiling.grid import Grid, Place
 from msresnet.tasks.tiling.merge import Features, Merge, Tiled
 from msresnet.tasks.tiling.regions import features, regions
@@ -70,6 +69,8 @@ class MaskMap(Tiled[Segmentation]):
 
     def save(self, folder: Path) -> None:
         """Write the mask, a palette PNG of the image's size."""
+        from msresnet.tasks.mask_files import save_mask  # a server reads this file and writes none
+
         save_mask(self.answer.masks[0], len(self.answer.class_names), folder / FILE)
 
 
