@@ -16,7 +16,7 @@ from msresnet.data.options import DataOptions
 from msresnet.data.splits import read_any
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.tracking import measure_files, videos_of
-from msresnet.track.figures import Truth, figures
+from msresnet.track.figures import MOST_BOXES, Truth, figures
 
 pytest.importorskip("trackers")
 FRAMES = 10
@@ -94,6 +94,14 @@ def test_what_is_to_be_ignored_neither_helps_nor_harms() -> None:
         found = figures({"v": tracks(answer)}, {"v": ignored}).total
         assert (found["missed"], found["wrong"]) == (0, 0)
         assert found["hota"] == pytest.approx(1)
+
+
+def test_more_boxes_than_can_be_compared_are_refused() -> None:
+    many = moving([(10 * number % 3000, number) for number in range(MOST_BOXES + 1)], [(0, 0)] * (MOST_BOXES + 1), 1)
+    with pytest.raises(DataError, match="2,001 boxes in one frame"):
+        measured(many, moving([(0, 0)], [(0, 0)], 1))
+    with pytest.raises(DataError, match="2,001 boxes in one frame"):
+        measured(moving([(0, 0)], [(0, 0)], 1), many)
 
 
 def test_answers_of_another_length_are_no_answers() -> None:

@@ -15,12 +15,15 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from msresnet.boxes import Boxes, iou
+from msresnet.errors import DataError
 from msresnet.results import Tracks
 from msresnet.track.library import load
 
 Ints = npt.NDArray[np.int64]
 SAME = 0.5
 """Overlap from which a found box is an object, for all but HOTA, which looks at 19 of them."""
+MOST_BOXES = 2000
+"""Boxes of a frame: all pairs are in memory at once, and the best matching takes time by their cube."""
 NAMES = {
     "hota": "HOTA", "deta": "DetA", "assa": "AssA", "loca": "LocA", "mota": "MOTA", "motp": "MOTP", "idf1": "IDF1",
     "id_switches": "IDSW", "fragments": "Frag", "missed": "CLR_FN", "wrong": "CLR_FP", "mostly_followed": "MT",
@@ -53,12 +56,13 @@ class Figures:
 def figures(answers: Mapping[str, Tracks], truths: Mapping[str, Truth]) -> Figures:
     """Measure the tracks of some videos, by name.
 
-    Raises ValueError where a video has no answer or another number of frames, ResourceError without the library.
+    Raises ValueError where a video has no answer or another number of frames, DataError for a frame of too many boxes,
+    ResourceError without the library.
     """
     library = load("trackers.eval")
     parts: dict[str, list[dict[str, Any]]] = {}
     for name, truth in truths.items():
-        matched = _matched(answers[name], truth)
+        matched = _matched(name, answers[name], truth)
         hota, clear, identity = (
             library.compute_hota_metrics(*matched),
             library.compute_clear_metrics(*matched, threshold=SAME),
@@ -79,10 +83,14 @@ def _named(found: Mapping[str, Any]) -> dict[str, float]:
     return {ours: found[theirs] for ours, theirs in NAMES.items()}
 
 
-def _matched(answer: Tracks, truth: Truth) -> tuple[list[Ints], list[Ints], list[npt.NDArray[np.float64]]]:
+def _matched(name: str, answer: Tracks, truth: Truth) -> tuple[list[Ints], list[Ints], list[npt.NDArray[np.float64]]]:
     """Objects and tracks of each frame, numbered from 0 without gaps, and how their boxes overlap."""
     if len(answer) != len(truth.boxes):
         raise ValueError(f"answers for {len(answer)} frames, a truth of {len(truth.boxes)}")
+    most = max([*map(len, answer.detections.boxes), *map(len, truth.boxes)], default=0)
+    if most > MOST_BOXES:
+        why = f"{most:,} boxes in one frame; each is compared with each, and up to {MOST_BOXES:,} are"
+        raise DataError("the tracks cannot be measured", where=name, why=why, hint="leave out the least sure boxes")
     objects, tracks, overlaps = [], [], []
     for found, numbers, boxes, who in zip(
         answer.detections.boxes, answer.track_ids, truth.boxes, truth.objects, strict=True
