@@ -25,7 +25,7 @@ from benchmarks.oracles import timm
 from benchmarks.tables import publish, use_threads
 from torch import Tensor, nn
 
-from msresnet.deploy.benchmark.contestants import CALIBRATION, quantised, untrained
+from msresnet.deploy.benchmark.contestants import CALIBRATION, in_int8, untrained
 from msresnet.infer.backends.graph import onnx_model
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.infer.config import Running
@@ -65,7 +65,7 @@ def eager(network: nn.Module) -> Call:
 def ours(name: str, path: Path) -> str:
     """Our network in 8 bits, as a file that anything here opens."""
     bundle = untrained(name, SIDE)
-    path.write_bytes(quantised(bundle, onnx_model(bundle), None).SerializeToString())
+    path.write_bytes(in_int8(bundle, onnx_model(bundle), None).SerializeToString())
     return str(path)
 
 

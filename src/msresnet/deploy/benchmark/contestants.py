@@ -137,12 +137,12 @@ class Maker:
         file = self.folder / f"{'int8' if precision == 'int8' else 'float'}.onnx"
         if not file.exists():
             self.proto = onnx_model(self.bundle) if self.proto is None else self.proto
-            made = quantised(self.bundle, self.proto, self.images) if precision == "int8" else self.proto
+            made = in_int8(self.bundle, self.proto, self.images) if precision == "int8" else self.proto
             file.write_bytes(made.SerializeToString())
         return {"path": str(file), "backend": backend, "precision": "bf16" if precision == "bf16" else "auto"}
 
 
-def quantised(bundle: Bundle, proto: Any, images: Ready | None) -> Any:
+def in_int8(bundle: Bundle, proto: Any, images: Ready | None) -> Any:
     """The network in int8, all layers; `msresnet compress` is what watches over the answers."""
     from msresnet.deploy.compress.int8 import calibrated, quantised
 
