@@ -28,8 +28,8 @@ from sharding import SIDE
 from tiny import wait_for
 
 PATIENCE = 30.0
-SMALL = ("--threads", "1", "--batch-size", "8", "--max-body", "1")
-"""Settings of servers here: one thread, and a limit that is quickly reached."""
+SMALL = ("--workers", "1", "--threads", "1", "--batch-size", "8", "--max-body", "1")
+"""Settings of servers here: one worker with one thread, and a limit that is quickly reached."""
 ADDRESS = re.compile(r"serving at http://127\.0\.0\.1:(\d+)")
 
 

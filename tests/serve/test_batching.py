@@ -69,8 +69,28 @@ def test_images_that_come_together_are_computed_together() -> None:
         asking = [asyncio.create_task(batcher.compute([image(value)])) for value in range(6)]
         assert answered(await batcher.take()) == [0, 1, 2, 3]  # full: it does not wait
         batcher.delay = 0.01
-        assert answered(await batcher.take()) == [4, 5]
+        with batcher.room(7):
+            assert answered(await batcher.take()) == [4, 5]
         await asyncio.gather(*asking)
+
+    run(work)
+
+
+def test_who_is_alone_does_not_wait_for_company_and_others_do() -> None:
+    async def work() -> None:
+        batcher = Batcher(4, 1000.0, 100, 10)
+        with batcher.room(1):
+            alone = asyncio.create_task(batcher.compute([image(1)]))
+            assert answered(await batcher.take()) == [1]
+            await alone
+        with batcher.room(2):  # one of them is still to come
+            asking = [asyncio.create_task(batcher.compute([image(2)]))]
+            taking = asyncio.create_task(batcher.take())
+            await asyncio.sleep(0.05)
+            assert not taking.done()
+            asking.append(asyncio.create_task(batcher.compute([image(3)])))
+            assert answered(await taking) == [2, 3]
+            await asyncio.gather(*asking)
 
     run(work)
 
@@ -95,6 +115,17 @@ def test_what_would_come_too_late_is_refused_at_once() -> None:
         batcher.done(4, 4.0)
         with batcher.room(11), pytest.raises(Refusal, match="too many images are waiting"), batcher.room(1):
             pass
+
+    run(work)
+
+
+def test_two_workers_take_half_of_the_time_for_an_image() -> None:
+    async def work() -> None:
+        batcher = Batcher(4, 0.0, 1000, patience=10, workers=2)
+        batcher.done(4, 4.0)
+        with batcher.room(20), batcher.room(1), pytest.raises(Refusal) as caught, batcher.room(1):
+            pass
+        assert caught.value.retry_after == 11  # 21 images at half a second each
 
     run(work)
 

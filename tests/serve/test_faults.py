@@ -21,6 +21,7 @@ import pytest
 
 import hostile
 from msresnet.bundle import load_bundle
+from msresnet.data.options import cores
 from msresnet.infer.backends.graph import onnx_model
 from serving import GOLDEN, SMALL, Serving, offline, picture, server, start
 from sharding import make_model
@@ -240,6 +241,12 @@ def test_F8_out_of_memory(starved: Serving, golden: dict[str, Any]) -> None:
         assert "memory" in response.json()["error"]
         assert response.headers["retry-after"]
         assert starved.predict(GOLDEN).json()["result"] == golden
+
+
+def test_by_itself_a_file_has_two_workers(model: Path, golden: dict[str, Any], tmp_path: Path) -> None:
+    with server(tmp_path, "--model", str(model), "--threads", "1") as serving:
+        assert len(serving.workers()) == min(2, cores())
+        assert serving.predict(GOLDEN).json()["result"] == golden
 
 
 def test_workers_zero_computes_in_the_server(model: Path, golden: dict[str, Any], tmp_path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from msresnet.cli.main import main
 from msresnet.errors import UsageError
+from msresnet.serve import models
 from msresnet.serve.config import ServeConfig
-from msresnet.serve.server import read_key
+from msresnet.serve.models import crew
+from msresnet.serve.server import bind, read_key
 
 
 def refused(words: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +63,26 @@ def test_models_that_cannot_be_served(workers: str, tmp_path: Path, capsys: pyte
         refused(["--model", name, "--workers", workers, "--port", "0"], 4, name, capsys)
 
 
+def test_answers_are_not_held_back() -> None:
+    """TCP's wait for an acknowledgement, 40 ms, is off on every connection to where the server listens."""
+
+    async def no_delay() -> int:
+        seen: asyncio.Queue[int] = asyncio.Queue()
+
+        def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            seen.put_nowait(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with bind("127.0.0.1", 0) as listening:
+            async with await asyncio.start_server(accepted, sock=listening):
+                _, writer = await asyncio.open_connection(*listening.getsockname())
+                found = await asyncio.wait_for(seen.get(), 10)
+                writer.close()
+        return found
+
+    assert asyncio.run(no_delay()) == 1
+
+
 def test_keys_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "key"
     monkeypatch.setenv("MSRESNET_API_KEY", "of the environment")
@@ -71,6 +95,33 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: p
             read_key(str(file))
     monkeypatch.delenv("MSRESNET_API_KEY")
     assert read_key(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "exported", "plain"),
+    [
+        ({}, (2, 4), (1, 4)),
+        ({"threads": 3}, (2, 3), (1, 3)),
+        ({"workers": 1}, (1, 4), (1, 4)),
+        ({"workers": 2}, (2, 2), (2, 2)),
+        ({"workers": 8}, (8, 1), (8, 1)),
+        ({"workers": 0}, (0, 4), (0, 4)),
+        ({"workers": 4, "threads": 4}, (4, 4), (4, 4)),
+        ({"backend": "onnxruntime"}, (1, 4), (1, 4)),
+        ({"backend": "openvino"}, (2, 4), (2, 4)),
+    ],
+)
+def test_workers_and_threads(
+    settings: dict[str, Any], exported: tuple[int, int], plain: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "cores", lambda: 4)
+    assert crew(ServeConfig(**settings), "exported/digits.onnx") == exported
+    assert crew(ServeConfig(**settings), "runs/digits") == plain
+
+
+def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "cores", lambda: 1)
+    assert crew(ServeConfig(), "exported/digits.onnx") == (1, 1)
 
 
 def test_models_are_called_by_their_folder_or_file_or_as_said(tmp_path: Path) -> None:

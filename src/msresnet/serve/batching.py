@@ -1,7 +1,7 @@
 """Images of many requests computed together: one bounded queue for each model.
 
-A worker that is free takes what waits, up to a batch, and waits a moment for company only while there is less. All of
-it lives in one event loop. C channels, H and W pixels.
+A worker that is free takes what waits, up to a batch, and waits a moment for company only while there is less and
+others are being decoded or computed. All of it lives in one event loop. C channels, H and W pixels.
 """
 
 from __future__ import annotations
@@ -51,10 +51,11 @@ class Batcher:
         delay: seconds that an image waits for company.
         room: images that may be here at a time, from before they are decoded until they are answered.
         patience: seconds after which an answer comes too late.
+        workers: that compute at the same time.
     """
 
-    def __init__(self, size: int, delay: float, room: int, patience: float) -> None:
-        self.size, self.delay, self.capacity, self.patience = size, delay, room, patience
+    def __init__(self, size: int, delay: float, room: int, patience: float, workers: int = 1) -> None:
+        self.size, self.delay, self.capacity, self.patience, self.workers = size, delay, room, patience, workers
         self.held = 0
         self.seconds = 0.0
         self._jobs: deque[Job] = deque()
@@ -106,7 +107,7 @@ class Batcher:
 
     def done(self, images: int, seconds: float) -> None:
         """Learn from a batch how long an image takes."""
-        each = seconds / images
+        each = seconds / images / self.workers
         self.seconds = each if self.seconds == 0 else MEMORY * self.seconds + (1 - MEMORY) * each
         self._arrival.set()  # who waits for a free worker looks again
 
@@ -119,8 +120,8 @@ class Batcher:
         await self._arrival.wait()
 
     async def _company(self, end: float) -> None:
-        """Wait until a batch is full, or the time has come."""
-        while len(self._jobs) < self.size and (left := end - time.monotonic()) > 0:
+        """Wait until a batch is full, or the time has come; not where nobody else is here who could come."""
+        while len(self._jobs) < min(self.size, self.held) and (left := end - time.monotonic()) > 0:
             try:
                 async with asyncio.timeout(left):
                     await self._arrived()

@@ -28,10 +28,11 @@ class ServeConfig:
     """The address to listen at. The default is reached from this machine alone; 0.0.0.0 from everywhere."""
     port: int = 8000
     """0 takes a free one, and says which."""
-    workers: int = 1
-    """Processes for each model, which are replaced when they die; 0 computes in the server's own process."""
+    workers: int | None = None
+    """Processes for each model, which are replaced when they die; 0 computes in the server's own process. Default:
+    two where OpenVINO computes with several cores, so that these have work while one worker waits; else one."""
     threads: int | None = None
-    """Threads of each process. Default: the cores, shared among the workers."""
+    """Threads of each process. Default: the cores, shared among the workers that --workers asks for."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     backend: Engine = "auto"

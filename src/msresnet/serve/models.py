@@ -13,6 +13,7 @@ from msresnet.data.decode import bytes_size, decode_bytes
 from msresnet.data.options import cores
 from msresnet.data.resize import Frame
 from msresnet.errors import DataError, MsresnetError
+from msresnet.infer.backends.opened import engine_of
 from msresnet.serve.batching import Batcher
 from msresnet.serve.config import ServeConfig
 from msresnet.serve.failures import Refusal
@@ -113,15 +114,14 @@ class Models:
 
     async def _start(self, name: str) -> Served:
         config, path = self.config, self.paths[name]
-        threads = config.threads or max(1, cores() // max(1, config.workers))
+        count, threads = crew(config, path)
         opening = Opening(path, config.device, config.backend, config.precision, threads, config.batch_size)
-        kind = ProcessWorker if config.workers else ThreadWorker
-        workers: list[Worker] = [kind(opening) for _ in range(max(1, config.workers))]
+        workers: list[Worker] = [ProcessWorker(opening) for _ in range(count)] or [ThreadWorker(opening)]
         files = signature(path)
         try:
             started = await _started(workers)
             sample = await first_answers(workers[0], Exported(started.values))
-            batcher = Batcher(started.batch, config.max_delay / 1000, config.queue, config.timeout)
+            batcher = Batcher(started.batch, config.max_delay / 1000, config.queue, config.timeout, len(workers))
             self.metrics.waiting.labels(name).set_function(lambda: self._held(name))
             loaded = Loaded(path, files, workers, started, sample)
             return Served(name, loaded, batcher, self.metrics, self._changed)
@@ -158,6 +158,19 @@ class Models:
         image = decode_bytes(data, where, preprocess.at_least)
         frame: Frame = preprocess.frame((image.shape[1], image.shape[2]))
         return Ready(preprocess.image(image), frame)
+
+
+def crew(config: ServeConfig, path: str) -> tuple[int, int]:
+    """The worker processes of a model, 0 for none, and the threads of each.
+
+    By default OpenVINO has two that have every core: while the threads of one wait for another that gave its core to
+    the server, those of the other compute, and a request alone still has all cores. Threads of ONNX Runtime do not give
+    way to those of another process (benchmarks/results/serving.md).
+    """
+    if config.workers is None:
+        two = cores() > 1 and engine_of(path, config.backend) == "openvino"
+        return (2 if two else 1), config.threads or cores()
+    return config.workers, config.threads or max(1, cores() // max(1, config.workers))
 
 
 async def _started(workers: Sequence[Worker]) -> Started:

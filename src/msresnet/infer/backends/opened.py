@@ -35,6 +35,19 @@ def open_predictor(path: str | Path, how: Running = USUAL) -> Predictor:
     return run_bundle(load_bundle(path), how)
 
 
+def engine_of(path: str | Path, asked: Engine) -> Engine:
+    """What runs a model: as asked, else torch for a bundle, for an exported file the fastest that is installed.
+
+    On CPUs OpenVINO was the faster in every measurement (benchmarks/results/inference.md).
+    """
+    if asked != "auto":
+        return asked
+    file = find_file(path)
+    if file is None:
+        return "torch"
+    return "openvino" if file.suffix == ".xml" or find_spec("openvino") is not None else "onnxruntime"
+
+
 def run_bundle(bundle: Bundle, how: Running = USUAL) -> Predictor:
     """A bundle at work on any backend; raises as `open_predictor` does."""
     if how.backend in ("auto", *NATIVE):
@@ -60,7 +73,7 @@ def _run_file(file: Path, how: Running) -> Predictor:
     if file.suffix == ".xml":
         return _run_openvino(file, how)
     contents, trained = read_onnx(file)
-    engine = _fastest() if how.backend == "auto" else how.backend
+    engine = engine_of(file, how.backend)
     precision = _precision(how, trained.precision, file)
     backend = _onnx(engine, contents, precision, str(file), how, _alone(trained, how))
     if how.backend == "auto":
@@ -111,11 +124,6 @@ def _check_plain(how: Running, where: str) -> None:
         if given:
             why = "an exported network goes from one end to the other, once"
             raise UsageError(f"--{flag} outside torch", where=where, why=why, hint="a run, with --backend torch")
-
-
-def _fastest() -> Engine:
-    """OpenVINO where it is installed: on CPUs it was the faster in every measurement (docs/decisions.md)."""
-    return "openvino" if find_spec("openvino") is not None else "onnxruntime"
 
 
 def _precision(how: Running, made_for: str, file: Path) -> str:
