@@ -3,9 +3,10 @@
 Clients send photographs, which every contestant decodes, or pixels that are ready for the network: as a tensor of the
 Open Inference Protocol to ours, as a file's bytes to the others. Each contestant is a process of its own on a free port
 of this machine; only one is asked at a time, round after round, and the others are stopped meanwhile: some look for
-work even where there is none. What the network alone can do, at its best batch, is measured in each round too.
+work even where there is none. What the network alone can do is measured in each round too. Ours runs as it is by
+default; LitServe has as many workers, with as many threads, and batches as large as ours finds to be the fastest.
 
-Run: python benchmarks/serving.py --model runs/latest [--send pixels] [--clients 16] [--output FILE]
+Run: python benchmarks/serving.py --model exported/digits [--send pixels] [--clients 16] [--output FILE]
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ import numpy as np
 from PIL import Image
 
 from msresnet.data.decode import decode_bytes
+from msresnet.data.options import cores
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.infer.config import Running
 from msresnet.infer.predictor import Predictor
+from msresnet.serve.config import ServeConfig
+from msresnet.serve.models import crew
 
 CONTESTANTS = ("msresnet", "plain FastAPI", "LitServe")
-PATIENCE, BATCHES = 60.0, (1, 2, 4, 8, 16, 32)
+PATIENCE = 60.0
 LEAD = 0.3
 """What passes before the seconds that count, as a share of them."""
 FORM = b'--B\r\nContent-Disposition: form-data; name="image"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
@@ -113,20 +117,20 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def contestant(name: str, args: argparse.Namespace, batch: int) -> Iterator[Server]:
-    """A server that answers."""
+    """A server that answers, with batches of so many images; 0 leaves them to ours."""
     port = free_port()
-    shared = 1 if name == "plain FastAPI" or args.overlap else args.workers
-    threads = max(1, args.threads // shared)
-    common = ["--model", args.model, "--threads", str(threads), "--port", str(port)]
-    ours, several = ["-q", "--batch-size", str(batch), "--queue", "512"], ["--workers", str(args.workers)]
+    workers, threads = crew(ServeConfig(workers=args.workers), args.model)
+    common = ["--model", args.model, "--port", str(port)]
+    asked = [] if args.workers is None else ["--workers", str(workers)]
+    asked += ["--batch-size", str(batch)] if batch else []
+    fixed = ["--send", args.send, "--threads"]
+    lit = str(Path(__file__).with_name("in_litserve.py"))
     words = {
-        "msresnet": ["-m", "msresnet", "serve", *common, *ours, *several],
-        "plain FastAPI": [__file__, "--role", name, *common, "--send", args.send],
-        "LitServe": [
-            str(Path(__file__).with_name("in_litserve.py")),
-            *(*common, "--send", args.send, "--batch", str(batch), *several),
-        ],
+        "msresnet": ["-m", "msresnet", "serve", *common, "-q", "--queue", "512", *asked],
+        "plain FastAPI": [__file__, "--role", name, *common, *fixed, str(cores())],
+        "LitServe": [lit, *common, *fixed, str(threads), "--batch", str(batch), "--workers", str(workers)],
     }
+    threads = cores() if name == "plain FastAPI" else threads
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     process = subprocess.Popen([sys.executable, *words[name]], env=environment, start_new_session=True)
     try:
@@ -220,28 +224,31 @@ def requests(predictor: Predictor, data: bytes, send: Send, port: int) -> dict[s
         # Of its outputs, the one that says what the others answer.
         text = json.dumps({"inputs": [tensor], "outputs": [{"name": "answers"}]}).encode()
         headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(text))}
-        asked["msresnet"] = Asked(f"/v2/models/{served(port)}/infer", text + data, headers)
+        asked["msresnet"] = Asked(f"/v2/models/{served(port)['name']}/infer", text + data, headers)
     return asked
 
 
-def served(port: int) -> str:
-    """The name of the model that our server has."""
+def served(port: int) -> dict[str, Any]:
+    """What our server says of its model."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    connection.request("POST", "/v2/repository/index", b"{}", {"Content-Type": "application/json"})
-    return str(json.loads(connection.getresponse().read())[0]["name"])
+    connection.request("GET", "/models")
+    (model,) = json.loads(connection.getresponse().read())["models"]
+    return dict(model)
 
 
 def compare(args: argparse.Namespace) -> list[str]:
     """The rows of the result, as Markdown."""
-    predictor = opened(args.model, args.threads, args.batch)
-    preprocess = predictor.trained.preprocess
-    pixels = np.random.default_rng(0).integers(0, 256, (preprocess.channels, *preprocess.size), dtype=np.uint8)
-    data = pixels.tobytes() if args.send == "pixels" else photo(args.side)
-    best = args.batch or max(BATCHES, key=lambda size: raw(predictor, size, args.seconds / 5))
     found: dict[str, list[float]] = {name: [] for name in ("network alone", *CONTESTANTS)}
     times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     with contextlib.ExitStack() as stack:
-        servers = {name: stack.enter_context(contestant(name, args, best)) for name in CONTESTANTS}
+        first, *others = CONTESTANTS
+        servers = {first: stack.enter_context(contestant(first, args, args.batch))}
+        best = int(served(servers[first].port)["batch_size"])
+        servers |= {name: stack.enter_context(contestant(name, args, best)) for name in others}
+        predictor = opened(args.model, cores(), best)
+        preprocess = predictor.trained.preprocess
+        pixels = np.random.default_rng(0).integers(0, 256, (preprocess.channels, *preprocess.size), dtype=np.uint8)
+        data = pixels.tobytes() if args.send == "pixels" else photo(args.side)
         asked = requests(predictor, data, args.send, servers["msresnet"].port)
         for name, (port, _) in servers.items():  # to warm up
             rate, _ = load(port, asked[name], args.clients, args.seconds / 3)
@@ -259,13 +266,12 @@ def compare(args: argparse.Namespace) -> list[str]:
         share = statistics.median(r / n for r, n in zip(rates, found["network alone"], strict=True))
         late = [f"{1000 * float(np.quantile(times[name], q)):.1f}" if name in times else "" for q in (0.5, 0.99)]
         rows.append(f"| {name} | {statistics.median(rates):.1f} | {100 * share:.0f} % | {' | '.join(late)} |")
-    backend = predictor.backend
+    backend, (workers, threads) = predictor.backend, crew(ServeConfig(workers=args.workers), args.model)
     what = "ready pixels" if args.send == "pixels" else f"JPEG of {len(data):,} bytes ({args.side} pixels)"
     rows += [
         "",
         f"{predictor.trained.architecture} at {preprocess.size[0]} pixels, {backend.name} in {backend.precision}, "
-        f"{args.threads} threads in {'each of ' if args.overlap else ''}{args.workers} processes, "
-        f"batches of up to {best}; {what}, {args.clients} clients; "
+        f"{workers} workers with {threads} threads each, batches of up to {best}; {what}, {args.clients} clients; "
         f"medians of {args.rounds} rounds of {args.seconds:g} s",
     ]
     return rows
@@ -275,16 +281,15 @@ def main() -> None:
     """Measure and print, and write what was printed; or be one of the contestants."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1, help="processes that share the threads; not of plain FastAPI")
-    parser.add_argument("--overlap", action="store_true", help="each of the processes has all threads")
+    parser.add_argument("--workers", type=int, help="processes that share the cores; default: what serve takes itself")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--send", choices=get_args(Send), default="photographs")
     parser.add_argument("--side", type=int, default=500, help="of the uploaded JPEG, in pixels")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each contestant in a round")
-    parser.add_argument("--batch", type=int, default=0, help="images at a time; 0 finds the fastest")
+    parser.add_argument("--batch", type=int, default=0, help="images at a time; 0: what our server finds itself")
     parser.add_argument("--role", help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()

@@ -90,30 +90,33 @@ class Batcher:
             for job in jobs:
                 job.answer.cancel()
 
-    async def worth(self, free: Callable[[], bool]) -> None:
-        """Wait until a worker is free, or a whole batch waits for one that is not."""
-        while not free() and len(self._jobs) < self.size:
-            await self._arrived()
-
-    async def take(self) -> list[Job]:
-        """The next batch, at least one image; for a worker that is free."""
-        async with self._collecting:
-            while True:
-                while not self._jobs:
-                    await self._arrived()
-                await self._company(self._jobs[0].arrived + self.delay)
-                if batch := self._next():
-                    return batch
+    async def take(self, free: Callable[[], bool] = lambda: True) -> list[Job]:
+        """The next batch: whatever waits for a worker that is free, a full one for one that is not."""
+        while True:
+            while not self._is_for(free):
+                await self._arrived()
+            async with self._collecting:
+                if self._is_for(free):  # still: another may have taken it meanwhile
+                    await self._company(self._jobs[0].arrived + self.delay)
+                    if batch := self._next():
+                        return batch
 
     def done(self, images: int, seconds: float) -> None:
         """Learn from a batch how long an image takes."""
         each = seconds / images / self.workers
         self.seconds = each if self.seconds == 0 else MEMORY * self.seconds + (1 - MEMORY) * each
-        self._arrival.set()  # who waits for a free worker looks again
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Let those who wait for a worker see what has changed with the others."""
+        self._arrival.set()
 
     async def emptied(self) -> None:
         """Wait until nobody holds a place."""
         await self._empty.wait()
+
+    def _is_for(self, free: Callable[[], bool]) -> bool:
+        return len(self._jobs) >= self.size or (bool(self._jobs) and free())
 
     async def _arrived(self) -> None:
         self._arrival.clear()

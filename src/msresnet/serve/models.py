@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -20,7 +21,7 @@ from msresnet.serve.failures import Refusal
 from msresnet.serve.metrics import Metrics
 from msresnet.serve.served import Loaded, Ready, Served, first_answers, signature
 from msresnet.serve.worker import Opening
-from msresnet.serve.workers import ProcessWorker, Started, ThreadWorker, Worker
+from msresnet.serve.workers import ProcessWorker, ThreadWorker, Worker
 from msresnet.trained import Exported
 
 GLANCE = 1.0
@@ -116,10 +117,15 @@ class Models:
         config, path = self.config, self.paths[name]
         count, threads = crew(config, path)
         opening = Opening(path, config.device, config.backend, config.precision, threads, config.batch_size)
-        workers: list[Worker] = [ProcessWorker(opening) for _ in range(count)] or [ThreadWorker(opening)]
+        workers: list[Worker] = [ProcessWorker(opening) if count else ThreadWorker(opening)]
         files = signature(path)
         try:
-            started = await _started(workers)
+            # Alone, for it measures how many images at a time are fastest, which the others then know.
+            started = await workers[0].start()
+            alike = replace(opening, measured=started.batch)
+            workers += [ProcessWorker(alike) for _ in range(count - 1)]
+            await _all_started(workers[1:])
+            workers[0].opening = alike
             sample = await first_answers(workers[0], Exported(started.values))
             batcher = Batcher(started.batch, config.max_delay / 1000, config.queue, config.timeout, len(workers))
             self.metrics.waiting.labels(name).set_function(lambda: self._held(name))
@@ -173,12 +179,9 @@ def crew(config: ServeConfig, path: str) -> tuple[int, int]:
     return config.workers, config.threads or max(1, cores() // max(1, config.workers))
 
 
-async def _started(workers: Sequence[Worker]) -> Started:
-    """Start workers at once, and give what they say, which is one thing."""
+async def _all_started(workers: Sequence[Worker]) -> None:
+    """Start workers at once."""
     said = await asyncio.gather(*(worker.start() for worker in workers), return_exceptions=True)
     for one in said:
         if isinstance(one, BaseException):
             raise one
-    first = said[0]
-    assert isinstance(first, Started)
-    return first

@@ -22,10 +22,10 @@ AHEAD = 2
 
 
 class _Lane:
-    """A worker, the batches that it has, and when it answered the last."""
+    """A worker, the batches that it has, when it answered the last, and whether it lives."""
 
     def __init__(self, worker: Worker) -> None:
-        self.worker, self.held, self.freed = worker, 0, 0.0
+        self.worker, self.held, self.freed, self.lives = worker, 0, 0.0, True
 
 
 class Team:
@@ -48,8 +48,13 @@ class Team:
         fits: Callable[[Started], bool],
     ) -> None:
         self.name, self.workers, self.batcher, self.metrics, self.fits = name, workers, batcher, metrics, fits
-        self.alive = len(workers)
-        self._tasks = [asyncio.create_task(self._work(_Lane(worker))) for worker in workers]
+        self._lanes = [_Lane(worker) for worker in workers]
+        self._tasks = [asyncio.create_task(self._work(lane)) for lane in self._lanes]
+
+    @property
+    def alive(self) -> int:
+        """The workers that can compute."""
+        return sum(lane.lives for lane in self._lanes)
 
     async def stop(self) -> None:
         """End the workers."""
@@ -71,13 +76,12 @@ class Team:
                 if isinstance(end, BaseException) and not isinstance(end, WorkerDied):
                     raise end
             self.metrics.replaced.labels(self.name).inc()
-            await self._revive(lane.worker)
+            await self._revive(lane)
 
     async def _batches(self, lane: _Lane, ended: asyncio.Task[None]) -> None:
         """Hand over batches. Raises WorkerDied."""
         while True:
             batch = await self._next(lane, ended)
-            lane.held += 1
             try:
                 await self._compute(lane, batch)
             except WorkerDied:
@@ -94,8 +98,10 @@ class Team:
 
         async def wanted() -> list[Job]:
             # One that computes is handed full batches only: while it does, others may come for company.
-            await self.batcher.worth(lambda: lane.held == 0)
-            return await self.batcher.take()
+            batch = await self.batcher.take(lambda: self._is_next(lane))
+            lane.held += 1
+            self.batcher.look_again()
+            return batch
 
         taking = asyncio.create_task(wanted())
         try:
@@ -106,6 +112,10 @@ class Team:
         if not taking.done():
             raise WorkerDied("it is gone")
         return taking.result()
+
+    def _is_next(self, lane: _Lane) -> bool:
+        """Whether it is the first that is free: requests one by one find one worker's weights in the caches."""
+        return next((one for one in self._lanes if one.lives and one.held == 0), None) is lane
 
     async def _compute(self, lane: _Lane, batch: Sequence[Job]) -> None:
         sent = time.monotonic()
@@ -118,19 +128,20 @@ class Team:
             if not job.answer.done():
                 job.answer.set_result(Answer(output, start - job.arrived, seconds, len(batch)))
 
-    async def _revive(self, worker: Worker) -> None:
+    async def _revive(self, lane: _Lane) -> None:
         """Start a worker again, however often that takes."""
-        self.alive -= 1
+        lane.lives = False
+        self.batcher.look_again()
         for attempt in range(sys.maxsize):
             await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
             try:
-                if not self.fits(await worker.start()):
+                if not self.fits(await lane.worker.start()):
                     raise ModelError("its files are of another model than is served")
             except MsresnetError as error:
                 print(f"error: a worker of {self.name} does not start: {error}", file=sys.stderr)
             else:
                 print(f"· a worker of {self.name} died and was replaced", file=sys.stderr)
-                self.alive += 1
+                lane.lives = True
                 return
 
 

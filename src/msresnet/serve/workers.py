@@ -44,7 +44,9 @@ class Started:
 
 
 class Worker(ABC):
-    """A model at work."""
+    """A model at work, opened as `opening` says."""
+
+    opening: Opening
 
     @abstractmethod
     async def start(self) -> Started:
