@@ -1,7 +1,7 @@
 """Images of many requests computed together: one bounded queue for each model.
 
-A worker that is free takes what waits, up to a batch, and waits a moment for company only while there is less and
-others are being decoded or computed. All of it lives in one event loop. C channels, H and W pixels.
+A worker that is free takes what waits, up to a batch; while there is less, it waits a moment for those that are being
+decoded. All of it lives in one event loop. C channels, H and W pixels.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Batcher:
 
     def __init__(self, size: int, delay: float, room: int, patience: float, workers: int = 1) -> None:
         self.size, self.delay, self.capacity, self.patience, self.workers = size, delay, room, patience, workers
-        self.held = 0
+        self.held = self._asked = 0
         self.seconds = 0.0
         self._jobs: deque[Job] = deque()
         self._arrival, self._empty = asyncio.Event(), asyncio.Event()
@@ -83,10 +83,12 @@ class Batcher:
         loop = asyncio.get_running_loop()
         jobs = [Job(image, loop.create_future()) for image in images]
         self._jobs.extend(jobs)
+        self._asked += len(jobs)
         self._arrival.set()
         try:
             return list(await asyncio.gather(*(job.answer for job in jobs)))
         finally:
+            self._asked -= len(jobs)
             for job in jobs:
                 job.answer.cancel()
 
@@ -123,8 +125,8 @@ class Batcher:
         await self._arrival.wait()
 
     async def _company(self, end: float) -> None:
-        """Wait until a batch is full, or the time has come; not where nobody else is here who could come."""
-        while len(self._jobs) < min(self.size, self.held) and (left := end - time.monotonic()) > 0:
+        """Wait until a batch is full, none that is here is still being decoded, or the time has come."""
+        while len(self._jobs) < self.size and self._asked < self.held and (left := end - time.monotonic()) > 0:
             try:
                 async with asyncio.timeout(left):
                     await self._arrived()

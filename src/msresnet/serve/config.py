@@ -42,7 +42,7 @@ class ServeConfig:
     batch_size: int | None = None
     """Images that are computed at once, at most. Default: as many as are fastest, which is measured at the start."""
     max_delay: float = 2.0
-    """Milliseconds that an image waits for others to join its batch."""
+    """Milliseconds that an image waits for others, which are being decoded, to join its batch."""
     queue: int = 128
     """Images that may wait for each model; more are refused with 503 and Retry-After."""
     timeout: float = 10.0
