@@ -80,7 +80,7 @@ class Clients:
 def drive(serving: Serving, work: Callable[[Clients], Awaitable[None]]) -> Told:
     """Let clients work.
 
-    All that was made before is left out of garbage collection meanwhile: looking through a process that has loaded torch
+    All that was made before is left out of garbage collection meanwhile: looking through a process that has torch
     takes 0.3 s, and what has to be sent then comes at once.
     """
 
