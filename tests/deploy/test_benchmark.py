@@ -14,7 +14,7 @@ import torch
 from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
 from msresnet.deploy.benchmark.contestants import Contestant
-from msresnet.deploy.benchmark.peak import CHANNELS, IMAGES, SIDE, _convolution
+from msresnet.deploy.benchmark.peak import CHANNELS, DEPTH, _convolutions
 from msresnet.deploy.benchmark.run import Measured, measure_all
 from msresnet.deploy.benchmark.table import cells, rows
 from msresnet.deploy.export import export
@@ -52,12 +52,15 @@ def test_the_convolutions_of_the_peak_are_right() -> None:
     import onnxruntime
 
     generator = np.random.default_rng(0)
-    weights = generator.normal(size=(CHANNELS, CHANNELS, 3, 3)).astype(np.float32)
-    images = generator.normal(size=(IMAGES, CHANNELS, SIDE, SIDE)).astype(np.float32)
-    expected = torch.nn.functional.conv2d(torch.from_numpy(images), torch.from_numpy(weights), padding=1).numpy()
+    weights = generator.normal(0, 1 / np.sqrt(9 * CHANNELS), (CHANNELS, CHANNELS, 3, 3)).astype(np.float32)
+    images = generator.normal(size=(2, CHANNELS, 7, 7)).astype(np.float32)
+    outputs = torch.from_numpy(images)
+    for _ in range(DEPTH):
+        outputs = torch.nn.functional.conv2d(outputs, torch.from_numpy(weights), padding=1)
+    expected = outputs.numpy()
     for quantised, tolerance in ((False, 1e-4), (True, 0.05)):
-        session = onnxruntime.InferenceSession(_convolution(quantised, weights).SerializeToString())
-        (found,) = session.run(None, {"x": images})
+        session = onnxruntime.InferenceSession(_convolutions(quantised, images.shape, weights).SerializeToString())
+        (found,) = session.run(None, {"x0": images})
         assert np.sqrt(np.square(found - expected).mean() / np.square(expected).mean()) < tolerance
 
 
@@ -82,17 +85,30 @@ def test_the_command_measures_every_way(folder: Path, tmp_path: Path, capsys: py
 
 
 def test_untrained_networks_of_ours_and_of_others_race(capsys: pytest.CaptureFixture[str]) -> None:
-    if find_spec("timm") is None:
-        pytest.skip("timm is not installed")
-    words = ["benchmark", "msresnet10", "timm:resnet18", "timm:nonsense", "--size", "32", "--threads", "1"]
+    if find_spec("timm") is None or find_spec("torchvision") is None:
+        pytest.skip("timm or torchvision is not installed")
+    others = ["timm:resnet18", "torchvision:resnet18", "timm:nonsense", "torchvision:nonsense"]
+    words = ["benchmark", "msresnet10", *others, "--size", "32", "--threads", "1"]
     more = ["--rounds", "1", "--seconds", "0.01", "--batches", "1", "--format", "json"]
     assert main([*words, *more, "--backends", "torch,openvino-int8"]) == 0
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     names = [(row["model"], row["backend"]) for row in found]
-    assert names == [("msresnet10", "torch"), ("msresnet10", "openvino-int8"), ("timm:resnet18", "torch")]
+    assert names[:2] == [("msresnet10", "torch"), ("msresnet10", "openvino-int8")]
+    assert names[2:] == [("timm:resnet18", "torch"), ("torchvision:resnet18", "torch")]
+    assert found[2]["params"] == found[3]["params"] == 11_689_512
     assert found[0]["score"] is None
-    assert "no network 'nonsense'" in shown.err
+    assert "timm has no network 'nonsense'" in shown.err
+    assert "torchvision has no network 'nonsense'" in shown.err
+
+
+@pytest.mark.skipif(find_spec("keras") is None, reason="Keras is not installed")
+def test_networks_of_keras_race(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "keras:MobileNet", "keras:Nonsense", "--size", "32", "--rounds", "1", "--seconds", "0.01"]
+    assert main([*words, "--batches", "1,2", "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    assert [row["batch"] for row in json.loads(shown.out)] == [1, 2]
+    assert "keras.applications has no 'Nonsense'" in shown.err
 
 
 def test_accuracy_is_that_of_evaluate(

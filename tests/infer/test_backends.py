@@ -29,7 +29,7 @@ from msresnet.deploy.export import export
 from msresnet.errors import ModelError, UsageError
 from msresnet.infer.backends.artefact import read_onnx, stamp
 from msresnet.infer.backends.opened import open_predictor, run_bundle
-from msresnet.infer.backends.openvino import OpenVino
+from msresnet.infer.backends.openvino import OpenVino, load_core
 from msresnet.infer.config import Budget, Engine, Running
 from msresnet.models.factory import create_segmenter
 from msresnet.results import DIGITS, Classification, Segmentation
@@ -74,6 +74,17 @@ def test_every_door_and_runtime_gives_the_same_answers(folder: Path) -> None:
     assert answers(folder, "openvino/1/model.xml", "images") == plain
     assert answers(folder, "images", "--model", "onnx") == plain
     assert answers(folder, "images", "--model", "model", "--backend", "onnxruntime") == plain
+
+
+def test_openvino_computes_in_bf16_where_the_processor_does(folder: Path) -> None:
+    file, images = folder / "onnx/1/model.onnx", np.random.default_rng(1).integers(0, 256, (64, 1, 12, 12), np.uint8)
+    exact = open_predictor(file, Running(backend="openvino")).backend(images)[0]
+    rounded = open_predictor(file, Running(backend="openvino", precision="bf16")).backend
+    assert rounded.precision == "bf16"
+    found = rounded(images)[0]
+    np.testing.assert_allclose(found, exact, atol=0.03 * np.abs(exact).max())
+    if "BF16" in load_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert np.abs(found - exact).max() > 1e-4 * np.abs(exact).max()  # float32 differs by less
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def main(words: list[str], common: Common) -> int:
             each.figures = _score(each, config)
         here = {each.known["precision"] for each in found if each.known["device"] == "cpu"}
         reached = peaks(here, config.threads or cores())
-    screen.notes([f"a large convolution reaches {value / 1e9:,.0f} G/s in {p}" for p, value in reached.items()])
+    screen.notes([f"large convolutions reach {value / 1e9:,.0f} G/s in {p}" for p, value in reached.items()])
     table = rows(found, config.sizes, reached)
     if config.output is not None:
         _write(Path(config.output), table, reached, shlex.join(["msresnet", "benchmark", *common.given, *words]))

@@ -29,7 +29,7 @@ def write_page(
     parts.append(Table("All figures", HEADS, [cells(row) for row in rows], sort=True))
     if peaks:
         reached = ", ".join(f"{value / 1e9:,.0f} billion a second in {name}" for name, value in peaks.items())
-        parts.append(Words(f"The peak is what a large convolution reaches here, in operations: {reached}."))
+        parts.append(Words(f"The peak is what large convolutions reach here, in operations: {reached}."))
     sections = [
         Section("speed", "How fast it answers", parts),
         Section("origin", "How this came about", [Command(command), machine(environment)]),
