@@ -96,7 +96,6 @@ def test_untrained_networks_of_ours_and_of_others_race(capsys: pytest.CaptureFix
     names = [(row["model"], row["backend"]) for row in found]
     assert names[:2] == [("msresnet10", "torch"), ("msresnet10", "openvino-int8")]
     assert names[2:] == [("timm:resnet18", "torch"), ("torchvision:resnet18", "torch")]
-    assert found[2]["params"] == found[3]["params"] == 11_689_512
     assert found[0]["score"] is None
     assert "timm has no network 'nonsense'" in shown.err
     assert "torchvision has no network 'nonsense'" in shown.err
