@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -69,28 +70,41 @@ def test_images_that_come_together_are_computed_together() -> None:
         asking = [asyncio.create_task(batcher.compute([image(value)])) for value in range(6)]
         assert answered(await batcher.take()) == [0, 1, 2, 3]  # full: it does not wait
         batcher.delay = 0.01
-        with batcher.room(7):
+        with batcher.coming(1):
             assert answered(await batcher.take()) == [4, 5]
         await asyncio.gather(*asking)
 
     run(work)
 
 
-def test_who_is_alone_does_not_wait_for_company_and_others_do() -> None:
+def test_images_wait_for_those_that_are_being_decoded_and_for_no_others() -> None:
     async def work() -> None:
         batcher = Batcher(4, 1000.0, 100, 10)
-        with batcher.room(1):
+        with batcher.room(1):  # that others are here is no reason
             alone = asyncio.create_task(batcher.compute([image(1)]))
             assert answered(await batcher.take()) == [1]
             await alone
-        with batcher.room(2):  # one of them is still to come
-            asking = [asyncio.create_task(batcher.compute([image(2)]))]
+        taking = asyncio.create_task(batcher.take())
+
+        async def decoded() -> None:
+            with batcher.coming(1):
+                asking.append(asyncio.create_task(batcher.compute([image(2)])))
+                await asyncio.sleep(0.05)
+                assert not taking.done()
+            await batcher.compute([image(3)])
+
+        asking = list[asyncio.Task[Any]]()
+        asking.append(asyncio.create_task(decoded()))
+        assert answered(await taking) == [2, 3]
+        await asyncio.gather(*asking)
+        with contextlib.suppress(ValueError), batcher.coming(1):
+            asking = [asyncio.create_task(batcher.compute([image(4)]))]
             taking = asyncio.create_task(batcher.take())
             await asyncio.sleep(0.05)
             assert not taking.done()
-            asking.append(asyncio.create_task(batcher.compute([image(3)])))
-            assert answered(await taking) == [2, 3]
-            await asyncio.gather(*asking)
+            raise ValueError  # no image after all
+        assert answered(await taking) == [4]
+        await asyncio.gather(*asking)
 
     run(work)
 
@@ -119,10 +133,10 @@ def test_what_would_come_too_late_is_refused_at_once() -> None:
     run(work)
 
 
-def test_two_workers_take_half_of_the_time_for_an_image() -> None:
+def test_two_workers_together_take_half_of_the_time_for_an_image() -> None:
     async def work() -> None:
-        batcher = Batcher(4, 0.0, 1000, patience=10, workers=2)
-        batcher.done(4, 4.0)
+        batcher = Batcher(4, 0.0, 1000, patience=10)
+        batcher.done(4, 4.0, together=2)
         with batcher.room(20), batcher.room(1), pytest.raises(Refusal) as caught, batcher.room(1):
             pass
         assert caught.value.retry_after == 11  # 21 images at half a second each

@@ -50,7 +50,7 @@ def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def busy(heavy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    words = ["--model", str(heavy), "--threads", "1", "--batch-size", "8", "--queue", "64", "--body-timeout", "5"]
+    words = ["--model", str(heavy), "--batch-size", "8", "--queue", "64", "--body-timeout", "5"]
     with server(tmp_path_factory.mktemp("busy"), *words) as running:
         yield running
 

@@ -61,7 +61,8 @@ async def _ask(
     with served.batcher.room(len(names)):
         try:
             async with asyncio.timeout(patience):
-                images = await ready()
+                with served.batcher.coming(len(names)):
+                    images = await ready()
                 decoded = time.perf_counter()
                 answers = await served.answer(images, names)
         except TimeoutError as error:

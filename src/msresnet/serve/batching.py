@@ -51,12 +51,11 @@ class Batcher:
         delay: seconds that an image waits for company.
         room: images that may be here at a time, from before they are decoded until they are answered.
         patience: seconds after which an answer comes too late.
-        workers: that compute at the same time.
     """
 
-    def __init__(self, size: int, delay: float, room: int, patience: float, workers: int = 1) -> None:
-        self.size, self.delay, self.capacity, self.patience, self.workers = size, delay, room, patience, workers
-        self.held = self._asked = 0
+    def __init__(self, size: int, delay: float, room: int, patience: float) -> None:
+        self.size, self.delay, self.capacity, self.patience = size, delay, room, patience
+        self.held = self._coming = 0
         self.seconds = 0.0
         self._jobs: deque[Job] = deque()
         self._arrival, self._empty = asyncio.Event(), asyncio.Event()
@@ -78,34 +77,42 @@ class Batcher:
             if self.held == 0:
                 self._empty.set()
 
+    @contextmanager
+    def coming(self, images: int) -> Iterator[None]:
+        """While images are being decoded: whoever waits already may wait for them, too."""
+        self._coming += images
+        try:
+            yield
+        finally:
+            self._coming -= images
+            self.look_again()
+
     async def compute(self, images: Sequence[Image]) -> list[Answer]:
         """The answers for images (C, H, W) that hold places; whoever stops waiting takes them out of the queue."""
         loop = asyncio.get_running_loop()
         jobs = [Job(image, loop.create_future()) for image in images]
         self._jobs.extend(jobs)
-        self._asked += len(jobs)
         self._arrival.set()
         try:
             return list(await asyncio.gather(*(job.answer for job in jobs)))
         finally:
-            self._asked -= len(jobs)
             for job in jobs:
                 job.answer.cancel()
 
-    async def take(self, free: Callable[[], bool] = lambda: True) -> list[Job]:
-        """The next batch: whatever waits for a worker that is free, a full one for one that is not."""
+    async def take(self, may: Callable[[bool], bool] = lambda full: True) -> list[Job]:
+        """The next batch, once `may` says yes to whether a full one waits."""
         while True:
-            while not self._is_for(free):
+            while not self._is_for(may):
                 await self._arrived()
             async with self._collecting:
-                if self._is_for(free):  # still: another may have taken it meanwhile
+                if self._is_for(may):  # still: another may have taken it meanwhile
                     await self._company(self._jobs[0].arrived + self.delay)
                     if batch := self._next():
                         return batch
 
-    def done(self, images: int, seconds: float) -> None:
-        """Learn from a batch how long an image takes."""
-        each = seconds / images / self.workers
+    def done(self, images: int, seconds: float, together: int = 1) -> None:
+        """Learn from a batch how long an image takes; `together` workers were computing."""
+        each = seconds / images / together
         self.seconds = each if self.seconds == 0 else MEMORY * self.seconds + (1 - MEMORY) * each
         self.look_again()
 
@@ -117,16 +124,16 @@ class Batcher:
         """Wait until nobody holds a place."""
         await self._empty.wait()
 
-    def _is_for(self, free: Callable[[], bool]) -> bool:
-        return len(self._jobs) >= self.size or (bool(self._jobs) and free())
+    def _is_for(self, may: Callable[[bool], bool]) -> bool:
+        return bool(self._jobs) and may(len(self._jobs) >= self.size)
 
     async def _arrived(self) -> None:
         self._arrival.clear()
         await self._arrival.wait()
 
     async def _company(self, end: float) -> None:
-        """Wait until a batch is full, none that is here is still being decoded, or the time has come."""
-        while len(self._jobs) < self.size and self._asked < self.held and (left := end - time.monotonic()) > 0:
+        """Wait until a batch is full, nothing is being decoded any more, or the time has come."""
+        while len(self._jobs) < self.size and self._coming and (left := end - time.monotonic()) > 0:
             try:
                 async with asyncio.timeout(left):
                     await self._arrived()

@@ -30,7 +30,8 @@ class ServeConfig:
     """0 takes a free one, and says which."""
     workers: int | None = None
     """Processes for each model, which are replaced when they die; 0 computes in the server's own process. Default:
-    two where OpenVINO computes with several cores, so that these have work while one worker waits; else one."""
+    two for an exported file in OpenVINO, unless --threads is given, so that cores have work while one waits. Else
+    one."""
     threads: int | None = None
     """Threads of each process. Default: the cores, shared among the workers that --workers asks for."""
     device: str = "auto"

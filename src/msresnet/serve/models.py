@@ -14,6 +14,7 @@ from msresnet.data.decode import bytes_size, decode_bytes
 from msresnet.data.options import cores
 from msresnet.data.resize import Frame
 from msresnet.errors import DataError, MsresnetError
+from msresnet.infer.backends.artefact import find_file
 from msresnet.infer.backends.opened import engine_of
 from msresnet.serve.batching import Batcher
 from msresnet.serve.config import ServeConfig
@@ -120,14 +121,14 @@ class Models:
         workers: list[Worker] = [ProcessWorker(opening) if count else ThreadWorker(opening)]
         files = signature(path)
         try:
-            # Alone, for it measures how many images at a time are fastest, which the others then know.
+            # Before the others, for it measures how many images at a time are fastest, which they then know.
             started = await workers[0].start()
             alike = replace(opening, measured=started.batch)
             workers += [ProcessWorker(alike) for _ in range(count - 1)]
             await _all_started(workers[1:])
             workers[0].opening = alike
             sample = await first_answers(workers[0], Exported(started.values))
-            batcher = Batcher(started.batch, config.max_delay / 1000, config.queue, config.timeout, len(workers))
+            batcher = Batcher(started.batch, config.max_delay / 1000, config.queue, config.timeout)
             self.metrics.waiting.labels(name).set_function(lambda: self._held(name))
             loaded = Loaded(path, files, workers, started, sample)
             return Served(name, loaded, batcher, self.metrics, self._changed)
@@ -169,13 +170,13 @@ class Models:
 def crew(config: ServeConfig, path: str) -> tuple[int, int]:
     """The worker processes of a model, 0 for none, and the threads of each.
 
-    By default OpenVINO has two that have every core: while the threads of one wait for another that gave its core to
-    the server, those of the other compute, and a request alone still has all cores. Threads of ONNX Runtime do not give
-    way to those of another process (benchmarks/results/serving.md).
+    Where nothing is said, an exported file in OpenVINO has two that have every core: while the threads of one wait for
+    another that gave its core to the server, those of the other compute, and a request alone still has all cores.
+    Threads of ONNX Runtime do not give way to those of another process (benchmarks/results/serving.md).
     """
     if config.workers is None:
-        two = cores() > 1 and engine_of(path, config.backend) == "openvino"
-        return (2 if two else 1), config.threads or cores()
+        alone = config.threads is not None or cores() == 1 or find_file(path) is None
+        return (1 if alone or engine_of(path, config.backend) != "openvino" else 2), config.threads or cores()
     return config.workers, config.threads or max(1, cores() // max(1, config.workers))
 
 

@@ -13,6 +13,7 @@ from msresnet.errors import ModelError, MsresnetError
 from msresnet.serve.batching import Answer, Batcher, Job
 from msresnet.serve.failures import BUSY, Refusal, refusal
 from msresnet.serve.metrics import Metrics
+from msresnet.serve.worker import failure
 from msresnet.serve.workers import Started, Worker, WorkerDied
 
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -66,12 +67,15 @@ class Team:
     async def _work(self, lane: _Lane) -> None:
         """Keep one worker busy, and start it again when it dies."""
         while True:
+            lane.lives = True
+            self.batcher.look_again()
             ended = asyncio.create_task(lane.worker.ended())
             try:
                 # Both find out about its death, by what they wait for.
                 ends = await asyncio.gather(*(self._batches(lane, ended) for _ in range(AHEAD)), return_exceptions=True)
             finally:
                 ended.cancel()
+                self._lost(lane)
             for end in ends:
                 if isinstance(end, BaseException) and not isinstance(end, WorkerDied):
                     raise end
@@ -85,10 +89,11 @@ class Team:
             try:
                 await self._compute(lane, batch)
             except WorkerDied:
+                self._lost(lane)
                 _refuse(batch, Refusal(BUSY, "the worker died while it computed this", retry_after=1))
                 raise
-            except MsresnetError as error:
-                _refuse(batch, refusal(error))
+            except Exception as error:  # whatever it is, the worker goes on
+                _refuse(batch, refusal(failure(error)))
             finally:
                 lane.held -= 1
                 _refuse(batch, Refusal(BUSY, "the server is stopping", retry_after=1))  # those without an answer yet
@@ -97,8 +102,7 @@ class Team:
         """The next batch for a worker. Raises WorkerDied when it has none to wait for."""
 
         async def wanted() -> list[Job]:
-            # One that computes is handed full batches only: while it does, others may come for company.
-            batch = await self.batcher.take(lambda: self._is_next(lane))
+            batch = await self.batcher.take(lambda full: self._may(lane, full))
             lane.held += 1
             self.batcher.look_again()
             return batch
@@ -113,16 +117,25 @@ class Team:
             raise WorkerDied("it is gone")
         return taking.result()
 
-    def _is_next(self, lane: _Lane) -> bool:
-        """Whether it is the first that is free: requests one by one find one worker's weights in the caches."""
-        return next((one for one in self._lanes if one.lives and one.held == 0), None) is lane
+    def _may(self, lane: _Lane, full: bool) -> bool:
+        """Whether a worker may take what waits: the first that is free, or any where none is and the batch is full.
+
+        So requests one by one find one worker's weights in the caches; and while all compute, others may come for
+        company.
+        """
+        first = next((one for one in self._lanes if one.lives and one.held == 0), None)
+        return lane.lives and (first is lane or (full and first is None))
+
+    def _lost(self, lane: _Lane) -> None:
+        lane.lives = False
+        self.batcher.look_again()
 
     async def _compute(self, lane: _Lane, batch: Sequence[Job]) -> None:
         sent = time.monotonic()
         outputs = await lane.worker.compute(np.stack([job.image for job in batch]))
         start, lane.freed = max(sent, lane.freed), time.monotonic()
         seconds = lane.freed - start
-        self.batcher.done(len(batch), seconds)
+        self.batcher.done(len(batch), seconds, sum(one.held > 0 for one in self._lanes))
         self.metrics.computed(self.name, len(batch), seconds)
         for job, output in zip(batch, outputs, strict=True):
             if not job.answer.done():
@@ -130,18 +143,15 @@ class Team:
 
     async def _revive(self, lane: _Lane) -> None:
         """Start a worker again, however often that takes."""
-        lane.lives = False
-        self.batcher.look_again()
         for attempt in range(sys.maxsize):
             await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
             try:
                 if not self.fits(await lane.worker.start()):
                     raise ModelError("its files are of another model than is served")
-            except MsresnetError as error:
+            except (MsresnetError, OSError) as error:
                 print(f"error: a worker of {self.name} does not start: {error}", file=sys.stderr)
             else:
                 print(f"· a worker of {self.name} died and was replaced", file=sys.stderr)
-                lane.lives = True
                 return
 
 

@@ -109,6 +109,7 @@ class ProcessWorker(Worker):
         async with self._hearing:  # whoever has sent first waits here first
             _, outputs = await self._message(SLOWEST_BATCH)
         if outputs is None or len(outputs) != len(images):
+            self._kill()
             raise WorkerDied("it answered something else")
         return outputs
 
