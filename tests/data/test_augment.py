@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy import ndimage, stats
 from torch import Tensor
 
-from msresnet.data.augment import Augment, affine, augment, beta, erase, flip, mix, translate
+from msresnet.data.augment import KNOTS, Augment, augment, bending, beta, erase, flip, mix, translate, warp
 from msresnet.data.draws import Draws, part
 
 
@@ -43,7 +43,7 @@ def batch(count: int = 6, height: int = 12, width: int = 18, channels: int = 3) 
     return torch.rand(count, channels, height, width, generator=generator(1))
 
 
-ALL = Augment(flip=0.5, shift=0.1, rotate=20, scale=0.2, shear=0.1, policy=0.5, erase=0.5)
+ALL = Augment(flip=0.5, shift=0.1, rotate=20, scale=0.2, shear=0.1, elastic=0.05, policy=0.5, erase=0.5)
 
 
 def test_zero_settings_change_nothing() -> None:
@@ -80,14 +80,14 @@ def test_flip_takes_about_its_share_of_the_images() -> None:
     assert stats.binomtest(int(flipped.sum()), 4000, 0.3).pvalue > 1e-3
 
 
-def test_affine_without_parameters_is_the_identity() -> None:
-    assert torch.allclose(affine(batch(), Augment(), draws()), batch(), atol=1e-5)
+def test_warping_without_parameters_is_the_identity() -> None:
+    assert torch.allclose(warp(batch(), Augment(), draws()), batch(), atol=1e-5)
 
 
 @pytest.mark.parametrize(("draw", "quarters"), [(1.0, 1), (0.0, -1)])
 def test_turning_by_90_degrees_equals_rot90(draw: float, quarters: int) -> None:
     images = batch(height=12, width=12)
-    turned = affine(images, Augment(rotate=90), Fixed(draw, 0.5, 0.5, 0.5, 0.5, 0.5))
+    turned = warp(images, Augment(rotate=90), Fixed(draw, 0.5, 0.5, 0.5, 0.5, 0.5))
     assert torch.allclose(turned, torch.rot90(images, quarters, (2, 3)), atol=1e-4)
 
 
@@ -96,14 +96,14 @@ def test_images_that_are_not_square_turn_without_shear() -> None:
     image[6:14, 10:30] = np.random.default_rng(0).random((8, 20))
     image = ndimage.gaussian_filter(image, 1.5)
     turn = Fixed(1.0, 0.5, 0.5, 0.5, 0.5, 0.5)
-    turned = affine(torch.from_numpy(image)[None, None], Augment(rotate=30), turn)
+    turned = warp(torch.from_numpy(image)[None, None], Augment(rotate=30), turn)
     assert turned.shape == (1, 1, 20, 40)
     assert np.allclose(turned[0, 0], ndimage.rotate(image, 30, reshape=False, order=1), atol=1e-4)
 
 
 def test_shift_moves_by_a_share_of_the_side_and_leaves_black() -> None:
     images = batch(height=12, width=20)
-    moved = affine(images, Augment(shift=0.25), Fixed(0.5, 0.5, 1.0, 0.5, 0.5, 0.5))
+    moved = warp(images, Augment(shift=0.25), Fixed(0.5, 0.5, 1.0, 0.5, 0.5, 0.5))
     assert torch.allclose(moved[..., :15], images[..., 5:], atol=1e-5)
     assert moved[..., 15:].abs().max() < 1e-5
 
@@ -123,14 +123,44 @@ def test_translation_by_whole_pixels_equals_rolling_and_leaves_black() -> None:
 def test_shear_slants_by_a_share_of_the_side() -> None:
     image = torch.zeros(1, 1, 41, 41)
     image[..., 20] = 1  # an upright line
-    slanted = affine(image, Augment(shear=0.5), Fixed(0.5, 0.5, 0.5, 0.5, 1.0, 0.5))
+    slanted = warp(image, Augment(shear=0.5), Fixed(0.5, 0.5, 0.5, 0.5, 1.0, 0.5))
     places = slanted[0, 0].argmax(1)
     assert torch.allclose((places - 20).float(), (20 - torch.arange(41)).float() / 2, atol=1)
 
 
+def test_bending_moves_the_knots_as_drawn_and_what_lies_between_smoothly() -> None:
+    images = batch(40, 29, 57)
+    moves = bending(images, 0.1, draws(40, seed=7))
+    drawn = draws(40, seed=7).uniform(2 * KNOTS**2, images).T.reshape(40, 2, KNOTS, KNOTS)
+    assert torch.allclose(moves[:, ::7, ::14].permute(0, 3, 1, 2), (drawn * 2 - 1) * 0.2, atol=1e-6)
+    assert moves.diff(dim=1).abs().max() < 0.2 * 2 / 7 * 1.6  # no steeper than a cubic between two knots, by row
+    same = bending(images, 0.1, Fixed(*[1.0] * 50))
+    assert torch.allclose(same, torch.full((40, 29, 57, 2), 0.2), atol=1e-6)
+
+
+def test_bent_images_are_those_of_scipy() -> None:
+    images = batch(3, 24, 30, 1)
+    moves = bending(images, 0.08, Draws(5, 3)).numpy() / 2
+
+    class Still(Draws):
+        """Nothing moves but by bending."""
+
+        def uniform(self, rows: int, images: Tensor) -> Tensor:
+            return torch.full((rows, len(images)), 0.5) if rows == 6 else super().uniform(rows, images)
+
+    bent = warp(images, Augment(elastic=0.08), Still(5, 3))
+    rows, columns = np.mgrid[:24, :30]
+    for image, found, move in zip(images, bent, moves, strict=True):
+        places = [rows + 24 * move[..., 1], columns + 30 * move[..., 0]]
+        padded = np.pad(image[0].numpy(), 9)
+        wanted = ndimage.map_coordinates(padded, [place + 9 for place in places], order=1)
+        np.testing.assert_allclose(found[0], wanted, atol=1e-4)
+
+
 def test_numbers_are_those_of_the_whole_batch_whatever_the_number_of_processes() -> None:
     images, targets = batch(26), torch.eye(26)
-    settings = Augment(flip=0.5, shift=0.1, rotate=9, scale=0.2, policy=0.4, erase=0.5, cutmix=1.0, mixup=0.3)
+    some = Augment(flip=0.5, shift=0.1, rotate=9, scale=0.2, elastic=0.1, policy=0.4)
+    settings = replace(some, erase=0.5, cutmix=1.0, mixup=0.3)
     for seed in range(4):
         numbers = Draws(seed, 26)
         whole = mix(augment(images, settings, numbers), targets, settings, numbers)
@@ -156,7 +186,7 @@ def test_parts_cover_a_batch_once_and_keep_pairs(total: int, world: int) -> None
 def test_scale_changes_lengths_by_its_factor(draw: float, factor: float) -> None:
     rows, columns = torch.meshgrid(torch.linspace(-1, 1, 81), torch.linspace(-1, 1, 81), indexing="ij")
     disc = ((rows**2 + columns**2) < 0.4**2).float()[None, None]
-    area = affine(disc, Augment(scale=0.5), Fixed(0.5, draw, 0.5, 0.5, 0.5, 0.5)).sum() / disc.sum()
+    area = warp(disc, Augment(scale=0.5), Fixed(0.5, draw, 0.5, 0.5, 0.5, 0.5)).sum() / disc.sum()
     assert float(area) == pytest.approx(factor**-2, rel=0.02)
 
 

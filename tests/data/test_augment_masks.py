@@ -17,7 +17,8 @@ MOVES = {
     "rotate": Augment(rotate=25),
     "scale": Augment(scale=0.4),
     "shear": Augment(shear=0.2),
-    "all": Augment(flip=0.5, shift=0.1, rotate=20, scale=0.2, shear=0.1),
+    "elastic": Augment(elastic=0.1),
+    "all": Augment(flip=0.5, shift=0.1, rotate=20, scale=0.2, shear=0.1, elastic=0.1),
 }
 
 

@@ -100,19 +100,22 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("settings", "exported", "plain"),
     [
-        ({}, (2, 4), (1, 4)),
+        ({}, (2, None), (1, None)),
         ({"threads": 3}, (1, 3), (1, 3)),
-        ({"workers": 1}, (1, 4), (1, 4)),
+        ({"workers": 1}, (1, None), (1, None)),
         ({"workers": 2}, (2, 2), (2, 2)),
         ({"workers": 8}, (8, 1), (8, 1)),
-        ({"workers": 0}, (0, 4), (0, 4)),
+        ({"workers": 0}, (0, None), (0, None)),
         ({"workers": 4, "threads": 4}, (4, 4), (4, 4)),
-        ({"backend": "onnxruntime"}, (1, 4), (1, 4)),
-        ({"backend": "openvino"}, (2, 4), (1, 4)),
+        ({"backend": "onnxruntime"}, (1, None), (1, None)),
+        ({"backend": "openvino"}, (2, None), (1, None)),
     ],
 )
 def test_workers_and_threads(
-    settings: dict[str, Any], exported: tuple[int, int], plain: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any],
+    exported: tuple[int, int | None],
+    plain: tuple[int, int | None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setattr(models, "cores", lambda: 4)
@@ -122,7 +125,7 @@ def test_workers_and_threads(
 
 def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "cores", lambda: 1)
-    assert crew(ServeConfig(), "exported/digits.onnx") == (1, 1)
+    assert crew(ServeConfig(), "exported/digits.onnx") == (1, None)
 
 
 def test_models_are_called_by_their_folder_or_file_or_as_said(tmp_path: Path) -> None:

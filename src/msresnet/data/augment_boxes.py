@@ -30,7 +30,7 @@ def augment_boxes(images: Tensor, boxes: Tensor, settings: Augment, draws: Draws
         images, boxes = mosaic(images, boxes, settings.mosaic, draws)
     if settings.flip:
         images, boxes = _flipped(images, boxes, settings.flip, draws)
-    if settings.shift or settings.rotate or settings.scale or settings.shear:
+    if settings.shift or settings.warps:
         images, boxes = _moved(images, boxes, settings, draws)
     if settings.policy:
         images = apply_policy(images, settings.policy, draws, form=False)
@@ -76,7 +76,7 @@ def _moved(images: Tensor, boxes: Tensor, settings: Augment, draws: Draws) -> tu
     """Moved, turned, slanted and resized; a box becomes the smallest around its four corners."""
     matrix = affine_matrix(images, settings, draws)
     low, high = _edges(images)
-    if not (settings.rotate or settings.scale or settings.shear):  # by whole pixels: edges stay as sharp as they were
+    if not settings.warps:  # by whole pixels: edges stay as sharp as they were
         matrix[:, :, 2] = (matrix[:, :, 2] * high[0] / 2).round() / high[0] * 2
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     corners = boxes[..., [1, 2, 3, 2, 1, 4, 3, 4]].unflatten(-1, (4, 2)) / high[..., None, :] * 2 - 1

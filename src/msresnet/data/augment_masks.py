@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msresnet.data.augment import Augment, affine_grid, beta, degrade, erased, flip, partners, pasted, translate
+from msresnet.data.augment import Augment, beta, degrade, erased, flip, partners, pasted, translate, warped_grid
 from msresnet.data.draws import Draws
 from msresnet.data.policy import apply_policy
 from msresnet.data.sample import IGNORED
@@ -30,14 +30,14 @@ def augment_masks(images: Tensor, masks: Tensor, settings: Augment, draws: Draws
 
 
 def _moved(images: Tensor, masks: Tensor, settings: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Mirror, move, turn, slant, resize."""
+    """Mirror, move, turn, slant, resize, bend."""
     # From 1 on, so that the zeros of what comes in from outside are told apart; the last plane is the mask.
     known = torch.where(masks == IGNORED, 0, masks.to(images.dtype) + 1)
     planes = torch.cat([images, known[:, None]], 1)
     if settings.flip:
         planes = flip(planes, settings.flip, draws)
-    if settings.rotate or settings.scale or settings.shear:
-        grid = affine_grid(planes, settings, draws)
+    if settings.warps:
+        grid = warped_grid(planes, settings, draws)
         images = F.grid_sample(planes[:, :-1], grid, align_corners=False)
         known = F.grid_sample(planes[:, -1:], grid, mode="nearest", align_corners=False)[:, 0]
     else:

@@ -167,8 +167,8 @@ class Models:
         return Ready(preprocess.image(image), frame)
 
 
-def crew(config: ServeConfig, path: str) -> tuple[int, int]:
-    """The worker processes of a model, 0 for none, and the threads of each.
+def crew(config: ServeConfig, path: str) -> tuple[int, int | None]:
+    """The worker processes of a model, 0 for none, and the threads of each; None is one for each core.
 
     Where nothing is said, an exported file in OpenVINO has two that have every core: while the threads of one wait for
     another that gave its core to the server, those of the other compute, and a request alone still has all cores.
@@ -176,8 +176,9 @@ def crew(config: ServeConfig, path: str) -> tuple[int, int]:
     """
     if config.workers is None:
         alone = config.threads is not None or cores() == 1 or find_file(path) is None
-        return (1 if alone or engine_of(path, config.backend) != "openvino" else 2), config.threads or cores()
-    return config.workers, config.threads or max(1, cores() // max(1, config.workers))
+        return (1 if alone or engine_of(path, config.backend) != "openvino" else 2), config.threads
+    divided = max(1, cores() // config.workers) if config.workers > 1 else None
+    return config.workers, config.threads or divided
 
 
 async def _all_started(workers: Sequence[Worker]) -> None:

@@ -108,9 +108,9 @@ class DetectionTask(Task):
             raise UsageError(
                 "--resize crop, but objects are to be found in the whole image", hint="--resize pad or squash"
             )
-        for name in ("mixup", "cutmix", "erase"):
+        for name in ("elastic", "mixup", "cutmix", "erase"):
             if value := getattr(augment, name):
-                why = "what covers or blends objects leaves their boxes where they are"
+                why = "what bends, covers or blends objects leaves their boxes where they are"
                 raise UsageError(f"--{name} {value:g}, but images have boxes", why=why, hint="--mosaic 1")
         if how.draw or how.weigh:
             why = "an image shows objects of several classes"

@@ -141,6 +141,8 @@ class AugmentOptions:
     """Largest relative change of the object's size: 1 is from half to double."""
     shear: float | None = None
     """Largest slant, as a share of the side."""
+    elastic: float | None = None
+    """Largest move of a place by bending, as a share of the side: 0.05 for handwriting."""
     policy: float | None = None
     """Strength, 0 to 1, of two random changes of colour, contrast, sharpness or form for each image."""
     shade: float | None = None
@@ -266,7 +268,8 @@ def seconds(text: str) -> float:
 DEFAULT_EPOCHS = 20
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 AUGMENTATIONS = (
-    "flip", "shift", "rotate", "scale", "shear", "policy", "shade", "noise", "erase", "mixup", "cutmix", "mosaic"
+    "flip", "shift", "rotate", "scale", "shear", "elastic", "policy", "shade", "noise", "erase", "mixup", "cutmix",
+    "mosaic"
 )  # fmt: skip
 _BIG = 10**9
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
@@ -296,6 +299,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("rotate", 0, 180.0001),
     ("scale", 0, 10),
     ("shear", 0, 1.0001),
+    ("elastic", 0, 1.0001),
     ("policy", 0, 1.0001),
     ("shade", 0, 1.0001),
     ("noise", 0, 1.0001),
