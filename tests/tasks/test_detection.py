@@ -296,6 +296,7 @@ def test_looking_only_for_what_people_are_shown_finds_the_same(sure: float) -> N
         (Preprocess((8, 8), 1), Augment(mixup=0.2), Learning(), "--mosaic"),
         (Preprocess((8, 8), 1), Augment(cutmix=0.2), Learning(), "--mosaic"),
         (Preprocess((8, 8), 1), Augment(erase=0.2), Learning(), "--mosaic"),
+        (Preprocess((8, 8), 1), Augment(elastic=0.1), Learning(), "--mosaic"),
         (Preprocess((8, 8), 1), Augment(), Learning(draw=True), "several classes"),
         (Preprocess((8, 8), 1), Augment(), Learning(weigh=True), "several classes"),
         (Preprocess((8, 8), 1), Augment(), Learning(dice=0.5), "dice"),
