@@ -90,6 +90,7 @@ async def _serve(config: ServeConfig, key: str, listening: socket.socket, quiet:
         limits = Limits(config.max_connections, config.header_timeout)
         server = Server(guard, limits, [] if quiet else _words(config, models, key, listening))
         watching = asyncio.create_task(models.watch()) if config.reload else None
+        gc.collect()
         gc.freeze()  # all this stays; each search of it for what can go would hold answers up by 40 to 60 ms
         await server.serve(sockets=[listening])
         if watching is not None:

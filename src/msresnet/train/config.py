@@ -142,7 +142,7 @@ class AugmentOptions:
     shear: float | None = None
     """Largest slant, as a share of the side."""
     elastic: float | None = None
-    """Largest move of a place by bending, as a share of the side: 0.05 for handwriting."""
+    """Largest move of a place by bending, as a share of the side."""
     policy: float | None = None
     """Strength, 0 to 1, of two random changes of colour, contrast, sharpness or form for each image."""
     shade: float | None = None
