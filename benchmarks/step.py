@@ -183,12 +183,11 @@ class Stopwatch(Silent):
         self.ends.append(now())
 
 
-def overhead(cases: list[Case], steps: int, warmup: int) -> list[str]:
+def overhead(cases: list[Case], steps: int, warmup: int, graphs: str) -> list[str]:
     """Our training beside the bare loop, as Markdown; the difference is the median of those between neighbours."""
     lines = ["| | msresnet, ms | bare loop, ms | difference, ms | |", "|---|--:|--:|--:|--:|"]
     for case in cases:
-        # Without graphs, which the bare loop has not: what is measured is the loop around the same operations.
-        config = config_for(case, -(-(steps + warmup) // (BATCHES - 1)), cuda_graphs="off")
+        config = config_for(case, -(-(steps + warmup) // (BATCHES - 1)), cuda_graphs=graphs)
         source = noise(case, BATCHES)
         turns = Turns(bare(make_plan(config, Splits(source)), source, case.batch))
         fit(config, Splits(source), observer=turns)
@@ -247,6 +246,8 @@ def main() -> None:
     parser.add_argument("--optimizers", nargs="+", choices=["adamw", "sgd"], default=["adamw"])
     parser.add_argument("--steps", type=int, default=300, help="of each loop in the first part")
     parser.add_argument("--warmup", type=int, default=20, help="steps that are not counted")
+    # Without graphs, which the bare loop has not, what is measured is the loop around the same operations.
+    parser.add_argument("--cuda-graphs", choices=["auto", "off"], default="off", help="of ours in the first part")
     parser.add_argument("--rounds", type=int, default=5, help="of the second part")
     parser.add_argument("--round-steps", type=int, default=10, help="of each contestant in a round")
     parser.add_argument("--threads", type=int)
@@ -257,7 +258,7 @@ def main() -> None:
     body: list[str] = []
     if "overhead" in args.parts:
         cases = [c for c in OVERHEAD if args.models is None or c.model in args.models]
-        body += ["## The loop's own cost", "", *overhead(cases, args.steps, args.warmup), ""]
+        body += ["## The loop's own cost", "", *overhead(cases, args.steps, args.warmup, args.cuda_graphs), ""]
     if "speed" in args.parts:
         chosen = (c for c in SPEED if args.models is None or c.model in args.models)
         cases = [replace(c, batch=args.batch or c.batch) for c in chosen]

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from msresnet.train.checkpoint import checkpoints, newest_checkpoint
 from msresnet.train.launch import read_devices
 from msresnet.train.loop import Trainer
 from msresnet.train.observer import Silent
-from msresnet.train.state import Step
 from peers import codes, command, peers
 from tiny import kill, lines, losses, plan_for, same, train_words, wait_for, weights
 
@@ -34,12 +32,9 @@ def gradients(bars: str, place: str, settings: dict[str, Any]) -> None:
     training = Trainer(plan, None, Silent(), StopRequest())
     seen = []
     training.model.train()
-    steps: deque[Step] = deque()
-    batches = plan.train.batches(training._parts(steps), training.processes.device)
-    for batch in batches:
-        training.train_step(batch, steps.popleft())
-        seen.append(batch.indices)
-        break
+    given = next(training.inputs.epoch(training.state))
+    training.update(given)
+    seen.append(given.batch.indices)
     found = {f"gradient/{n}": p.grad for n, p in training.raw.named_parameters() if p.grad is not None}
     found |= {f"buffer/{n}": b.float() for n, b in training.raw.named_buffers()}
     rank = os.environ.get("RANK", "alone")

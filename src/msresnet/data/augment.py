@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msresnet.data.draws import Draws
+from msresnet.data.draws import Draws, upload
 from msresnet.data.policy import apply_policy
 
 
@@ -163,7 +163,7 @@ def noise(images: Tensor, strength: float, draws: Draws) -> Tensor:
     every image would take longer than a step of a small network.
     """
     size = math.prod(images.shape[1:])
-    row = torch.randn(2 * size, generator=draws.generator).to(images.device, images.dtype)
+    row = upload(torch.randn(2 * size, generator=draws.generator), images)
     amount, place = draws.uniform(2, images)
     starts = (place * size).long().clamp(max=size)
     drawn = row.unfold(0, size, 1)[starts].view_as(images)
@@ -201,7 +201,7 @@ def mix(images: Tensor, targets: Tensor, settings: Augment, draws: Draws) -> tup
         mixed = images * share + images[partner] * (1 - share)
     else:
         box = pasted(images, share, draws)
-        mixed = torch.where(box, images[partner], images)
+        mixed = torch.where(upload(box, images), images[partner], images)
         share = 1 - box.float().mean().item()
     return mixed, targets * share + targets[partner] * (1 - share)
 
@@ -213,10 +213,10 @@ def partners(images: Tensor) -> Tensor:
 
 
 def pasted(images: Tensor, share: float, draws: Draws) -> Tensor:
-    """(1, 1, H, W) booleans, true in a box somewhere that leaves `share` of the image outside."""
+    """(1, 1, H, W) booleans on the CPU, true in a box somewhere that leaves `share` of the image outside."""
     side = torch.full((1,), math.sqrt(1 - share))
     x, y = torch.rand(2, 1, generator=draws.generator)
-    return _box(side, side, x, y, images[:1])
+    return _box(side, side, x, y, torch.empty(1, 1, *images.shape[2:]))
 
 
 def beta(alpha: float, generator: torch.Generator) -> float:
@@ -234,7 +234,6 @@ def _box(height: Tensor, width: Tensor, x: Tensor, y: Tensor, images: Tensor) ->
     """(B, 1, H, W) booleans, true inside a box of relative size (height, width) placed at random by (x, y)."""
     rows = (torch.arange(images.shape[2], device=images.device) + 0.5) / images.shape[2]
     columns = (torch.arange(images.shape[3], device=images.device) + 0.5) / images.shape[3]
-    height, width, x, y = (t.to(images.device) for t in (height, width, x, y))
     top, left = y * (1 - height), x * (1 - width)
     inside_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
     inside_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msresnet.data.augment import Augment, beta, degrade, erased, flip, partners, pasted, translate, warped_grid
-from msresnet.data.draws import Draws
+from msresnet.data.draws import Draws, upload
 from msresnet.data.policy import apply_policy
 from msresnet.data.sample import IGNORED
 
@@ -51,5 +51,5 @@ def _pasted(images: Tensor, masks: Tensor, settings: Augment, draws: Draws) -> t
     if not settings.cutmix or len(images) < 2:
         return images, masks
     partner = partners(images)
-    box = pasted(images, beta(settings.cutmix, draws.generator), draws)
+    box = upload(pasted(images, beta(settings.cutmix, draws.generator), draws), images)
     return torch.where(box, images[partner], images), torch.where(box[:, 0], masks[partner], masks)

@@ -24,8 +24,17 @@ class Draws:
 
     def uniform(self, rows: int, images: Tensor) -> Tensor:
         """(rows, B) numbers in 0 to 1, on the images' device."""
-        numbers = torch.rand(rows, self.total, generator=self.generator)
-        return numbers[:, self.first : self.first + len(images)].to(images.device, images.dtype)
+        return upload(self.numbers(rows, len(images)), images)
+
+    def numbers(self, rows: int, count: int) -> Tensor:
+        """(rows, B) numbers in 0 to 1 on the CPU, for `count` images of this process."""
+        return torch.rand(rows, self.total, generator=self.generator)[:, self.first : self.first + count]
+
+
+def upload(tensor: Tensor, images: Tensor) -> Tensor:
+    """Some numbers where the images are, without waiting for what a GPU is still computing."""
+    dtype = images.dtype if tensor.is_floating_point() else tensor.dtype
+    return tensor.to(images.device, dtype, non_blocking=images.is_cuda)
 
 
 def part(total: int, rank: int, world: int) -> slice:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msresnet.data.draws import Draws
+from msresnet.data.draws import Draws, upload
 
 ROUNDS = 2
 LUMA = (0.299, 0.587, 0.114)
@@ -29,12 +29,14 @@ def apply_policy(images: Tensor, strength: float, draws: Draws, form: bool = Tru
     left_out = (*(() if images.shape[1] == 3 else COLOURFUL), *(() if form else MOVING))
     changes = [change for name, change in CHANGES.items() if name not in left_out]
     for _ in range(ROUNDS):
-        which, amount = draws.uniform(2, images)
+        which, amount = draws.numbers(2, len(images))
         chosen = (which * len(changes)).long()
-        amounts = (amount * 2 - 1) * strength
+        # Who gets what is known on the CPU, so that nobody waits for a GPU to say how many there are.
+        counts = chosen.bincount(minlength=len(changes)).tolist()
+        groups = upload(chosen.argsort(stable=True), images).split(counts)
+        amounts = upload((amount * 2 - 1) * strength, images)
         result = images.clone()
-        for place, change in enumerate(changes):
-            members = (chosen == place).nonzero()[:, 0]
+        for change, members in zip(changes, groups, strict=True):
             if len(members):
                 result[members] = change(images[members], amounts[members].view(-1, 1, 1, 1)).clamp(0, 1)
         images = result
@@ -122,7 +124,7 @@ def _grey(images: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, 1, H, W): ITU-R 601 luma."""
     if images.shape[1] == 1:
         return images
-    weights = torch.tensor(LUMA, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    weights = upload(torch.tensor(LUMA), images).view(1, 3, 1, 1)
     return (images * weights).sum(1, keepdim=True)
 
 

@@ -130,9 +130,11 @@ class Preprocess:
         """Pixels in 0 to 1 (B, C, H, W) -> zero mean, unit variance."""
         import torch
 
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
-        return (images - mean) / std
+        # A GPU is sent them without a wait for what it is still computing.
+        both = torch.tensor((self.mean, self.std)).to(images.device, non_blocking=images.is_cuda)
+        mean, std = both.view(2, 1, -1, 1, 1)
+        normal: Tensor = (images - mean) / std
+        return normal
 
     def _coloured(self, image: Image) -> Image:
         if image.shape[0] == self.channels:

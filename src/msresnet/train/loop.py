@@ -12,31 +12,26 @@ import copy
 import math
 import shlex
 import time
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msresnet.data.augment import Augment
-from msresnet.data.draws import Draws, part
 from msresnet.data.loaders import Samples
-from msresnet.data.order import mix_seed
 from msresnet.data.sample import Batch
 from msresnet.errors import DivergedError, Interrupted, ModelError
 from msresnet.models.base import ImageModel
-from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_network
 from msresnet.nn.synchronised import synchronise
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import checkpoints, prefixed, save_checkpoint, section
 from msresnet.train.clock import Clock
 from msresnet.train.cuda_graphs import Recorded
+from msresnet.train.inputs import Given, Inputs
 from msresnet.train.layers import freeze, last_layers
 from msresnet.train.objective import Objective, open_teacher
 from msresnet.train.observer import Observer
@@ -55,8 +50,7 @@ from msresnet.train.processes import Processes
 from msresnet.train.scoring import score
 from msresnet.train.selection import Selection
 from msresnet.train.sharding import load_whole, shard, whole, whole_state
-from msresnet.train.sizes import Moment
-from msresnet.train.state import State, Step
+from msresnet.train.state import State
 
 WARMUP = 0.1
 CYCLED = 0.95
@@ -91,7 +85,7 @@ class Trainer:
         self.selection = Selection(plan.train.targets, plan.config)
         self.best: dict[str, Tensor] = _copied(self.viewer)
         self.clock = Clock(plan, self.processes, stop)
-        self.costs: dict[tuple[int, int], int] = {}
+        self.inputs = Inputs(plan, self.processes, self.clock, self.selection, self.viewer)
 
     def _network(self) -> tuple[ImageModel, ImageModel, list[nn.Module]]:
         """The network on its device, a whole one to look at other weights through, and the BN that stay still."""
@@ -152,20 +146,20 @@ class Trainer:
         return self.clock.progress(self.state)
 
     def _epoch(self) -> None:
-        plan, state = self.plan, self.state
-        steps: deque[Step] = deque()
+        state = self.state
         self._train_mode()
-        for batch in plan.train.batches(self._parts(steps), self.processes.device):
-            step = steps.popleft()
+        for given in self.inputs.epoch(state):
+            step = given.step
             if state.images and self.clock.late(state):
                 return
             if step.moment.finishing and not state.finishing:
                 self._begin_finishing()
-            loss = self.train_step(batch, step)
+            set_pace(self.optimizer, state.lr, self._pace())
+            loss = self.update(given)
             state.loss_sum += loss * step.count
             state.images += step.count
             state.seen += step.count
-            state.operations += self._operations(step)
+            state.operations += self.inputs.operations(step)
             state.position += step.count
             state.step += 1
             self.clock.stepped(state)
@@ -185,50 +179,6 @@ class Trainer:
         for norm in self.still:
             norm.eval()
 
-    def _parts(self, steps: deque[Step]) -> Iterator[Tensor]:
-        """Indices of this process's images for each step of the epoch that is left; the steps go into `steps`."""
-        plan, state = self.plan, self.state
-        began = self.progress
-        order = self.selection.order(state.epoch, began, begun=state.position > 0)
-        state.length = len(order)
-        position, number, operations = state.position, state.step, state.operations
-        while True:
-            draw = mix_seed(plan.config.seed, state.epoch, number, 1) / 2**63
-            # Time passes differently in each process, and what comes next is made ready ahead: sizes then go by epochs.
-            alone = self.processes.world == 1 or math.isinf(plan.limit)
-            now = self.clock.progress(state, position, operations) if alone else began
-            moment = plan.sizes.last if state.finishing else plan.sizes.at(now, draw)
-            count = min(moment.batch, len(order) - position)
-            if (position and count < moment.batch) or count < 2:
-                return
-            step, mine = self.share(order[position : position + count], moment)
-            steps.append(step)
-            yield mine
-            position, number, operations = position + count, number + 1, operations + self._operations(step)
-
-    def share(self, indices: Tensor, moment: Moment) -> tuple[Step, Tensor]:
-        """This process's part of a batch's indices, and the step that it belongs to."""
-        count, world = len(indices), self.processes.world
-        mine = part(count, self.processes.rank, world)
-        weight = (mine.stop - mine.start) * world / count
-        if not weight:  # fewer pairs than processes: compute something that does not count
-            mine = slice(0, 2)
-        return Step(moment, count, mine.start, weight), indices[mine]
-
-    def _operations(self, step: Step) -> float:
-        """Multiply-adds of a step, where they are limited; the gradients take two more passes."""
-        if self.plan.config.operations is None:
-            return 0.0
-        size = step.moment.size
-        if size not in self.costs:
-            self.costs[size] = count_macs(self.viewer, size)
-        return 3.0 * self.costs[size] * step.count
-
-    def train_step(self, batch: Batch, step: Step) -> float:
-        """One step of the optimiser; returns the loss. Raises DivergedError, before any weight is touched."""
-        set_pace(self.optimizer, self.state.lr, self._pace())
-        return self.update(batch, step)
-
     def _pace(self) -> Pace:
         config, finish, done = self.plan.config, self.plan.config.finish, self.progress
         if self.state.finishing:
@@ -238,15 +188,13 @@ class Trainer:
         warmup = WARMUP if config.warmup is None else config.warmup
         return pace(config.schedule, min(1.0, done / (1 - finish)), warmup)
 
-    def update(self, batch: Batch, step: Step) -> float:
+    def update(self, given: Given) -> float:
         """One step at the learning rate that is set; returns the loss. Raises DivergedError before changing weights."""
-        images, targets = self._given(batch, step)
-        given = self.plan.preprocess.normalise(images).contiguous(memory_format=torch.channels_last)
+        self._seed_layers(given.step.seed + self.processes.rank)
+        pixels = self.plan.preprocess.normalise(given.images).contiguous(memory_format=torch.channels_last)
         with self.processes.autocast():
-            answers = [outputs.float() for outputs in self.model(given, exits=True)]
-        loss = self.objective(answers, images, targets) * step.weight
-        if self.plan.config.skip_easy:
-            self.selection.learnt(batch.indices, self.objective.of_each(answers, targets))
+            answers = [outputs.float() for outputs in self.model(pixels, exits=True)]
+        loss = self.objective(answers, given.images, given.targets) * given.step.weight
         for parameter in self.learning:
             parameter.grad = None
         loss.backward()
@@ -255,28 +203,16 @@ class Trainer:
         mine, length = torch.stack((loss.detach(), norm)).tolist()  # one wait for the device instead of two
         losses = self.clock.agree(mine)
         value = sum(losses) / len(losses)
-        self._check(value, "loss", batch)
-        self._check(length, "gradient", batch)
+        self._check(value, "loss", given.batch)
+        self._check(length, "gradient", given.batch)
+        if self.plan.config.skip_easy:
+            self.selection.learnt(given.batch.indices, self.objective.of_each(answers, given.targets))
         if self.plan.config.clip_grad is not None:
             nn.utils.clip_grads_with_norm_(self.learning, self.plan.config.clip_grad, norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
         return value
-
-    def _given(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
-        """Pixels (B, C, H, W) in 0 to 1, resized, changed and mixed, and encoded targets."""
-        plan, state = self.plan, self.state
-        seed = mix_seed(plan.config.seed, state.epoch, state.step)
-        self._seed_layers(seed + self.processes.rank)
-        images = batch.images.float().div_(255)
-        if images.shape[-2:] != step.moment.size:
-            images = F.interpolate(images, step.moment.size, mode="bilinear", antialias=True)
-        targets = plan.task.resized(batch.targets, step.moment.size)
-        changes = Augment() if state.finishing else plan.augment
-        if self.progress >= plan.config.mix_until:
-            changes = replace(changes, mixup=0.0, cutmix=0.0, mosaic=0.0)
-        return plan.task.vary(images, targets, changes, Draws(seed, step.count, step.first))
 
     def _seed_layers(self, seed: int) -> None:
         """Decide dropout and stochastic depth. torch.manual_seed would cost half a millisecond where no GPU is."""

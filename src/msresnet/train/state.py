@@ -45,11 +45,13 @@ class State:
 class Step:
     """One step: its moment, its images over all processes, and where this process's images begin among them.
 
-    `weight` is the share of this process in the batch, times the number of processes: the mean of their gradients is
-    then that of the whole batch.
+    `seed` decides all that is random in it. `weight` is the share of this process in the batch, times the number of
+    processes: the mean of their gradients is then that of the whole batch. `mixed` says whether images may be mixed.
     """
 
     moment: Moment
     count: int
+    seed: int
     first: int = 0
     weight: float = 1.0
+    mixed: bool = True

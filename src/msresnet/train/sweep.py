@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from msresnet.data.order import mix_seed
 from msresnet.data.sample import Batch
 from msresnet.errors import DivergedError, ResourceError, UsageError
 from msresnet.runtime import StopRequest
@@ -25,6 +26,8 @@ SHARE_OF_TIME = 0.1
 """The most of a time limit that a sweep may take."""
 SMOOTHING, EXPLODED = 0.9, 4.0
 SMALLEST_BATCH, LARGEST_BATCH, TIMED = 16, 1024, 3
+FIRST = Pace(1e-3)
+"""At which batch sizes are tried: as the first steps of a training."""
 LAG = 3
 FEWEST_STEPS = 10
 """Steps that an epoch keeps, however fast larger batches are."""
@@ -64,7 +67,7 @@ def find_lr(plan: Plan) -> Sweep:
         lr = LOWEST * (HIGHEST / LOWEST) ** (number / (STEPS - 1))
         set_pace(trainer.optimizer, lr, Pace(1.0))
         try:
-            smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * trainer.update(batch, step)
+            smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * trainer.update(trainer.inputs.given(batch, step))
         except DivergedError:
             break
         loss = smoothed / (1 - SMOOTHING ** (number + 1))
@@ -90,6 +93,7 @@ def find_batch(plan: Plan) -> Sweep:
     if world_size() > 1:
         raise UsageError("--batch-size auto, but there are several processes", hint="--batch-size 256")
     trainer, rows = _trainer(plan, plan.config.ema), list[tuple[float, float]]()
+    set_pace(trainer.optimizer, plan.lr, FIRST)
     largest = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(plan.train) // FEWEST_STEPS))
     size, began = SMALLEST_BATCH, time.monotonic()
     while size <= largest and not _late(trainer, began, plan.limit):
@@ -98,7 +102,7 @@ def find_batch(plan: Plan) -> Sweep:
         try:
             for batch, step in _batches(trainer, moment, TIMED):
                 start = time.perf_counter()
-                trainer.train_step(batch, step)
+                trainer.update(trainer.inputs.given(batch, step))
                 spent.append(time.perf_counter() - start)
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError) or "memory" in str(error):
@@ -126,7 +130,8 @@ def _batches(trainer: Trainer, moment: Moment, steps: int) -> Iterator[tuple[Bat
     count = len(trainer.plan.train)
     for number in range(steps):
         start = number * moment.batch % max(1, count - moment.batch + 1)
-        step, indices = trainer.share(torch.arange(start, min(start + moment.batch, count)), moment)
+        seed = mix_seed(trainer.plan.config.seed, 0, number)
+        step, indices = trainer.inputs.share(torch.arange(start, min(start + moment.batch, count)), moment, seed)
         yield next(iter(trainer.plan.train.batches([indices], trainer.processes.device))), step
 
 
