@@ -176,11 +176,12 @@ def read_yaml(path: Path) -> Any:
         data = file.read(MOST_SETTINGS + 1)
     if len(data) > MOST_SETTINGS:
         why = f"more than {MOST_SETTINGS:,} bytes"
-        raise UsageError("the file is too large for settings", where=str(path), why=why)
+        raise UsageError("the file is too large for settings", where=str(path), why=why, hint="a YAML file of settings")
     try:
         text = data.decode("utf-8-sig")
     except ValueError as error:
-        raise UsageError("the file is no text", where=str(path), why=str(error)[:200]) from error
+        why = str(error)[:200]
+        raise UsageError("the file is no text", where=str(path), why=why, hint="a YAML file in UTF-8") from error
     return plain_yaml(text, str(path), hint="epochs: 10")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -40,6 +41,17 @@ def listed_files() -> list[str]:
 def test_the_readme_lists_every_file() -> None:
     present = {str(p.relative_to(SOURCE)) for p in SOURCE.rglob("*") if p.suffix in (".py", ".jinja")}
     assert sorted(listed_files()) == sorted(p for p in present if not p.endswith("__init__.py"))
+
+
+def test_whoever_asks_for_what_cannot_be_is_told_what_to_type() -> None:
+    without = [
+        f"{path.relative_to(SOURCE)}:{call.lineno}"
+        for path in SOURCE.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "UsageError"
+        if not any(word.arg in ("hint", None) for word in call.keywords)
+    ]
+    assert without == []
 
 
 def test_a_file_imports_only_from_those_above_it_in_its_folder() -> None:

@@ -77,3 +77,19 @@ def test_what_was_said_or_measured_is_not_measured_again() -> None:
 
     assert worker._batch(compute, (1, 8, 8), 16) == (16, "as asked")
     assert calls == [1]
+
+
+def test_each_number_of_images_is_computed_once_before_somebody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, clock = list[int](), 0.0
+
+    def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        nonlocal clock
+        calls.append(len(images))
+        clock += 0.3
+        return np.zeros((len(images), 1), np.float32)
+
+    monkeypatch.setattr("msresnet.serve.worker.time.monotonic", lambda: clock)
+    worker._warm_up(compute, (1, 8, 8), 4)
+    assert calls == [2, 3, 4]
+    worker._warm_up(compute, (1, 8, 8), 32)  # of a slow model, as many as there is time for
+    assert calls[3:] == [2, 3, 4, 5]

@@ -81,7 +81,7 @@ def _check_used(given: dict[str, object], form: str) -> None:
         useless["shard_size"] = "of --format shards"
     for name in given:
         if name in useless:
-            raise UsageError(f"--{name.replace('_', '-')} has no effect here", why=useless[name])
+            raise UsageError(f"--{name.replace('_', '-')} has no effect here", why=useless[name], hint="leave it out")
 
 
 @contextmanager

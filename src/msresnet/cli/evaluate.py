@@ -119,7 +119,7 @@ def _check_possible(config: EvaluateConfig, *models: Trained | None) -> None:
             if config.calibrate and not model.task.calibrates:
                 raise UsageError("--calibrate has nothing to fit", why=why, hint="leave it out")
             if asked and not model.task.judged:
-                raise UsageError(f"--{asked[0]} is for answers that are right or wrong", why=why)
+                raise UsageError(f"--{asked[0]} is for answers that are right or wrong", why=why, hint="leave it out")
             if config.calibrate:
                 bundle_of(model, "--calibrate")
             if config.sizes:

@@ -181,7 +181,8 @@ def _read(path: str, names: set[str]) -> dict[str, Any]:
     try:
         values = read_yaml(Path(path))
     except OSError as error:
-        raise UsageError("cannot read the config file", where=path, why=error.strerror or "") from error
+        why = error.strerror or ""
+        raise UsageError("cannot read the config file", where=path, why=why, hint="--config train.yaml") from error
     if not isinstance(values, dict):
         raise UsageError("the config file holds no settings", where=path, hint="epochs: 10")
     for key, value in values.items():
@@ -191,7 +192,8 @@ def _read(path: str, names: set[str]) -> dict[str, Any]:
             raise UsageError(f"unknown setting {str(key)[:SHOWN]!r}", where=f"{path}: {str(key)[:SHOWN]}", hint=hint)
         items = value if isinstance(value, list) else [value]
         if not all(item is None or isinstance(item, (str, int, float, bool)) for item in items):
-            raise UsageError(f"the setting {key!r} is no plain value", where=f"{path}: {key}")
+            hint = f"{key}: a number, a text, or a list of them"
+            raise UsageError(f"the setting {key!r} is no plain value", where=f"{path}: {key}", hint=hint)
     return values
 
 
@@ -203,4 +205,7 @@ def _named(source: str, tokens: list[str]) -> Iterator[None]:
     except SystemExit as leaving:
         if leaving.code in (0, None) or source == "flag":
             raise
-        raise UsageError("a setting cannot be used", where=f"{source}: {' '.join(tokens)}", why="see above") from None
+        where = f"{source}: {' '.join(tokens)}"
+        raise UsageError(
+            "a setting cannot be used", where=where, why="see above", hint="msresnet VERB --help"
+        ) from None

@@ -70,13 +70,16 @@ class Preprocess:
         if level not in (None, "otsu", "adaptive") and not (str(level).isdecimal() and int(str(level)) <= 255):
             raise UsageError(f"threshold {level!r}", why="0 to 255, otsu or adaptive", hint="--threshold otsu")
         if len(self.size) != 2 or min(self.size) < 1 or self.channels not in (1, 3):
-            raise UsageError(f"images of {self.channels} channels and {self.size} pixels cannot be made")
+            what = f"images of {self.channels} channels and {self.size} pixels cannot be made"
+            raise UsageError(what, hint="1 or 3 channels, height and width: --channels 3 --image-size 224")
         if self.resize not in RESIZES:
             raise UsageError(f"resize {self.resize!r}", why=", ".join(RESIZES), hint="--resize squash")
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, self.channels):
-            raise UsageError(f"mean {self.mean} and std {self.std} do not fit {self.channels} channels")
+            what = f"mean {self.mean} and std {self.std} do not fit {self.channels} channels"
+            raise UsageError(what, hint="one number each, or one for each channel")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
-            raise UsageError(f"mean {self.mean} and std {self.std}", why="they are finite, and std is above 0")
+            why = "they are finite, and std is above 0"
+            raise UsageError(f"mean {self.mean} and std {self.std}", why=why, hint="mean 0.5 and std 0.25")
 
     @property
     def at_least(self) -> tuple[int, int] | None:
@@ -230,7 +233,8 @@ def plan(
     if options.image_size is not None:
         given = options.image_size
         if len(given) not in (1, 2) or min(given) < 1:
-            raise UsageError(f"--image-size {' '.join(map(str, given))}", why="one side in pixels, or height and width")
+            what = f"--image-size {' '.join(map(str, given))}"
+            raise UsageError(what, why="one side in pixels, or height and width", hint="--image-size 224")
         size = (given[0], given[-1])
     elif len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST_LIKE_DATA:
         size = next(iter(sizes))

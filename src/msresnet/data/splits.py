@@ -314,7 +314,8 @@ def hold_out(source: Source, fraction: float, salt: str) -> tuple[Source, Source
     Raises UsageError for a fraction outside 0 to 1.
     """
     if not 0 < fraction < 1:
-        raise UsageError(f"a share of {fraction} cannot be held out", why="it must lie between 0 and 1")
+        why = "it must lie between 0 and 1"
+        raise UsageError(f"a share of {fraction} cannot be held out", why=why, hint="0.1")
     keys = np.fromiter((_hash(source.split_key(i), salt) for i in range(len(source))), np.int64, len(source))
     order = np.lexsort((keys, source.targets))  # class by class, each by key
     first = np.flatnonzero(np.diff(source.targets[order], prepend=UNLABELLED - 1))

@@ -43,7 +43,8 @@ def zoom(images: Tensor, scale: float) -> Tensor:
 def check_scale(scale: float) -> None:
     """Raise UsageError for what is no scale."""
     if not 0 < scale < float("inf"):
-        raise UsageError(f"an object cannot be made {scale:g} times as large", why="a scale is a number above 0")
+        what = f"an object cannot be made {scale:g} times as large"
+        raise UsageError(what, why="a scale is a number above 0", hint="0.5, 1 or 2")
 
 
 def _along(values: Tensor, border: Tensor, scale: float) -> Tensor:

@@ -142,7 +142,8 @@ def explain(bundle: Bundle, image: Image, results: Results, subject: Subject, wa
     is not finite.
     """
     if wanted.scores and subject.box is not None:
-        raise UsageError("deletion and insertion are measured of whole images", why="a box is explained")
+        what = "deletion and insertion are measured of whole images"
+        raise UsageError(what, why="a box is explained", hint="leave them out")
     x, target = ready(bundle, image), subject.target
     asked = torch.tensor([target], device=x.device)
     looks = [_look(bundle, x, subject, method, wanted) for method in wanted.methods]

@@ -14,7 +14,8 @@ MOST_BLOCKS, MOST_CHANNELS = 1000, 16_384
 def check_count(name: str, value: Any, most: int = MOST_CHANNELS) -> None:
     """Raise UsageError for anything but a whole number from 1 to `most`."""
     if not _is_count(value, most):
-        raise UsageError(f"the model argument {name}={value!r}", why=f"whole numbers from 1 to {most}")
+        what, why = f"the model argument {name}={value!r}", f"whole numbers from 1 to {most}"
+        raise UsageError(what, why=why, hint=f"--model-args {name}={min(2, most)}")
 
 
 def check_counts(name: str, values: Any, length: int | None = None, most: int = MOST_CHANNELS) -> tuple[int, ...]:
@@ -22,7 +23,9 @@ def check_counts(name: str, values: Any, length: int | None = None, most: int = 
     sound = isinstance(values, (list, tuple)) and bool(values) and length in (None, len(values))
     if not sound or not all(_is_count(v, most) for v in values):
         many = "" if length is None else f", {length} of them"
-        raise UsageError(f"the model argument {name}={values!r}", why=f"whole numbers from 1 to {most}{many}")
+        hint = f"--model-args {name}=[{','.join([str(min(2, most))] * (length or 2))}]"
+        what, why = f"the model argument {name}={values!r}", f"whole numbers from 1 to {most}{many}"
+        raise UsageError(what, why=why, hint=hint)
     return tuple(values)
 
 

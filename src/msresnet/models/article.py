@@ -39,7 +39,8 @@ class ArticleCNN(ImageModel):
                 hint=f"at least {self.min_size} pixels: --image-size 28",
             )
         if config.drop_path_rate or config.global_pool is not None:
-            raise UsageError("article_cnn has no drop_path_rate and no global_pool", why="it has no residual blocks")
+            what = "article_cnn has no drop_path_rate and no global_pool"
+            raise UsageError(what, why="it has no residual blocks", hint="leave them out")
         chs = (32, 64, 128)
         for i, (c_in, c_out) in enumerate(zip((config.in_chans, *chs), chs, strict=False)):
             layers = (nn.Conv2d(c_in, c_out, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2))
@@ -58,7 +59,8 @@ class ArticleCNN(ImageModel):
     def forward_stages(self, x: Tensor, last: int | None = None) -> list[Tensor]:
         """(B, C, H, W) -> the three pooled maps."""
         if tuple(x.shape[-2:]) != tuple(self.config.img_size):
-            raise UsageError(f"article_cnn takes images of {self.config.img_size}, not {tuple(x.shape[-2:])}")
+            what = f"article_cnn takes images of {self.config.img_size}, not {tuple(x.shape[-2:])}"
+            raise UsageError(what, hint=f"img_size={list(x.shape[-2:])} when it is made")
         maps = []
         for name in ("layer1", "layer2", "layer3")[: None if last is None else last + 1]:
             x = self.get_submodule(name)(x)

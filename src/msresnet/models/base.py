@@ -99,13 +99,16 @@ def check_config(config: Config) -> None:
     counts = {"num_classes": (config.num_classes, 0), "in_chans": (config.in_chans, 1)}
     for name, (value, least) in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_OUTPUTS:
-            raise UsageError(f"the model argument {name}={value!r}", why=f"a whole number from {least}")
+            what, why = f"the model argument {name}={value!r}", f"a whole number from {least}"
+            raise UsageError(what, why=why, hint=f"{name}={max(least, 3)}")
     for name in ("drop_rate", "drop_path_rate"):
         rate = getattr(config, name)
         if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-            raise UsageError(f"the model argument {name}={rate!r}", why="a probability from 0, under 1")
+            what = f"the model argument {name}={rate!r}"
+            raise UsageError(what, why="a probability from 0, under 1", hint=f"{name}=0.1")
     if min(config.img_size) < 1:
-        raise UsageError(f"the model argument img_size={config.img_size}", why="pixels, from 1")
+        what = f"the model argument img_size={config.img_size}"
+        raise UsageError(what, why="pixels, from 1", hint="img_size=[224,224]")
 
 
 class ImageModel(nn.Module, ABC):

@@ -73,14 +73,16 @@ class BigLittleSpec:
         """Refuse settings of which each is sound and that do not go together."""
         if not 1 < len(self.depths) <= len(self.widths) or sum(self.depths) > MOST_BLOCKS:
             what = f"stages of {self.depths} blocks and {self.widths} channels do not fit together"
-            raise UsageError(what, why=f"one of each for 2 stages or more, at most {MOST_BLOCKS} blocks")
+            why = f"one of each for 2 stages or more, at most {MOST_BLOCKS} blocks"
+            raise UsageError(what, why=why, hint="depths=[2,2,2,2] and widths=[64,128,256,512]")
         if min(self.depths[:-1]) < 2:
             what = f"depths={self.depths}"
-            raise UsageError(what, why="a stage with two branches needs a block for the big one and one for fusion")
+            why = "a stage with two branches needs a block for the big one and one for fusion"
+            raise UsageError(what, why=why, hint="two blocks or more in all stages but the last: depths=[2,2,2,2]")
         inner = [self.inner_width(width) for width in self.widths]
         if not all(0 < width <= MOST_CHANNELS for width in inner):
             what = f"base_width={self.base_width} and cardinality={self.cardinality} give 3x3 of {inner} channels"
-            raise UsageError(what, why=f"from 1 to {MOST_CHANNELS}")
+            raise UsageError(what, why=f"from 1 to {MOST_CHANNELS}", hint="base_width=64 cardinality=1")
         groups = self.cardinality if self.cardinality > 1 else self.alpha
         if any(n % self.alpha for n in (groups, self.stem_width, *self.widths, *inner)):
             what = f"alpha={self.alpha} does not divide all widths and groups"

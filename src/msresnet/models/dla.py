@@ -76,7 +76,8 @@ class DLASpec:
             check_count(name, getattr(self, name))
         inner = [self.inner_width(chs) for chs in self.widths[2:]]
         if min(inner) < 1 or max(inner) > MOST_CHANNELS:
-            raise UsageError(f"blocks with {inner} channels inside", why=f"1 to {MOST_CHANNELS} can be built")
+            what, why = f"blocks with {inner} channels inside", f"1 to {MOST_CHANNELS} can be built"
+            raise UsageError(what, why=why, hint="base_width=64 cardinality=1")
 
     def inner_width(self, chs: int) -> int:
         """Channels of the spatial convolutions of a block that ends with `chs`."""

@@ -28,7 +28,7 @@ class BodySpec:
             not isinstance(width, int) or isinstance(width, bool) or not 0 < width <= MOST_CHANNELS
         ):
             what = f"the model argument pyramid_width={width!r}"
-            raise UsageError(what, why=f"channels, from 1 to {MOST_CHANNELS}")
+            raise UsageError(what, why=f"channels, from 1 to {MOST_CHANNELS}", hint="pyramid_width=64")
 
 
 class Embodied(ImageModel):
@@ -66,7 +66,7 @@ class Embodied(ImageModel):
     def reset_classifier(self, num_classes: int, global_pool: Pooling | None = None) -> None:
         """A fresh last layer for other classes. Raises UsageError for a pooling, of which there is none."""
         if global_pool:
-            raise UsageError(f"global_pool={global_pool!r}", why="the head needs the whole map")
+            raise UsageError(f"global_pool={global_pool!r}", why="the head needs the whole map", hint="leave it out")
         self.config = self.config._replace(num_classes=num_classes)
         self.num_classes = num_classes
         self.head.reset(num_classes)

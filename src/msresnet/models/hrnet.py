@@ -59,7 +59,8 @@ class HRNetSpec:
         for name in ("depth", "first_depth"):
             check_count(name, getattr(self, name), MOST_BLOCKS)
         if self.blocks > MOST_BLOCKS:
-            raise UsageError(f"{self.blocks} blocks one after another", why=f"at most {MOST_BLOCKS}")
+            what = f"{self.blocks} blocks one after another"
+            raise UsageError(what, why=f"at most {MOST_BLOCKS}", hint="depth=4 first_depth=4")
 
     @property
     def blocks(self) -> int:

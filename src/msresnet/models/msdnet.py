@@ -58,7 +58,7 @@ class MSDNetSpec:
         for name in ("layers", "factors"):
             object.__setattr__(self, name, check_counts(name, getattr(self, name)))
         if len(self.factors) > MOST_SCALES:
-            raise UsageError(f"{len(self.factors)} scales", why=f"at most {MOST_SCALES}")
+            raise UsageError(f"{len(self.factors)} scales", why=f"at most {MOST_SCALES}", hint="factors=[1,2,4]")
         for name in ("growth", "stem_width"):
             check_count(name, getattr(self, name))
         if self.exit_width is not None:
@@ -66,10 +66,10 @@ class MSDNetSpec:
         check_choice("stem", self.stem, ("imagenet", "small", None))
         check_choice("reduce", self.reduce, (True, False))
         if sum(self.layers) > MOST_BLOCKS:
-            raise UsageError(f"{sum(self.layers)} layers", why=f"at most {MOST_BLOCKS}")
+            raise UsageError(f"{sum(self.layers)} layers", why=f"at most {MOST_BLOCKS}", hint="layers=[4,2,2,2,2]")
         widest = max(self.factors) * (2 * self.stem_width + self.growth * sum(self.layers))
         if widest > MOST_CHANNELS:
-            raise UsageError(f"maps of up to {widest} channels", why=f"at most {MOST_CHANNELS}")
+            raise UsageError(f"maps of up to {widest} channels", why=f"at most {MOST_CHANNELS}", hint="growth=6")
 
     def scales_at(self, layer: int) -> int:
         """How many scales, the coarsest ones, a layer keeps, counted from 0 over all blocks."""

@@ -50,14 +50,16 @@ class OctaveSpec:
     def __post_init__(self) -> None:
         """Refuse, with a UsageError, what cannot be built: settings come from the command line and from files too."""
         if not isinstance(self.alpha, (int, float)) or isinstance(self.alpha, bool) or not 0 <= self.alpha < 1:
-            raise UsageError(f"the model argument alpha={self.alpha!r}", why="a share of the channels, under 1")
+            what = f"the model argument alpha={self.alpha!r}"
+            raise UsageError(what, why="a share of the channels, under 1", hint="alpha=0.5")
         for name in ("depths", "widths"):
             object.__setattr__(self, name, check_counts(name, getattr(self, name)))
         check_count("stem_width", self.stem_width)
         check_choice("stem", self.stem, ("imagenet", "small", None))
         if not 1 < len(self.depths) <= len(self.widths) or sum(self.depths) > MOST_BLOCKS:
             what = f"stages of {self.depths} blocks and {self.widths} channels do not fit together"
-            raise UsageError(what, why=f"one of each for 2 stages or more, at most {MOST_BLOCKS} blocks")
+            why = f"one of each for 2 stages or more, at most {MOST_BLOCKS} blocks"
+            raise UsageError(what, why=why, hint="depths=[2,2,2,2] and widths=[64,128,256,512]")
         if self.alpha and not all(low_channels(width, self.alpha) for width in self.widths):
             raise UsageError(f"alpha={self.alpha} leaves no low channel of widths={self.widths}", hint="alpha=0.25")
 

@@ -96,14 +96,16 @@ class ResNetSpec:
         stages = len(self.depths)
         if sum(self.depths) > MOST_BLOCKS or stages > len(self.widths) or len(self.strides or self.depths) != stages:
             what = f"stages of {self.depths} blocks, {self.widths} channels and strides {self.strides}"
-            raise UsageError(f"{what} do not fit together", why=f"one of each a stage, at most {MOST_BLOCKS} blocks")
+            why = f"one of each a stage, at most {MOST_BLOCKS} blocks"
+            raise UsageError(f"{what} do not fit together", why=why, hint="depths=[2,2] widths=[64,128] strides=[1,2]")
         if self.inner_widths is not None:
             inner_widths = check_counts("inner_widths", self.inner_widths, sum(self.depths))
             object.__setattr__(self, "inner_widths", inner_widths)
         halves = 2 if self.block == "elastic" else 1
         inner = list(dict.fromkeys(w // halves for stage in range(stages) for w in self.inner_widths_of(stage)))
         if not all(0 < width <= MOST_CHANNELS for width in inner):
-            raise UsageError(f"operators of {inner} channels", why=f"from 1 to {MOST_CHANNELS} can be built")
+            what, why = f"operators of {inner} channels", f"from 1 to {MOST_CHANNELS} can be built"
+            raise UsageError(what, why=why, hint="base_width=64 cardinality=1")
         if isinstance(self.operator, tuple) and len(self.operator) != stages:
             raise UsageError(f"{len(self.operator)} operators for {stages} stages", hint="one for each, or one for all")
         if self.downsampling != "conv" and self.block not in ("basic", "bottleneck"):
@@ -135,7 +137,8 @@ def _operators(value: Any) -> Operator | tuple[Operator, ...]:
     if isinstance(value, (list, tuple)) and value:
         several = tuple(_operators(v) for v in value if not isinstance(v, (list, tuple)))
         if len(several) != len(value):
-            raise UsageError(f"the model argument operator={value!r}", why="one operator a stage, or one for all")
+            what = f"the model argument operator={value!r}"
+            raise UsageError(what, why="one operator a stage, or one for all", hint="operator=res2net")
         return tuple(v for v in several if isinstance(v, Operator))
     if isinstance(value, Operator):
         return value

@@ -100,7 +100,8 @@ def fold_operator(operator: MultiScaleConv2d) -> nn.Conv2d:
     Raises UsageError for an operator that is not linear.
     """
     if not operator.spec.linear:
-        raise UsageError("only a linear operator folds into one convolution")
+        hint = "branches without their own normalisation, summed"
+        raise UsageError("only a linear operator folds into one convolution", hint=hint)
     in_chs, out_chs, stride, _ = operator.geometry
     like = next(operator.parameters())
     kernels, shifts = [], []

@@ -54,7 +54,7 @@ class Branch:
             odd = name == "kernel"
             if not all(isinstance(v, int) and v > 0 and (v % 2 or not odd) for v in values):
                 why = "kernels have odd sides, so that a map keeps its size" if odd else "a whole number from 1"
-                raise UsageError(f"Branch({name}={getattr(self, name)!r})", why=why)
+                raise UsageError(f"Branch({name}={getattr(self, name)!r})", why=why, hint=f"Branch({name}=3)")
         if self.groups != "depthwise" and not (isinstance(self.groups, int) and self.groups > 0):
             raise UsageError(f"Branch(groups={self.groups!r})", hint="a whole number from 1, or 'depthwise'")
 

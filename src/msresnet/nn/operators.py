@@ -35,7 +35,8 @@ def branch_convolution(branch: Branch, geometry: Geometry) -> nn.Module:
     in_chs, out_chs, stride, _ = geometry
     if branch.kind == "identity":
         if in_chs != out_chs:
-            raise UsageError(f"an identity branch cannot turn {in_chs} channels into {out_chs}")
+            what = f"an identity branch cannot turn {in_chs} channels into {out_chs}"
+            raise UsageError(what, hint="a convolution of kernel 1 in its place")
         return average_down(stride)
     groups = in_chs if branch.groups == "depthwise" else branch.groups
     if in_chs % groups or out_chs % groups:

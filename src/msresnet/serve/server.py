@@ -26,6 +26,7 @@ from msresnet.serve.metrics import Metrics
 from msresnet.serve.models import Models
 
 KEY = "MSRESNET_API_KEY"
+A_KEY = f"letters and digits in one line, or the environment variable {KEY}"
 SPARE = 200
 """File descriptors for everything that is no connection."""
 LAST, NOTICE = 30.0, 1.0
@@ -53,9 +54,9 @@ def read_key(file: str | None) -> str:
             key = lines.readline(4096).strip()
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or "it is no text of plain letters"
-        raise UsageError("cannot read the key", where=file, why=why) from error
+        raise UsageError("cannot read the key", where=file, why=why, hint=A_KEY) from error
     if not key:
-        raise UsageError("the file holds no key", where=file, why="its first line is empty")
+        raise UsageError("the file holds no key", where=file, why="its first line is empty", hint=A_KEY)
     return key
 
 

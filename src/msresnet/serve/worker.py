@@ -32,7 +32,7 @@ from msresnet.trained import Exported, exported_config
 MOST, ENOUGH = 32, 0.95
 """Batches beyond this are not tried; the smallest that reaches this share of the greatest speed is taken."""
 TRYING, TIMES = 1.0, 3
-"""Seconds for finding the batch that is fastest, and the most calls that are timed of each."""
+"""Seconds for finding the fastest batch, and as many for warming up; the most calls that are timed of each."""
 NO_MEMORY = ("not enough memory", "out of memory", "bad_alloc", "bad allocation", "allocate memory")
 KINDS: dict[str, type[MsresnetError]] = {kind.__name__: kind for kind in (ModelError, ResourceError, UsageError)}
 Compute = Callable[[npt.NDArray[np.uint8]], Outputs]
@@ -97,6 +97,7 @@ def open_model(opening: Opening) -> Opened:
 
     shape = (trained.preprocess.channels, *trained.preprocess.size)
     batch, found = _batch(compute, shape, opening.batch_size or opening.measured)
+    _warm_up(compute, shape, batch)
     values = exported_config(trained, backend.precision)
     exported = isinstance(trained, Exported)
     return Opened(compute, values, backend.name, backend.precision, backend.reason, batch, found, exported)
@@ -117,6 +118,15 @@ def _batch(compute: Compute, shape: tuple[int, ...], asked: int | None) -> tuple
         size *= 2
     best = min(size for size, speed in speeds.items() if speed >= ENOUGH * max(speeds.values()))
     return best, f"measured: {speeds[best]:,.0f} images/s at {best}"
+
+
+def _warm_up(compute: Compute, shape: tuple[int, ...], batch: int) -> None:
+    """Compute each number of images once, the small ones first: the first of a shape takes longer, up to twice."""
+    end = time.monotonic() + TRYING
+    for size in range(2, batch + 1):
+        if time.monotonic() >= end:
+            return
+        compute(np.zeros((size, *shape), np.uint8))
 
 
 def _least(compute: Compute, images: npt.NDArray[np.uint8], end: float) -> float:

@@ -209,7 +209,8 @@ class Task(ABC):
 
     def right(self, evaluation: Evaluation) -> npt.NDArray[np.bool_]:
         """Which answers are right (N,). Raises UsageError where an answer is not simply right or wrong."""
-        raise UsageError("this is for answers that are right or wrong", why=f"the model's task is {self.name}")
+        what = "this is for answers that are right or wrong"
+        raise UsageError(what, why=f"the model's task is {self.name}", hint="a classifier")
 
     def confidences(self, outputs: Tensor) -> npt.NDArray[np.float64]:
         """How sure each answer is, 0 to 1 (N,), of outputs (N, ...) that networks with several exits give."""
@@ -220,11 +221,13 @@ class Task(ABC):
 
         Raises UsageError where there is nothing to fit, DataError for answers that cannot be fitted.
         """
-        raise UsageError("--calibrate has nothing to fit", why=f"the model's task is {self.name}")
+        why = f"the model's task is {self.name}"
+        raise UsageError("--calibrate has nothing to fit", why=why, hint="leave it out")
 
     def abstaining(self, evaluation: Evaluation, below: float) -> dict[str, Any]:
         """What is left when answers less sure than `below` are withheld. Raises UsageError where none can be."""
-        raise UsageError("--abstain-below is for classification", why=f"the model's task is {self.name}")
+        why = f"the model's task is {self.name}"
+        raise UsageError("--abstain-below is for classification", why=why, hint="leave it out")
 
     @abstractmethod
     def headline(self, metrics: dict[str, Any]) -> str:
@@ -267,7 +270,8 @@ class Task(ABC):
 
         Raises UsageError where nothing can be.
         """
-        raise UsageError("single answers cannot be explained", why=f"the model's task is {self.name}")
+        why = f"the model's task is {self.name}"
+        raise UsageError("single answers cannot be explained", why=why, hint="msresnet predict shows them")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for config.json."""

@@ -96,7 +96,8 @@ class ClassificationTask(Task):
         """Raise UsageError for what compares masks, and for what needs boxes."""
         refuse_mosaic(augment)
         if how.dice:
-            raise UsageError("--dice has no effect here", why="it compares masks, and the data has classes of images")
+            why = "it compares masks, and the data has classes of images"
+            raise UsageError("--dice has no effect here", why=why, hint="leave it out")
 
     @classmethod
     def learning(cls, class_names: Sequence[str], data: Samples, how: Learning) -> Self:

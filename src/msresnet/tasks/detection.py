@@ -167,7 +167,8 @@ class DetectionTask(Task):
 
     def imitate(self, outputs: Tensor, truth: Tensor, temperature: float) -> Tensor:
         """Raise UsageError: boxes are learnt from data alone."""
-        raise UsageError("--teacher, but images have boxes", why="a detector learns from boxes alone")
+        why = "a detector learns from boxes alone"
+        raise UsageError("--teacher, but images have boxes", why=why, hint="leave it out")
 
     @property
     def condensed(self) -> int:

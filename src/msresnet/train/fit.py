@@ -35,6 +35,7 @@ from msresnet.train.tracker import Tracked, tracker_names
 
 CONFIG, HISTORY, ENVIRONMENT, CHECKPOINTS = "train.yaml", "history.csv", "environment.json", "checkpoint"
 METRICS, PREDICTIONS, REPORT = "metrics.json", "predictions.csv", "report.html"
+ANEW = "start a new run, without --resume"
 SWEEP = "sweep-{}.csv"
 SWEEPS = [SWEEP.format(name) for name in ("lr", "batch_size")]
 PRODUCTS = (
@@ -266,15 +267,17 @@ def from_yaml(path: Path) -> dict[str, Any]:
     try:
         values = read_yaml(path)
     except OSError as error:
-        raise UsageError("the run's settings cannot be read", where=str(path), why=error.strerror or "") from error
+        why = error.strerror or ""
+        raise UsageError("the run's settings cannot be read", where=str(path), why=why, hint=ANEW) from error
     known = {f.name for f in fields(TrainConfig)}
     if not isinstance(values, dict) or set(values) - known:
-        raise UsageError("the run's settings are not ones of this msresnet", where=str(path))
+        raise UsageError("the run's settings are not ones of this msresnet", where=str(path), hint=ANEW)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
         TrainConfig(**settings)  # type: ignore[arg-type]
     except TypeError as error:
-        raise UsageError("the run's settings have wrong types", where=str(path), why=str(error)) from error
+        what = "the run's settings have wrong types"
+        raise UsageError(what, where=str(path), why=str(error), hint=ANEW) from error
     return settings
 
 

@@ -95,7 +95,9 @@ def open_teacher(place: str, task: Task, channels: int, device: torch.device) ->
     """The teacher for a task, in a run's folder, a bundle, or hf:user/repo. Raises ModelError, UsageError."""
     bundle = load_bundle(place)
     if bundle.task.name != task.name:
-        raise UsageError(f"the teacher's task is {bundle.task.name}", why=f"the data is for {task.name}")
+        what, why = f"the teacher's task is {bundle.task.name}", f"the data is for {task.name}"
+        raise UsageError(what, why=why, hint="a teacher that was trained for the same task")
     if not task.imitates:
-        raise UsageError(f"--teacher, but the task is {task.name}", why="its answers cannot be imitated")
+        why = "its answers cannot be imitated"
+        raise UsageError(f"--teacher, but the task is {task.name}", why=why, hint="leave it out")
     return Teacher(bundle, task.class_names, channels, device)

@@ -59,7 +59,9 @@ def from_text(name: str, text: str, where: str) -> Any:
         value = _converted(text, kind)
         if value is not None:
             return value
-    raise UsageError(f"{name}={text}", where=where, why=f"it takes {_words(name)}")
+    usual = getattr(TrainConfig, name)
+    hint = f"{name}={usual}" if usual not in (None, "", ()) else "msresnet train --help"
+    raise UsageError(f"{name}={text}", where=where, why=f"it takes {_words(name)}", hint=hint)
 
 
 def from_file(path: Path) -> dict[str, Any]:
@@ -67,7 +69,10 @@ def from_file(path: Path) -> dict[str, Any]:
     try:
         values = read_yaml(path)
     except OSError as error:
-        raise UsageError("cannot read the settings", where=str(path), why=error.strerror or "") from error
+        why = error.strerror or ""
+        raise UsageError(
+            "cannot read the settings", where=str(path), why=why, hint="a YAML file: epochs: 10"
+        ) from error
     if not isinstance(values, dict):
         raise UsageError("the file holds no settings", where=str(path), hint="lr: 0.01")
     settings = {}

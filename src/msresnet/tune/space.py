@@ -64,7 +64,7 @@ def read_space(words: Sequence[str], fixed: TrainConfig) -> tuple[Dimension, ...
     space = tuple(_dimension(word) for word in words)
     names = [dimension.name for dimension in space]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"{twice} is given twice", where=" ".join(words))
+        raise UsageError(f"{twice} is given twice", where=" ".join(words), hint="leave one of them out")
     first = {dimension.name: dimension.ends[0] for dimension in space}
     for word, dimension in zip(words, space, strict=True):
         for end in dimension.ends:

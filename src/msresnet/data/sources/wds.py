@@ -125,10 +125,11 @@ def _matching(pattern: str) -> list[Path]:
 def _braces(text: str) -> list[str]:
     """What a text with braces stands for. Raises UsageError."""
     if "\0" in text:
-        raise UsageError(f"{PREFIX}{printable(text)} names no file")
+        raise UsageError(f"{PREFIX}{printable(text)} names no file", hint=f"{PREFIX}shards/{{000..099}}.tar")
     pieces = [_options(piece, text) for piece in re.findall(r"\{[^{}]*\}|[^{}]+|[{}]", text)]
     if math.prod(map(len, pieces)) > MOST_SHARDS:
-        raise UsageError(f"{PREFIX}{text} means more than {MOST_SHARDS:,} shards")
+        hint = "fewer, larger shards: msresnet data pack --format shards"
+        raise UsageError(f"{PREFIX}{text} means more than {MOST_SHARDS:,} shards", hint=hint)
     return ["".join(pick) for pick in itertools.product(*pieces)] if pieces else []
 
 

@@ -81,7 +81,8 @@ def check_possible(bundle: Bundle, config: CompressConfig) -> None:
         size = bundle.arguments.get("img_size", list(bundle.preprocess.size))
         if tuple(size) != tuple(bundle.preprocess.size):
             why = f"made for {size} pixels, given {bundle.preprocess.size}"
-            raise UsageError("--to pruned needs a network of the size of its images", why=why)
+            hint = f"train one for --image-size {' '.join(map(str, bundle.preprocess.size))}"
+            raise UsageError("--to pruned needs a network of the size of its images", why=why, hint=hint)
 
 
 def _own(name: str) -> bool:

@@ -54,7 +54,8 @@ class Postprocess(ABC):
 
     def from_score(self, score: float) -> Self:
         """The same, its answers for people beginning at a score. Raises UsageError where answers have none."""
-        raise UsageError(f"--score {score:g} has no effect here", why=f"the model's task is {self.task}")
+        why = f"the model's task is {self.task}"
+        raise UsageError(f"--score {score:g} has no effect here", why=why, hint="leave it out")
 
     @abstractmethod
     def merge(self, grid: Grid, whole: str) -> Merge:
