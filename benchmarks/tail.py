@@ -2,7 +2,8 @@
 
 The network alone is measured in turns with the server: in this process, without HTTP, it computes what has come, up to
 a batch. So what the machine itself does to the slowest is seen beside what the server adds. An answer's time begins
-when its request was to be sent, whether or not somebody was free to send it.
+when its request was to be sent, whether or not somebody was free to send it. The first second does not count: in it
+connections are made.
 
 Run: python -m benchmarks.tail --model exported/digits [--share 0.7] [--rounds 5] [--seconds 30] [--output FILE]
 """
@@ -25,8 +26,8 @@ from benchmarks.tables import publish
 from msresnet.data.options import cores
 from msresnet.infer.predictor import Predictor
 
-SENDERS = 96
-"""Requests that may be on their way at a time."""
+SENDERS, LEAD = 96, 1.0
+"""Requests that may be on their way at a time, and the seconds that do not count."""
 
 
 class Times(NamedTuple):
@@ -48,7 +49,7 @@ def times(seconds: list[float]) -> Times:
 
 def by_itself(predictor: Predictor, batch: int, rate: float, seconds: float) -> Times:
     """The network alone, given so many images a second, evenly spaced."""
-    preprocess, total = predictor.trained.preprocess, int(rate * seconds)
+    preprocess, total = predictor.trained.preprocess, int(rate * (LEAD + seconds))
     shape = (batch, preprocess.channels, *preprocess.size)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     for count in range(1, batch + 1):  # the first of a shape takes longer
@@ -63,24 +64,28 @@ def by_itself(predictor: Predictor, batch: int, rate: float, seconds: float) -> 
         predictor.backend(images[:count])
         end = time.perf_counter() - start
         taken += [end - number / rate for number in range(first, first + count)]
-    return times(taken)
+    return times(taken[int(rate * LEAD) :])
 
 
 def asked_evenly(port: int, asked: Asked, rate: float, seconds: float) -> Times:
     """A server, sent so many requests a second, evenly spaced. Raises RuntimeError for any answer but 200."""
-    numbers, taken, wrong = itertools.count(), list[float](), list[int]()
-    start, total = time.perf_counter(), int(rate * seconds)
+    start, total = time.perf_counter(), int(rate * (LEAD + seconds))
+    numbers, taken, wrong = itertools.count(), [0.0] * total, list[str]()
 
     def one() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         while (number := next(numbers)) < total:
             time.sleep(max(0.0, start + number / rate - time.perf_counter()))
-            connection.request("POST", *asked)
-            response = connection.getresponse()
-            response.read()
+            try:
+                connection.request("POST", *asked)
+                response = connection.getresponse()
+                response.read()
+            except (OSError, http.client.HTTPException) as error:
+                wrong.append(f"{type(error).__name__}: {error}")
+                return
             if response.status != http.client.OK:
-                wrong.append(response.status)
-            taken.append(time.perf_counter() - start - number / rate)
+                wrong.append(str(response.status))
+            taken[number] = time.perf_counter() - start - number / rate
         connection.close()
 
     threads = [threading.Thread(target=one) for _ in range(SENDERS)]
@@ -90,7 +95,7 @@ def asked_evenly(port: int, asked: Asked, rate: float, seconds: float) -> Times:
         thread.join()
     if wrong:
         raise RuntimeError(f"{wrong[0]} instead of an answer, {len(wrong)} times")
-    return times(taken)
+    return times(taken[int(rate * LEAD) :])
 
 
 def measure(args: argparse.Namespace) -> list[str]:
@@ -108,7 +113,7 @@ def measure(args: argparse.Namespace) -> list[str]:
             with alone("", {"msresnet": server}):
                 found["network alone"].append(by_itself(predictor, batch, rate, args.seconds))
             found["msresnet"].append(asked_evenly(server.port, asked, rate, args.seconds))
-    rows = ["| | p50, ms | p99, ms | p99 / p50 | p99 / p50 of each round |", "|---|--:|--:|--:|---|"]
+    rows = ["| | p50, ms | p99, ms | p99 / p50 of a round | of each round |", "|---|--:|--:|--:|---|"]
     for name, each in found.items():
         p50, p99, ratio = (statistics.median(column) for column in zip(*((*t, t.ratio) for t in each), strict=True))
         rows.append(f"| {name} | {p50:.1f} | {p99:.1f} | {ratio:.1f} | {', '.join(f'{t.ratio:.1f}' for t in each)} |")

@@ -97,6 +97,7 @@ REFUSED = [
     ("resnet18 lrr=0.1", "try: lr"),
     ("resnet18 lr=fast", "it takes auto or a number"),
     ("resnet18 lr=-1", "positive"),
+    ("resnet18 workers=few", "it takes a whole number"),
     ("resnet18 schedule=cosin", "cosine or one-cycle"),
     ("resnet18 epochs=3", "the same for all"),
     ("resnet18 seed=3", "the same for all"),

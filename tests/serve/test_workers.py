@@ -26,7 +26,9 @@ def test_F15_a_process_that_hangs_is_killed_and_replaced(
 
     async def whole() -> None:
         process = ProcessWorker(Opening(str(model), "auto", engine, "auto", 1, 4))  # type: ignore[arg-type]
+        assert process.opening.warm
         await process.start()
+        assert not process.opening.warm  # what killed it may have been a large batch
         hangs = process.process
         assert hangs is not None
         os.kill(hangs.pid, signal.SIGSTOP)
@@ -93,3 +95,15 @@ def test_each_number_of_images_is_computed_once_before_somebody_waits_for_it(mon
     assert calls == [2, 3, 4]
     worker._warm_up(compute, (1, 8, 8), 32)  # of a slow model, as many as there is time for
     assert calls[3:] == [2, 3, 4, 5]
+
+
+def test_a_number_of_images_that_cannot_be_computed_keeps_no_server_from_starting() -> None:
+    def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        calls.append(len(images))
+        if len(images) > 2:
+            raise MemoryError
+        return np.zeros((len(images), 1), np.float32)
+
+    calls: list[int] = []
+    worker._warm_up(compute, (1, 8, 8), 8)
+    assert calls == [2, 3]

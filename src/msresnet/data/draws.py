@@ -34,6 +34,8 @@ class Draws:
 def upload(tensor: Tensor, images: Tensor) -> Tensor:
     """Some numbers where the images are, without waiting for what a GPU is still computing."""
     dtype = images.dtype if tensor.is_floating_point() else tensor.dtype
+    if images.is_cuda:  # from other memory, a copy holds up who asks for it
+        tensor = tensor.pin_memory()
     return tensor.to(images.device, dtype, non_blocking=images.is_cuda)
 
 

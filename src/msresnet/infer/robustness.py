@@ -129,7 +129,7 @@ def check_sizes(bundle: Bundle, sides: Sequence[int]) -> tuple[int, ...]:
     for size in (_size(bundle, side) for side in sides):
         if min(size) < bundle.model.min_size:
             why = f"{bundle.architecture} takes at least {bundle.model.min_size} pixels"
-            hint = f"--image-sizes {bundle.model.min_size}"
+            hint = f"--image-sizes {max(bundle.preprocess.size)}"
             raise UsageError(f"--image-sizes with {size[0]}x{size[1]} pixels", why=why, hint=hint)
     return tuple(count_macs(bundle.model, _size(bundle, side)) for side in sides)
 

@@ -23,7 +23,8 @@ def check_counts(name: str, values: Any, length: int | None = None, most: int = 
     sound = isinstance(values, (list, tuple)) and bool(values) and length in (None, len(values))
     if not sound or not all(_is_count(v, most) for v in values):
         many = "" if length is None else f", {length} of them"
-        hint = f"--model-args {name}=[{','.join([str(min(2, most))] * (length or 2))}]"
+        given = len(values) if isinstance(values, (list, tuple)) else 0
+        hint = f"--model-args {name}=[{','.join([str(min(2, most))] * (length or given or 2))}]"
         what, why = f"the model argument {name}={values!r}", f"whole numbers from 1 to {most}{many}"
         raise UsageError(what, why=why, hint=hint)
     return tuple(values)

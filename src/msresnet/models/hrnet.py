@@ -60,7 +60,7 @@ class HRNetSpec:
             check_count(name, getattr(self, name), MOST_BLOCKS)
         if self.blocks > MOST_BLOCKS:
             what = f"{self.blocks} blocks one after another"
-            raise UsageError(what, why=f"at most {MOST_BLOCKS}", hint="depth=4 first_depth=4")
+            raise UsageError(what, why=f"at most {MOST_BLOCKS}", hint="modules=[1,4,3] depth=4 first_depth=4")
 
     @property
     def blocks(self) -> int:

@@ -69,7 +69,8 @@ class MSDNetSpec:
             raise UsageError(f"{sum(self.layers)} layers", why=f"at most {MOST_BLOCKS}", hint="layers=[4,2,2,2,2]")
         widest = max(self.factors) * (2 * self.stem_width + self.growth * sum(self.layers))
         if widest > MOST_CHANNELS:
-            raise UsageError(f"maps of up to {widest} channels", why=f"at most {MOST_CHANNELS}", hint="growth=6")
+            what = f"maps of up to {widest} channels"
+            raise UsageError(what, why=f"at most {MOST_CHANNELS}", hint="growth=6 stem_width=16")
 
     def scales_at(self, layer: int) -> int:
         """How many scales, the coarsest ones, a layer keeps, counted from 0 over all blocks."""

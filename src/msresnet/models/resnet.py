@@ -105,7 +105,7 @@ class ResNetSpec:
         inner = list(dict.fromkeys(w // halves for stage in range(stages) for w in self.inner_widths_of(stage)))
         if not all(0 < width <= MOST_CHANNELS for width in inner):
             what, why = f"operators of {inner} channels", f"from 1 to {MOST_CHANNELS} can be built"
-            raise UsageError(what, why=why, hint="base_width=64 cardinality=1")
+            raise UsageError(what, why=why, hint="widths=[64,128,256,512] base_width=64 cardinality=1")
         if isinstance(self.operator, tuple) and len(self.operator) != stages:
             raise UsageError(f"{len(self.operator)} operators for {stages} stages", hint="one for each, or one for all")
         if self.downsampling != "conv" and self.block not in ("basic", "bottleneck"):

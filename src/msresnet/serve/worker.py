@@ -42,7 +42,8 @@ Compute = Callable[[npt.NDArray[np.uint8]], Outputs]
 class Opening:
     """What a worker opens, and how; the names are those of `Running`.
 
-    `measured` are the images at a time that another worker found to be fastest, where nobody has said how many.
+    `measured` are the images at a time that another worker found to be fastest, where nobody has said how many; `warm`
+    says whether each number of images is computed once before it serves.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Opening:
     threads: int | None
     batch_size: int | None
     measured: int | None = None
+    warm: bool = True
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def open_model(opening: Opening) -> Opened:
 
     shape = (trained.preprocess.channels, *trained.preprocess.size)
     batch, found = _batch(compute, shape, opening.batch_size or opening.measured)
-    _warm_up(compute, shape, batch)
+    if opening.warm:
+        _warm_up(compute, shape, batch)
     values = exported_config(trained, backend.precision)
     exported = isinstance(trained, Exported)
     return Opened(compute, values, backend.name, backend.precision, backend.reason, batch, found, exported)
@@ -121,12 +124,16 @@ def _batch(compute: Compute, shape: tuple[int, ...], asked: int | None) -> tuple
 
 
 def _warm_up(compute: Compute, shape: tuple[int, ...], batch: int) -> None:
-    """Compute each number of images once, the small ones first: the first of a shape takes longer, up to twice."""
+    """Compute each number of images once, the small ones first: the first of a shape takes longer, up to twice.
+
+    What fails ends it: that costs a batch its answer then, not the server its start.
+    """
     end = time.monotonic() + TRYING
-    for size in range(2, batch + 1):
-        if time.monotonic() >= end:
-            return
-        compute(np.zeros((size, *shape), np.uint8))
+    with contextlib.suppress(Exception):
+        for size in range(2, batch + 1):
+            if time.monotonic() >= end:
+                return
+            compute(np.zeros((size, *shape), np.uint8))
 
 
 def _least(compute: Compute, images: npt.NDArray[np.uint8], end: float) -> float:

@@ -8,7 +8,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,8 @@ class ProcessWorker(Worker):
             header, _ = await self._message(SLOWEST_START)
         except WorkerDied as error:
             raise ModelError("the worker process died while it opened the model", where=self.opening.path) from error
+        # If it dies, a large batch may be why; it must not meet one again before it serves.
+        self.opening = replace(self.opening, warm=False)
         return Started(**header)
 
     async def compute(self, images: Images) -> Outputs:

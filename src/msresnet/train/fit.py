@@ -35,7 +35,7 @@ from msresnet.train.tracker import Tracked, tracker_names
 
 CONFIG, HISTORY, ENVIRONMENT, CHECKPOINTS = "train.yaml", "history.csv", "environment.json", "checkpoint"
 METRICS, PREDICTIONS, REPORT = "metrics.json", "predictions.csv", "report.html"
-ANEW = "start a new run, without --resume"
+ANEW = "a new run, or --data FOLDER where the run is only measured"
 SWEEP = "sweep-{}.csv"
 SWEEPS = [SWEEP.format(name) for name in ("lr", "batch_size")]
 PRODUCTS = (

@@ -56,7 +56,7 @@ class Inputs:
         """What the rest of the present epoch learns from; each step's is made when it is asked for."""
         steps: deque[Step] = deque()
         for batch in self.plan.train.batches(self._parts(state, steps), self.processes.device):
-            yield self.given(batch, steps.popleft())
+            yield self.given(batch, steps.popleft(), self.clock.progress(state))
 
     def _parts(self, state: State, steps: deque[Step]) -> Iterator[Tensor]:
         """Indices of this process's images for each step of the epoch that is left; the steps go into `steps`."""
@@ -67,7 +67,7 @@ class Inputs:
         epoch, position, number, operations = state.epoch, state.position, state.step, state.operations
         while True:
             draw = mix_seed(plan.config.seed, epoch, number, 1) / 2**63
-            # Time passes differently in each process, and what comes next is made ready ahead: it then goes by epochs.
+            # Time passes differently in each process, and what comes next is made ready ahead: sizes then go by epochs.
             alone = self.processes.world == 1 or math.isinf(plan.limit)
             now = self.clock.progress(state, position, operations) if alone else began
             moment = plan.sizes.last if state.finishing else plan.sizes.at(now, draw)
@@ -75,28 +75,28 @@ class Inputs:
             if (position and count < moment.batch) or count < 2:
                 return
             seed = mix_seed(plan.config.seed, epoch, number)
-            step, mine = self.share(order[position : position + count], moment, seed, mixed=now < plan.config.mix_until)
+            step, mine = self.share(order[position : position + count], moment, seed)
             steps.append(step)
             yield mine
             position, number, operations = position + count, number + 1, operations + self.operations(step)
 
-    def share(self, indices: Tensor, moment: Moment, seed: int, *, mixed: bool = True) -> tuple[Step, Tensor]:
+    def share(self, indices: Tensor, moment: Moment, seed: int) -> tuple[Step, Tensor]:
         """This process's part of a batch's indices, and the step that it belongs to."""
         count, world = len(indices), self.processes.world
         mine = part(count, self.processes.rank, world)
         weight = (mine.stop - mine.start) * world / count
         if not weight:  # fewer pairs than processes: compute something that does not count
             mine = slice(0, 2)
-        return Step(moment, count, seed, mine.start, weight, mixed), indices[mine]
+        return Step(moment, count, seed, mine.start, weight), indices[mine]
 
-    def given(self, batch: Batch, step: Step) -> Given:
-        """A batch as its step learns from it."""
+    def given(self, batch: Batch, step: Step, progress: float) -> Given:
+        """A batch as its step learns from it, after a share `progress` of the training."""
         images = batch.images.float().div_(255)
         if images.shape[-2:] != step.moment.size:
             images = F.interpolate(images, step.moment.size, mode="bilinear", antialias=True)
         targets = self.plan.task.resized(batch.targets, step.moment.size)
         changes = Augment() if step.moment.finishing else self.plan.augment
-        if not step.mixed:
+        if progress >= self.plan.config.mix_until:
             changes = replace(changes, mixup=0.0, cutmix=0.0, mosaic=0.0)
         draws = Draws(step.seed, step.count, step.first)
         return Given(batch, step, *self.plan.task.vary(images, targets, changes, draws))

@@ -59,7 +59,7 @@ def from_text(name: str, text: str, where: str) -> Any:
         value = _converted(text, kind)
         if value is not None:
             return value
-    usual = getattr(TrainConfig, name)
+    usual = getattr(TrainConfig, name, None)  # what is worked out anew each time has no value there
     hint = f"{name}={usual}" if usual not in (None, "", ()) else "msresnet train --help"
     raise UsageError(f"{name}={text}", where=where, why=f"it takes {_words(name)}", hint=hint)
 

@@ -46,7 +46,7 @@ class Step:
     """One step: its moment, its images over all processes, and where this process's images begin among them.
 
     `seed` decides all that is random in it. `weight` is the share of this process in the batch, times the number of
-    processes: the mean of their gradients is then that of the whole batch. `mixed` says whether images may be mixed.
+    processes: the mean of their gradients is then that of the whole batch.
     """
 
     moment: Moment
@@ -54,4 +54,3 @@ class Step:
     seed: int
     first: int = 0
     weight: float = 1.0
-    mixed: bool = True

@@ -67,7 +67,7 @@ def find_lr(plan: Plan) -> Sweep:
         lr = LOWEST * (HIGHEST / LOWEST) ** (number / (STEPS - 1))
         set_pace(trainer.optimizer, lr, Pace(1.0))
         try:
-            smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * trainer.update(trainer.inputs.given(batch, step))
+            smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * trainer.update(trainer.inputs.given(batch, step, 0.0))
         except DivergedError:
             break
         loss = smoothed / (1 - SMOOTHING ** (number + 1))
@@ -102,7 +102,7 @@ def find_batch(plan: Plan) -> Sweep:
         try:
             for batch, step in _batches(trainer, moment, TIMED):
                 start = time.perf_counter()
-                trainer.update(trainer.inputs.given(batch, step))
+                trainer.update(trainer.inputs.given(batch, step, 0.0))
                 spent.append(time.perf_counter() - start)
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError) or "memory" in str(error):

@@ -66,7 +66,7 @@ def _torch(module: Any, name: str, size: int, device: str, threads: int | None) 
     try:
         made = module.create_model(network) if library == "timm" else module.models.get_model(network)
     except (RuntimeError, ValueError) as error:
-        what, hint = f"{library} has no network {network!r}", f"{library}/resnet18"
+        what, hint = f"{library} has no network {network!r}", f"{library}:resnet18"
         raise UsageError(what, why=str(error)[:200], hint=hint) from error
     made.eval().to(where)
 
