@@ -25,7 +25,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -184,14 +184,19 @@ def load(port: int, asked: Asked, clients: int, seconds: float) -> tuple[float, 
                 times.append(came - start)
         connection.close()
 
-    threads = [threading.Thread(target=one) for _ in range(clients)]
+    together(one, clients)
+    if not times:
+        raise SystemExit(f"no answer came from port {port}")
+    return len(times) / seconds, times
+
+
+def together(work: Callable[[], None], count: int) -> None:
+    """Do the same in so many threads, until all have done it."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if not times:
-        raise SystemExit(f"no answer came from port {port}")
-    return len(times) / seconds, times
 
 
 def raw(predictor: Predictor, batch: int, seconds: float) -> float:

@@ -14,13 +14,12 @@ import argparse
 import http.client
 import itertools
 import statistics
-import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from benchmarks.serving import PATIENCE, Asked, alone, contestant, load, opened, photo, requests, served
+from benchmarks.serving import PATIENCE, Asked, alone, contestant, load, opened, photo, requests, served, together
 from benchmarks.tables import publish
 
 from msresnet.data.options import cores
@@ -88,11 +87,7 @@ def asked_evenly(port: int, asked: Asked, rate: float, seconds: float) -> Times:
             taken[number] = time.perf_counter() - start - number / rate
         connection.close()
 
-    threads = [threading.Thread(target=one) for _ in range(SENDERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(one, SENDERS)
     if wrong:
         raise RuntimeError(f"{wrong[0]} instead of an answer, {len(wrong)} times")
     return times(taken[int(rate * LEAD) :])

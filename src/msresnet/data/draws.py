@@ -32,11 +32,15 @@ class Draws:
 
 
 def upload(tensor: Tensor, images: Tensor) -> Tensor:
-    """Some numbers where the images are, without waiting for what a GPU is still computing."""
-    dtype = images.dtype if tensor.is_floating_point() else tensor.dtype
-    if images.is_cuda:  # from other memory, a copy holds up who asks for it
-        tensor = tensor.pin_memory()
-    return tensor.to(images.device, dtype, non_blocking=images.is_cuda)
+    """Some numbers where the images are, fractions in the images' own type."""
+    return sent(tensor.to(images.dtype) if tensor.is_floating_point() else tensor, images.device)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, without waiting for what a GPU is still computing."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)  # from other memory, a copy holds up who asks for it
 
 
 def part(total: int, rank: int, world: int) -> slice:

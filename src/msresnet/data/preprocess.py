@@ -133,10 +133,9 @@ class Preprocess:
         """Pixels in 0 to 1 (B, C, H, W) -> zero mean, unit variance."""
         import torch
 
-        both = torch.tensor((self.mean, self.std))
-        if images.is_cuda:  # from other memory, a copy waits for what the GPU is still computing
-            both = both.pin_memory()
-        mean, std = both.to(images.device, non_blocking=images.is_cuda).view(2, 1, -1, 1, 1)
+        from msresnet.data.draws import sent
+
+        mean, std = sent(torch.tensor((self.mean, self.std)), images.device).view(2, 1, -1, 1, 1)
         normal: Tensor = (images - mean) / std
         return normal
 

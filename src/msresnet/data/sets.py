@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msresnet.data.draws import sent
 from msresnet.data.sample import Batch, Source
 from msresnet.data.targets import BoxTable
 
@@ -143,9 +144,7 @@ class Decoded(Samples):
         """Some of the samples, in the order asked, on a device."""
         images, targets = self.images[indices], (self.targets if self.instead is None else self.instead)[indices]
         with UPLOADING:
-            if device.type == "cuda":  # from other memory, a copy holds up who asks for it
-                images = images.pin_memory()
-            return Batch(images.to(device, non_blocking=True), targets.to(device, non_blocking=True), indices)
+            return Batch(sent(images, device), sent(targets, device), indices)
 
     def batches(self, parts: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """A batch for each tensor of indices, one ahead where a device computes beside this machine."""
