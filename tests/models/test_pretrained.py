@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants, hf_hub_download
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from msresnet.bundle import Bundle, load_bundle
@@ -26,6 +26,7 @@ from msresnet.models.factory import create_classifier, create_model
 from msresnet.models.pretrained import with_channels
 from msresnet.tasks.classification import ClassificationTask
 from randomise import randomised, relative_error
+from tiny import pictures, plan_for, trainer
 
 SMALL: dict[str, Any] = {"depths": (1, 1), "widths": (8, 16)}
 """Arguments that make a ResNet of a few kilobytes."""
@@ -181,6 +182,24 @@ def test_repositories_that_are_not_there_or_hold_no_safetensors(hub: Hub) -> Non
         create_model("hf:somebody/silent", pretrained=True)
 
 
+def test_a_training_takes_network_and_normalisation_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+    file = weights(tmp_path / "w", **SMALL, num_classes=7)
+    figures = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    config = json.dumps({"architecture": "resnet18", "pretrained_cfg": figures}).encode()
+    hub.publish("somebody/whole", model__safetensors=file.read_bytes(), config__json=config, README__md=b"# None")
+    words = ("depths=[1,1]", "widths=[8,16]")
+    plan = plan_for(
+        pictures(tmp_path / "data", side=32), model="auto", weights="hf:somebody/whole", model_args=words, channels=3
+    )
+    assert (plan.model, plan.preprocess.mean, plan.preprocess.std) == ("resnet18", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    begun, given = trainer(plan).raw.state_dict(), load_file(file)
+    assert all(torch.equal(begun[name], tensor) for name, tensor in given.items() if not name.startswith("fc."))
+    # Published weights that say nothing beside themselves are taken as well.
+    hub.publish("somebody/bare", model__safetensors=file.read_bytes())
+    bare = plan_for(tmp_path / "data", model="resnet18", weights="hf:somebody/bare", model_args=words, channels=3)
+    assert any("nothing says how theirs were" in note for note in bare.notes)
+
+
 @pytest.mark.parametrize(
     "place", ["hf:", "hf:one", "hf:a/../b", "hf:../a", "hf:a/b@../c", "hf:a/b/c", "hf:a b/c", "hf:a/my--b", "hf:a/b-"]
 )
@@ -299,7 +318,7 @@ def test_exits_that_are_added_begin_anew(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot open the weights"):
+    with pytest.raises(ModelError, match="there are no weights"):
         create_model("resnet18", pretrained=str(tmp_path / "absent.safetensors"))
     with pytest.raises(UsageError, match=r"msresnet18 has no published weights(?s:.)*resnet18"):
         create_model("msresnet18", pretrained=True)

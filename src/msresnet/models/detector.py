@@ -55,6 +55,9 @@ class Detector(Embodied):
     Raises UsageError for a finest map that cannot be.
     """
 
+    mark = "head.box."
+    optional_weights = r"embedder\..+"
+
     def __init__(self, spec: DetectorSpec, config: Config) -> None:
         super().__init__(spec, config)
         stages = self.body.feature_info
@@ -68,6 +71,7 @@ class Detector(Embodied):
         self.head = DetectionHead(self.strides, self.num_features, config.num_classes, drop_rate=config.drop_rate)
         init_convolutions(self.neck)
         self.embedder: Embedder | None = EmbeddingHead(self.num_features, spec.embedding) if spec.embedding else None
+        self.unused_weights = "" if spec.embedding else self.optional_weights
 
     @property
     def used_stages(self) -> int:

@@ -34,10 +34,11 @@ class BodySpec:
 class Embodied(ImageModel):
     """A backbone as `body`, without what stands behind its stages; pyramid and head are the subclass's.
 
-    The subclass gives a `head` with `reset(num_classes)`.
+    The subclass gives a `head` with `reset(num_classes)`, and the `mark` by which tensors of its kind are known.
     """
 
     classifier_name: ClassVar[str] = "head.classifier"
+    mark: ClassVar[str]
     head: Any
 
     def __init__(self, spec: BodySpec, config: Config) -> None:

@@ -14,10 +14,11 @@ from torch import nn
 from msresnet.errors import UsageError, nearest
 from msresnet.hub import PREFIX, meant
 from msresnet.models.base import Config, Family, FeatureExtractor, ImageModel
+from msresnet.models.described import describe
 from msresnet.models.detector import Detector, DetectorSpec
 from msresnet.models.embodied import BodySpec, Embodied
 from msresnet.models.families import FAMILIES
-from msresnet.models.pretrained import architecture, fill, find
+from msresnet.models.pretrained import fill, find
 from msresnet.models.published import published
 from msresnet.models.segmenter import Segmenter
 from msresnet.registry import Registry
@@ -87,13 +88,20 @@ def create_model(
     if not isinstance(name, str):
         raise UsageError(f"{name!r} is no model's name", hint="msresnet models")
     if name.startswith(PREFIX):
-        name, pretrained = architecture(name), name if pretrained is True else pretrained
+        name, pretrained = named_by(name), name if pretrained is True else pretrained
     family, row, config, classes_asked = _chosen(name, kwargs | ({"num_classes": 0} if features_only else {}))
     model = family.network(row, config)
     _check_size(model, name)
     if pretrained is not False:
         fill(model, find(name, pretrained), partial(family.network, row), name, classes_asked)
     return FeatureExtractor(model, out_indices) if features_only else model
+
+
+def named_by(source: str) -> str:
+    """The network that weights on the hub are of. Raises ModelError where that is not said."""
+    found = describe(source)
+    assert found is not None  # of a place on the hub, for which a file is fetched or an error raised
+    return found.architecture
 
 
 def _chosen(name: str, kwargs: dict[str, Any]) -> Chosen:
@@ -144,14 +152,14 @@ def create_segmenter(
     """A network by name with a class for each pixel instead of one for the image.
 
     Args:
-        name, pretrained, kwargs: as for `create_model`; weights fill all but the pyramid and the head.
+        name, pretrained, kwargs: as for `create_model`; weights of a classifier fill all but the pyramid and the head.
         pyramid_width: channels of the pyramid; None chooses by the finest map.
 
     Raises UsageError and ModelError as `create_model` does, and UsageError for a width that cannot be.
     """
-    family, row, config, _ = _chosen(name, kwargs)
+    family, row, config, classes_asked = _chosen(name, kwargs)
     model = Segmenter(BodySpec(family.network, row, pyramid_width), config)
-    _ready(model, name, pretrained, kwargs)
+    _ready(model, name, pretrained, classes_asked)
     return model
 
 
@@ -166,25 +174,33 @@ def create_detector(
     """A network by name with boxes and their classes at places of the image instead of one class for it.
 
     Args:
-        name, pretrained, kwargs: as for `create_model`; weights fill all but the pyramid and the head.
+        name, pretrained, kwargs: as for `create_model`; weights of a classifier fill all but the pyramid and the head.
         pyramid_width: channels of the pyramid and the head; None chooses by the finest map.
         finest: how far the finest map divides the resolution; None chooses by the image's size.
         embedding: numbers of a vector at each place that tells objects apart; 0 for none.
 
     Raises UsageError and ModelError as `create_model` does, and UsageError for a width or a map that cannot be.
     """
-    family, row, config, _ = _chosen(name, kwargs)
+    family, row, config, classes_asked = _chosen(name, kwargs)
     model = Detector(DetectorSpec(family.network, row, pyramid_width, finest, embedding), config)
-    _ready(model, name, pretrained, kwargs)
+    _ready(model, name, pretrained, classes_asked)
     return model
 
 
-def _ready(model: Embodied, name: str, pretrained: bool | str | Path, kwargs: dict[str, Any]) -> None:
-    """Check the image's size, and fill the backbone with weights if that was asked."""
+def _ready(model: Embodied, name: str, pretrained: bool | str | Path, classes_asked: bool) -> None:
+    """Check the image's size, and fill the network with weights of its kind, or its backbone with those of another."""
     _check_size(model, name)
-    if pretrained is not False:
-        whole = create_classifier(name, pretrained=pretrained, **(kwargs | {"num_classes": 0})).state_dict()
-        model.body.load_state_dict({key: whole[key] for key in model.body.state_dict()})
+    if pretrained is False:
+        return
+    weights = find(name, pretrained)
+    if any(key.startswith(model.mark) for key in weights.tensors):
+        fill(model, weights, partial(type(model), model.spec), name, classes_asked)
+        return
+    build = partial(model.spec.network, model.spec.row)
+    whole = build(model.config._replace(num_classes=0))
+    fill(whole, weights, build, name, classes_asked=False)
+    tensors = whole.state_dict()
+    model.body.load_state_dict({key: tensors[key] for key in model.body.state_dict()})
 
 
 def create_network(head: str, name: str, **kwargs: Any) -> ImageModel:

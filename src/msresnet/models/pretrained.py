@@ -7,7 +7,6 @@ download.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,10 @@ from msresnet.models.base import Config, ImageModel
 from msresnet.models.published import published, table
 from msresnet.tensors import check_finite, check_matches, load_tensors
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS = "model.safetensors"
+BODY = "body."
+"""How the names of a backbone's tensors begin in a network with another head."""
+SOURCES = "a folder or a file of weights (safetensors), or hf:user/repo"
 Build = Callable[[Config], ImageModel]
 
 
@@ -38,19 +40,6 @@ class Weights:
     where: str
 
 
-def architecture(source: str) -> str:
-    """The name of the network in a repository on the hub. Raises ModelError where it does not say."""
-    where = hub.place(source)
-    try:
-        config = json.loads(hub.fetch(where, CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError("cannot read the config", where=f"{where}: {CONFIG}", why=str(error)[:200]) from error
-    name = config.get("architecture") if isinstance(config, dict) else None
-    if not isinstance(name, str):
-        raise ModelError("the repository does not say which network it holds", where=f"{where}: {CONFIG}")
-    return name
-
-
 def find(name: str, source: bool | str | Path) -> Weights:
     """The weights that are meant: True the published ones of a model, 'hf:user/repo', a file, or a folder.
 
@@ -64,13 +53,22 @@ def find(name: str, source: bool | str | Path) -> Weights:
         if not path.exists() and (meant := hub.meant(str(source))):
             raise UsageError(f"there is no file {str(source)!r}", hint=meant)
         file = path / WEIGHTS if path.is_dir() else path
+        if not file.exists():
+            why = "its training has not finished" if (path / "train.yaml").is_file() else "there is no such file"
+            raise ModelError("there are no weights", where=str(file), why=why, hint=_beside(path) or SOURCES)
         return Weights(load_tensors(file)[0], str(file))
     where = hub.place(published_weights(name) if source is True else str(source))
-    weights_licence(name, str(where))
+    licence_of(name, str(where))
     return Weights(load_tensors(hub.fetch(where, WEIGHTS))[0], f"{where}: {WEIGHTS}")
 
 
-def weights_licence(name: str, source: str) -> str:
+def _beside(path: Path) -> str:
+    """What lies beside a path and is called much the same."""
+    near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+    return str(path.with_name(near)) if near and near != path.name else ""
+
+
+def licence_of(name: str, source: str) -> str:
     """The licence of 'published' weights, of ones on the hub, or 'not stated' of a file; shown before its first use."""
     row = published(name)
     place = published_weights(name) if source == "published" else source
@@ -91,7 +89,7 @@ def published_weights(name: str) -> str:
 
 
 def fill(model: ImageModel, weights: Weights, build: Build, name: str, classes_asked: bool) -> None:
-    """Load published weights into a network.
+    """Load weights into a network. Those of a network with another head fill what both have.
 
     Args:
         build: makes the same network for another `Config` (no memory is taken).
@@ -100,7 +98,7 @@ def fill(model: ImageModel, weights: Weights, build: Build, name: str, classes_a
     Raises ModelError for weights of another architecture or class count, and for ones that are not finite.
     """
     fresh = model.state_dict()
-    tensors = _without_unused(weights.tensors, model)
+    tensors = _without_unused(_of_classifier(weights.tensors, model, fresh), model)
     classifier, image = _free_keys(build, model.config)
     # Weights from before BN counted its batches lack that count; a network for use has no need of it.
     tensors |= {k: v for k, v in fresh.items() if k.endswith("num_batches_tracked") and k not in tensors}
@@ -132,6 +130,14 @@ def with_channels(weight: Tensor, channels: int) -> Tensor:
         return weight.sum(1, keepdim=True)
     turns = [i % given for i in range(channels)]
     return weight[:, turns] * (given / channels)
+
+
+def _of_classifier(given: dict[str, Tensor], model: ImageModel, fresh: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as a network without another head would have them: the backbone's, and new ones behind it."""
+    body = {key.removeprefix(BODY): tensor for key, tensor in given.items() if key.startswith(BODY)}
+    if not body or any(key.startswith(BODY) for key in fresh):
+        return given
+    return {key: tensor for key, tensor in fresh.items() if key.split(".")[0] in model.tail} | body
 
 
 def _without_unused(tensors: dict[str, Tensor], model: ImageModel) -> dict[str, Tensor]:

@@ -25,6 +25,8 @@ NARROWEST, WIDEST = 16, 128
 class Segmenter(Embodied):
     """A backbone, a feature pyramid over its maps, and a head that gives each pixel a class."""
 
+    mark = "head.steps."
+
     def __init__(self, spec: BodySpec, config: Config) -> None:
         super().__init__(spec, config)
         stages = self.body.feature_info

@@ -36,8 +36,14 @@ class RunOptions:
     model_args: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
     """Arguments of the model as name=value, such as operator=res2net shortcut_levels=3 stem=deep."""
     weights: str | None = None
-    """What to start from: 'published' (the model's own, see `msresnet models --pretrained`), hf:user/repo, or a
-    safetensors file. Default: random weights."""
+    """What to start from: a run or another bundle of yours, 'published' (the model's own, see
+    `msresnet models --pretrained`), hf:user/repo, or a safetensors file. Network, size and normalisation are then
+    theirs, unless set here. Default: random weights."""
+    mean: Annotated[tuple[float, ...], arg(metavar="SHARE")] = ()
+    """With --std: what pixels, from 0 to 1, are normalised by; one number, or one for each channel. Default: what
+    --weights were learnt with, else that of the training data."""
+    std: Annotated[tuple[float, ...], arg(metavar="SHARE")] = ()
+    """With --mean: the standard deviations."""
     output: str | None = None
     """The run's folder. Default: runs/<data>-<model>, numbered if taken."""
     exist_ok: bool = False
@@ -211,7 +217,7 @@ class TrainConfig(
         if not isinstance(self.lr, str | None) and not 0 < self.lr < float("inf"):
             raise UsageError(f"--lr {self.lr}", why="a learning rate is positive and finite", hint="--lr 0.004")
         if self.weights == "":
-            raise UsageError("--weights ''", hint="--weights published, hf:user/repo or a safetensors file")
+            raise UsageError("--weights ''", hint="--weights runs/NAME, published, hf:user/repo or a safetensors file")
         if self.time_limit is not None:
             seconds(self.time_limit)
         for wrong, first, second, hint in self._contradictions():
@@ -249,6 +255,7 @@ class TrainConfig(
                 "--balance sample draws images of its own",
                 "--balance loss",
             ),
+            (bool(self.mean) != bool(self.std), "--mean and --std", "one is missing", "--mean 0.5 --std 0.25"),
             (self.devices is not None and self.device != "auto", "--devices", "--device", "leave --device out"),
         ]
 

@@ -120,7 +120,7 @@ def fit(
                 trainer.observer = tracked
         notes = [*plan.notes, *closing_notes(plan)]
         if folder is not None:
-            begin = None if config.resume else lambda: _begin(config, folder, sweeps)
+            begin = None if config.resume else lambda: _begin(plan.config, folder, sweeps)
             notes += _resume(trainer, saved, folder) if begin is None else trainer.processes.by_first(begin) or []
         trainer.processes.by_first(lambda: announce(notes))
         trainer.run()

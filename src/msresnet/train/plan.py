@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ from msresnet.errors import DataError, UsageError
 from msresnet.files import plain_yaml
 from msresnet.models.base import ImageModel
 from msresnet.models.factory import MODELS, create_network
-from msresnet.models.pretrained import weights_licence
 from msresnet.nn.operators import MultiScaleConv2d
 from msresnet.nn.stems import stem_for
 from msresnet.runtime import Precision, choose_device, choose_precision
@@ -33,6 +32,14 @@ from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
 from msresnet.train.processes import by_first, world_size
 from msresnet.train.sizes import Sizes, plan_sizes
+from msresnet.train.start import (
+    described,
+    how_fitted,
+    normalised,
+    weights_licence,
+    with_network,
+    with_normalisation,
+)
 
 DEFAULT_BATCH = 128
 """What --batch-size auto begins with."""
@@ -40,7 +47,7 @@ FEW_FOR_BN = 32
 """Images of a process below which the statistics of its batches are shared."""
 FEWEST_PIXELS = 6
 ELSEWHERE = {
-    "pretrained": "--weights published, hf:user/repo or a safetensors file",
+    "pretrained": "--weights runs/NAME, published, hf:user/repo or a safetensors file",
     "num_classes": "leave it out: the data says it",
     "in_chans": "leave it out: the data says it, or --colour",
     "img_size": "--image-size",
@@ -110,21 +117,79 @@ class Plan:
 
 
 def make_plan(config: TrainConfig, splits: Splits) -> Plan:
-    """Decide everything and decode the data. Raises UsageError, DataError or ResourceError."""
+    """Decide everything and decode the data. Raises UsageError, DataError, ModelError or ResourceError."""
+    _check_possible(config, splits)
+    kind = TASKS[splits.train.task]
+    device, why_device = choose_device(device_name(config))
+    graphs = _cuda_graphs(config, device)
+    found = described(config)
+    config, taken = (config, []) if found is None else with_network(config, found, kind)
+    notes = [*splits.notes, f"device {device}: {why_device}", *taken]
+    preprocess, reasons = _preprocess(config, splits)
+    if found is not None:
+        config = with_normalisation(config, found, preprocess.channels)
+    how = Learning(config.label_smoothing, config.balance == "loss", config.balance == "sample", config.dice)
+    kind.check(preprocess, _augment(config, preprocess, kind)[0], how)
+    network = _network(config, splits, preprocess, device, notes)
+    precision, why_precision = _precision(config, device, network.one_pixel)
+    notes += [f"precision {precision}: {why_precision}", *reasons]
+    notes += ["CUDA graphs: the network's part of a step is recorded once for each size"] if graphs else []
+    licence = None if config.weights is None else weights_licence(config, network.model)
+    if licence is not None:
+        notes.append(f"weights: {config.weights} (licence {licence}); {how_fitted(config)}")
+    # The test set is only decoded here, not used: that it cannot be read is better known before hours of training.
+    sets, held = _opened(splits, preprocess, config, device)
+    notes += [*held, *leaks(sets)]
+    notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
+    if len(sets["train"]) < 2:
+        why = "batch normalisation needs two at least"
+        raise DataError("one image is not enough to learn from", where=config.data, why=why)
+    preprocess = normalised(preprocess, config) if config.mean else learn_statistics(preprocess, sets["train"])
+    augment, why_augment = _augment(config, preprocess, kind)
+    decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]
+    notes += [f"preprocess: {preprocess.describe()}", f"augment: {why_augment}"]
+    limit = seconds(config.time_limit) if config.time_limit is not None else math.inf
+    task = kind.learning(splits.classes, sets["train"], how._replace(strides=network.strides))
+    batch = DEFAULT_BATCH if config.batch_size == "auto" else config.batch_size
+    plan = Plan(
+        config=config, task=task, model=network.model, arguments=network.arguments, preprocess=preprocess, sets=sets,
+        device=device, precision=precision, epochs=config.passes, limit=limit, lr=0.0, weight_decay=decay,
+        augment=augment, batch=batch, sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False,
+        cuda_graphs=graphs, parameters=network.parameters, notes=notes, licence=licence,
+    )  # fmt: skip
+    return with_batch(plan, batch)
+
+
+def _check_possible(config: TrainConfig, splits: Splits) -> None:
+    """Raise UsageError for settings that this data, or several processes, leave no sense."""
     if config.patience is not None and splits.val is None:
         why = "patience waits for a better validation score"
         raise UsageError("--patience, but there is no validation set", why=why, hint="--val-fraction 0.1 or --val-data")
     if config.skip_easy and world_size() > 1:
         why = "each process knows the losses of its own images alone"
         raise UsageError("--skip-easy, but there are several processes", why=why, hint="leave it out")
-    device, why_device = choose_device(device_name(config))
-    precision, why_precision = choose_precision(config.precision, device)
-    graphs = _cuda_graphs(config, device)
-    notes = [*splits.notes, f"device {device}: {why_device}"]
-    preprocess, reasons = _preprocess(config, splits)
+
+
+class _Network(NamedTuple):
+    """The network that will be trained, as far as a plan must know it.
+
+    Args:
+        strides: see `ImageModel`.
+        one_pixel: whether a strided convolution meets a map of one pixel a side, at a size that training sees.
+    """
+
+    model: str
+    arguments: dict[str, Any]
+    parameters: int
+    strides: tuple[int, ...]
+    one_pixel: bool
+
+
+def _network(
+    config: TrainConfig, splits: Splits, preprocess: Preprocess, device: torch.device, notes: list[str]
+) -> _Network:
+    """Choose the network. Raises UsageError for an impossible one, and for a size that it cannot take."""
     kind = TASKS[splits.train.task]
-    how = Learning(config.label_smoothing, config.balance == "loss", config.balance == "sample", config.dice)
-    kind.check(preprocess, _augment(config, preprocess, kind)[0], how)
     model = _model(config, preprocess, device, notes)
     arguments = _arguments(config, preprocess, len(splits.classes))
     for name, value in kind.suggested(splits.train).items():
@@ -135,41 +200,18 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
         network = create_network(kind.head, model, **arguments)
     parameters = sum(p.numel() for p in network.parameters())
     shown = {moment.size for moment in plan_sizes(config, preprocess.size, 2).moments} | {preprocess.size}
-    # Any size that the network cannot take is refused here.
     one_pixel = [_strides_over_one_pixel(network, replace(preprocess, size=size)) for size in sorted(shown)]
-    if device.type == "cpu" and precision == "bf16" and any(one_pixel):
-        if config.precision == "bf16":
-            raise UsageError("--precision bf16 cannot be trusted here", why=ONE_PIXEL, hint="--precision fp32")
-        precision, why_precision = "fp32", ONE_PIXEL
-    notes += [f"precision {precision}: {why_precision}", *reasons]
-    notes += ["CUDA graphs: the network's part of a step is recorded once for each size"] if graphs else []
-    # The test set is only decoded here, not used: that it cannot be read is better known before hours of training.
-    licence = None if config.weights is None else weights_licence(model, config.weights)
-    if config.weights is not None:
-        what = (
-            "the classifier is new where its classes differ in number; pixels are normalised by this data, not theirs"
-        )
-        notes.append(f"weights: {config.weights} (licence {licence}); {what}")
-    sets, held = _opened(splits, preprocess, config, device)
-    notes += [*held, *leaks(sets)]
-    notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
-    if len(sets["train"]) < 2:
-        why = "batch normalisation needs two at least"
-        raise DataError("one image is not enough to learn from", where=config.data, why=why)
-    preprocess = learn_statistics(preprocess, sets["train"])
-    augment, why_augment = _augment(config, preprocess, kind)
-    decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]
-    notes += [f"preprocess: {preprocess.describe()}", f"augment: {why_augment}"]
-    limit = seconds(config.time_limit) if config.time_limit is not None else math.inf
-    task = kind.learning(splits.classes, sets["train"], how._replace(strides=network.strides))
-    batch = DEFAULT_BATCH if config.batch_size == "auto" else config.batch_size
-    plan = Plan(
-        config=config, task=task, model=model, arguments=arguments, preprocess=preprocess, sets=sets, device=device,
-        precision=precision, epochs=config.passes, limit=limit, lr=0.0, weight_decay=decay, augment=augment,
-        batch=batch, sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False, cuda_graphs=graphs,
-        parameters=parameters, notes=notes, licence=licence,
-    )  # fmt: skip
-    return with_batch(plan, batch)
+    return _Network(model, arguments, parameters, network.strides, any(one_pixel))
+
+
+def _precision(config: TrainConfig, device: torch.device, one_pixel: bool) -> tuple[Precision, str]:
+    """The precision, and why. Raises UsageError where the one that was asked for gives wrong gradients."""
+    precision, why = choose_precision(config.precision, device)
+    if not (device.type == "cpu" and precision == "bf16" and one_pixel):
+        return precision, why
+    if config.precision == "bf16":
+        raise UsageError("--precision bf16 cannot be trusted here", why=ONE_PIXEL, hint="--precision fp32")
+    return "fp32", ONE_PIXEL
 
 
 def _opened(
