@@ -97,7 +97,7 @@ def check_matches(given: dict[str, Tensor], wanted: dict[str, Tensor], where: st
     missing, extra = [k for k in wanted if k not in given], [k for k in given if k not in wanted]
     if missing or extra:
         why = f"missing: {_first(missing)}; unknown: {_first(extra)}"
-        hint = "the model, and its arguments, that they are of"
+        hint = "the model, its arguments and its image size, that they are of"
         raise ModelError(f"the weights are not those of {name}", where=where, why=why, hint=hint)
     for key, tensor in wanted.items():
         if given[key].shape != tensor.shape:

@@ -136,7 +136,7 @@ class ImageModel(nn.Module, ABC):
     unused_weights: str = ""
     """Pattern of published tensors that stand in some files and that the network has no use for."""
     optional_weights: str = ""
-    """Pattern of tensors that begin anew where published weights have none of them."""
+    """Pattern of tensors that a network may lack: they begin anew where weights have none, else are left."""
     tail: tuple[str, ...] = ()
     """Modules that only logits need, beside pooling and classifier: the stages' maps do without them."""
     attribution_layer: str = ""

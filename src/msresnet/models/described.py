@@ -6,16 +6,20 @@ Read are our own bundles, and the configs that timm's repositories hold. Nothing
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from msresnet import hub
 from msresnet.errors import ModelError
 from msresnet.models.base import Config
+from msresnet.models.pretrained import WEIGHTS
 
 CONFIG = "config.json"
 Figures = tuple[float, ...]
+FORM = {"image_size": "size", "channels": "channels", "resize": "resize", "threshold": "threshold", "binary": "binary"}
+"""How images were brought to one form: the settings of a training, and what a bundle calls them."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +27,33 @@ class Description:
     """Of weights.
 
     Args:
+        where: the weights: 'hf:user/repo', or a path that no link leads astray.
         architecture: the network's name.
         arguments: what it was made with, but for what data decides: classes, channels, size.
-        size: (H, W) of the images, None where data may decide.
+        task: what it was trained to; '' where that is not said.
+        form: the settings that FORM names; empty where data may decide.
         mean, std: what pixels from 0 to 1 were normalised by, per channel; empty where that is not said.
         licence: as their owner says; '' where that is not said.
     """
 
+    where: str
     architecture: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    size: tuple[int, int] | None = None
+    task: str = ""
+    form: dict[str, Any] = field(default_factory=dict)
     mean: Figures = ()
     std: Figures = ()
     licence: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Description:
+        """The object that `to_dict` wrote. Raises TypeError or ValueError for what it did not."""
+        mean, std, form = tuple(values["mean"]), tuple(values["std"]), dict(values["form"])
+        return cls(**(values | {"mean": mean, "std": std, "form": form | _sizes(form)}))
 
     def normalisation(self, channels: int) -> tuple[Figures, Figures]:
         """Mean and std for images of so many channels: grey ones are normalised by the mean over colours."""
@@ -53,48 +71,64 @@ def describe(source: str | Path) -> Description | None:
     """
     if str(source).startswith(hub.PREFIX):
         where = hub.place(str(source))
-        return _read(hub.fetch(where, CONFIG), f"{where}: {CONFIG}")
-    path = Path(source)
-    file = (path if path.is_dir() else path.parent) / CONFIG
-    return _read(file, str(file)) if file.is_file() else None
+        return _read(hub.fetch(where, CONFIG), f"{where}: {CONFIG}", str(where))
+    path = Path(source).resolve()
+    folder = path if path.is_dir() else path.parent
+    # Of a file with another name, what lies beside it may be of another network.
+    beside = path.is_dir() or path.name == WEIGHTS
+    return _read(folder / CONFIG, str(folder / CONFIG), str(path)) if beside and (folder / CONFIG).is_file() else None
 
 
-def _read(file: Path, where: str) -> Description:
+def _read(file: Path, where: str, weights: str) -> Description:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError("cannot read the config", where=where, why=str(error)[:200]) from error
     try:
-        return _of_bundle(values) if "format_version" in values else _of_timm(values)
+        return _of_bundle(values, weights) if "format_version" in values else _of_timm(values, weights)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         why = f"{type(error).__name__}: {error}"[:200]
         raise ModelError("the config does not say which network the weights are of", where=where, why=why) from error
 
 
-def _of_bundle(values: dict[str, Any]) -> Description:
+def _of_bundle(values: dict[str, Any], weights: str) -> Description:
     preprocess = values["preprocess"]
-    height, width = map(int, preprocess["size"])
-    arguments = {name: value for name, value in values["arguments"].items() if name not in _OF_DATA}
-    mean, std = _figures(preprocess)
-    licence = str(values.get("licence", ""))
-    return Description(str(values["architecture"]), arguments, (height, width), mean, std, licence)
+    form = {setting: preprocess[name] for setting, name in FORM.items()}
+    figures = _figures(preprocess)
+    if figures is None:
+        raise ValueError("mean and std are no figures")
+    return Description(
+        weights, str(values["architecture"]),
+        {name: value for name, value in values["arguments"].items() if name not in _OF_DATA},
+        str(values["task"]["name"]), form | _sizes(form), *figures, str(values.get("licence", "")),
+    )  # fmt: skip
 
 
-def _of_timm(values: dict[str, Any]) -> Description:
+def _of_timm(values: dict[str, Any], weights: str) -> Description:
     name = values["architecture"]
     if not isinstance(name, str):
         raise TypeError(f"architecture is {name!r}")
-    trained = values.get("pretrained_cfg", {})
-    mean, std = _figures(trained) if {"mean", "std"} <= trained.keys() else ((), ())
-    return Description(name, mean=mean, std=std)
+    mean, std = _figures(values.get("pretrained_cfg")) or _figures(values) or ((), ())  # older ones have one table
+    return Description(weights, name, mean=mean, std=std)
 
 
 _OF_DATA = {*Config._fields} - {"global_pool"}
 """Arguments that another training chooses anew."""
 
 
-def _figures(values: dict[str, Any]) -> tuple[Figures, Figures]:
-    mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
-    if len(mean) != len(std) or min(std) <= 0:
-        raise ValueError(f"mean {mean} and std {std} do not belong together")
-    return mean, std
+def _sizes(form: dict[str, Any]) -> dict[str, Any]:
+    """The size as (H, W). Raises TypeError or ValueError for what is none."""
+    if not form:
+        return {}
+    height, width = form["image_size"]
+    return {"image_size": (int(height), int(width))}
+
+
+def _figures(values: Any) -> tuple[Figures, Figures] | None:
+    """Mean and std; None where they are not there, or no figures."""
+    try:
+        mean, std = (tuple(float(figure) for figure in values[name]) for name in ("mean", "std"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    usual = mean and len(mean) == len(std) and all(map(math.isfinite, (*mean, *std))) and min(std) > 0
+    return (mean, std) if usual else None

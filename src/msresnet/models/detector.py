@@ -71,7 +71,6 @@ class Detector(Embodied):
         self.head = DetectionHead(self.strides, self.num_features, config.num_classes, drop_rate=config.drop_rate)
         init_convolutions(self.neck)
         self.embedder: Embedder | None = EmbeddingHead(self.num_features, spec.embedding) if spec.embedding else None
-        self.unused_weights = "" if spec.embedding else self.optional_weights
 
     @property
     def used_stages(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import nn
 
-from msresnet.errors import UsageError, nearest
+from msresnet.errors import ModelError, UsageError, nearest
 from msresnet.hub import PREFIX, meant
 from msresnet.models.base import Config, Family, FeatureExtractor, ImageModel
 from msresnet.models.described import describe
@@ -100,7 +100,8 @@ def create_model(
 def named_by(source: str) -> str:
     """The network that weights on the hub are of. Raises ModelError where that is not said."""
     found = describe(source)
-    assert found is not None  # of a place on the hub, for which a file is fetched or an error raised
+    if found is None:
+        raise ModelError("nothing says which network the weights are of", where=source, hint="name the network")
     return found.architecture
 
 

@@ -24,7 +24,8 @@ from msresnet.tensors import check_finite, check_matches, load_tensors
 WEIGHTS = "model.safetensors"
 BODY = "body."
 """How the names of a backbone's tensors begin in a network with another head."""
-SOURCES = "a folder or a file of weights (safetensors), or hf:user/repo"
+PUBLISHED = "published"
+"""What stands for a model's own weights where they are named."""
 Build = Callable[[Config], ImageModel]
 
 
@@ -49,29 +50,34 @@ def find(name: str, source: bool | str | Path) -> Weights:
     if not isinstance(source, (str, Path)) and source is not True:
         raise UsageError(f"pretrained={source!r}", hint="True, 'hf:user/repo', or a safetensors file")
     if source is not True and not str(source).startswith(hub.PREFIX):
-        path = Path(source)
-        if not path.exists() and (meant := hub.meant(str(source))):
-            raise UsageError(f"there is no file {str(source)!r}", hint=meant)
-        file = path / WEIGHTS if path.is_dir() else path
-        if not file.exists():
-            why = "its training has not finished" if (path / "train.yaml").is_file() else "there is no such file"
-            raise ModelError("there are no weights", where=str(file), why=why, hint=_beside(path) or SOURCES)
+        file = find_file(source)
         return Weights(load_tensors(file)[0], str(file))
     where = hub.place(published_weights(name) if source is True else str(source))
     licence_of(name, str(where))
     return Weights(load_tensors(hub.fetch(where, WEIGHTS))[0], f"{where}: {WEIGHTS}")
 
 
-def _beside(path: Path) -> str:
-    """What lies beside a path and is called much the same."""
-    near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
-    return str(path.with_name(near)) if near and near != path.name else ""
+def find_file(source: str | Path) -> Path:
+    """The file of weights that a path means. Raises UsageError or ModelError, saying what to type, for none."""
+    path = Path(source)
+    if not path.exists() and (meant := hub.meant(str(source))):
+        raise UsageError(f"there is no file {str(source)!r}", hint=meant)
+    file = path / WEIGHTS if path.is_dir() else path
+    if file.exists():
+        return file
+    if (path / "train.yaml").is_file():
+        why, hint = "its training has not finished", f"msresnet train --resume --output {path}"
+        raise ModelError("there are no weights yet", where=str(path), why=why, hint=hint)
+    others = [p.name for p in path.parent.iterdir() if p.name != path.name] if path.parent.is_dir() else []
+    near = nearest(path.name, others, n=1)
+    hint = str(path.with_name(near)) if near else "a folder or a file of weights (safetensors), or hf:user/repo"
+    raise ModelError("there are no weights", where=str(file), why="there is no such file", hint=hint)
 
 
 def licence_of(name: str, source: str) -> str:
     """The licence of 'published' weights, of ones on the hub, or 'not stated' of a file; shown before its first use."""
     row = published(name)
-    place = published_weights(name) if source == "published" else source
+    place = published_weights(name) if source == PUBLISHED else source
     if not place.startswith(hub.PREFIX):
         return hub.NOT_STATED
     where = hub.place(place)
@@ -142,7 +148,9 @@ def _of_classifier(given: dict[str, Tensor], model: ImageModel, fresh: dict[str,
 
 def _without_unused(tensors: dict[str, Tensor], model: ImageModel) -> dict[str, Tensor]:
     pattern = model.unused_weights
-    return {k: v for k, v in tensors.items() if not (pattern and re.fullmatch(pattern, k))}
+    kept = {k: v for k, v in tensors.items() if not (pattern and re.fullmatch(pattern, k))}
+    optional, fresh = model.optional_weights, model.state_dict()
+    return {k: v for k, v in kept.items() if k in fresh or not (optional and re.fullmatch(optional, k))}
 
 
 def _free_keys(build: Build, config: Config) -> tuple[set[str], set[str]]:

@@ -37,8 +37,8 @@ class RunOptions:
     """Arguments of the model as name=value, such as operator=res2net shortcut_levels=3 stem=deep."""
     weights: str | None = None
     """What to start from: a run or another bundle of yours, 'published' (the model's own, see
-    `msresnet models --pretrained`), hf:user/repo, or a safetensors file. Network, size and normalisation are then
-    theirs, unless set here. Default: random weights."""
+    `msresnet models --pretrained`), hf:user/repo, or a safetensors file. What is said of them is taken over unless set
+    here: network and normalisation, of a run also size, channels and threshold. Default: random weights."""
     mean: Annotated[tuple[float, ...], arg(metavar="SHARE")] = ()
     """With --std: what pixels, from 0 to 1, are normalised by; one number, or one for each channel. Default: what
     --weights were learnt with, else that of the training data."""
@@ -218,6 +218,9 @@ class TrainConfig(
             raise UsageError(f"--lr {self.lr}", why="a learning rate is positive and finite", hint="--lr 0.004")
         if self.weights == "":
             raise UsageError("--weights ''", hint="--weights runs/NAME, published, hf:user/repo or a safetensors file")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std, default=1) <= 0:
+            what, why = f"--mean {self.mean} --std {self.std}", "they are finite, and std is above 0"
+            raise UsageError(what, why=why, hint="--mean 0.5 --std 0.25")
         if self.time_limit is not None:
             seconds(self.time_limit)
         for wrong, first, second, hint in self._contradictions():

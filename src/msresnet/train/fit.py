@@ -22,6 +22,7 @@ from msresnet.data.splits import Splits, open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.files import disk_errors, read_yaml, sweep, write_json, write_text
 from msresnet.models.cost import count_macs
+from msresnet.models.described import Description
 from msresnet.models.factory import create_network
 from msresnet.runtime import StopRequest, environment, stop_on_signals
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
@@ -31,6 +32,8 @@ from msresnet.train.observer import Observer, Silent
 from msresnet.train.plan import Plan, closing_notes, make_plan, with_batch
 from msresnet.train.processes import peers_named, world_size
 from msresnet.train.sweep import Sweep, find_batch, find_lr
+from msresnet.train.taken import FILE as ORIGIN
+from msresnet.train.taken import keep, kept
 from msresnet.train.tracker import Tracked, tracker_names
 
 CONFIG, HISTORY, ENVIRONMENT, CHECKPOINTS = "train.yaml", "history.csv", "environment.json", "checkpoint"
@@ -46,6 +49,7 @@ PRODUCTS = (
     PREDICTIONS,
     REPORT,
     HISTORY,
+    ORIGIN,
     *SWEEPS,
     *(name.replace(".csv", ".png") for name in SWEEPS),
 )
@@ -104,7 +108,8 @@ def fit(
         stack.enter_context(peers_named(world_size()))
         trackers = tracker_names(config.tracker) if config.tracker is not None else []
         splits = splits or open_data(config.data, config)
-        plan = replace(make_plan(config, splits), start=start)
+        origin = kept(folder) if config.resume and folder is not None else None
+        plan = replace(make_plan(config, splits, origin), start=start)
         saved = _saved(folder) if config.resume and folder is not None else None
         plan, sweeps = _settled(plan, saved)
         # Until here, and without a folder for ever, there is nothing to save, so a signal may kill.
@@ -120,7 +125,7 @@ def fit(
                 trainer.observer = tracked
         notes = [*plan.notes, *closing_notes(plan)]
         if folder is not None:
-            begin = None if config.resume else lambda: _begin(plan.config, folder, sweeps)
+            begin = None if config.resume else lambda: _begin(config, folder, sweeps, plan.origin)
             notes += _resume(trainer, saved, folder) if begin is None else trainer.processes.by_first(begin) or []
         trainer.processes.by_first(lambda: announce(notes))
         trainer.run()
@@ -177,7 +182,7 @@ def _settled(plan: Plan, saved: _Saved | None) -> tuple[Plan, list[Sweep]]:
     return replace(plan, notes=[*plan.notes, *notes]), sweeps
 
 
-def _begin(config: TrainConfig, folder: Path, sweeps: list[Sweep]) -> list[str]:
+def _begin(config: TrainConfig, folder: Path, sweeps: list[Sweep], origin: Description | None) -> list[str]:
     """Make a folder ready for a new run."""
     with disk_errors(folder):
         sweep(folder)
@@ -186,6 +191,8 @@ def _begin(config: TrainConfig, folder: Path, sweeps: list[Sweep]) -> list[str]:
             old.unlink(missing_ok=True)
     write_text(folder / CONFIG, to_yaml(replace(config, resume=False, exist_ok=False)))
     write_json(folder / ENVIRONMENT, environment())
+    if origin is not None:
+        keep(origin, folder)
     for found in sweeps:
         rows = [{found.name: value, found.measure: measured} for value, measured in found.rows]
         write_text(folder / SWEEP.format(found.name), table(rows))

@@ -22,7 +22,9 @@ from msresnet.data.splits import Splits
 from msresnet.errors import DataError, UsageError
 from msresnet.files import plain_yaml
 from msresnet.models.base import ImageModel
+from msresnet.models.described import Description
 from msresnet.models.factory import MODELS, create_network
+from msresnet.models.pretrained import PUBLISHED
 from msresnet.nn.operators import MultiScaleConv2d
 from msresnet.nn.stems import stem_for
 from msresnet.runtime import Precision, choose_device, choose_precision
@@ -32,14 +34,7 @@ from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
 from msresnet.train.processes import by_first, world_size
 from msresnet.train.sizes import Sizes, plan_sizes
-from msresnet.train.start import (
-    described,
-    how_fitted,
-    normalised,
-    weights_licence,
-    with_network,
-    with_normalisation,
-)
+from msresnet.train.taken import known_of, licence, normalised, with_network, with_normalisation
 
 DEFAULT_BATCH = 128
 """What --batch-size auto begins with."""
@@ -75,6 +70,7 @@ class Plan:
         notes: every choice in words, for the screen and the log.
         licence: of the weights that training starts from, if any.
         start: the state dict that training starts from, in place of fresh or published weights.
+        origin: what is said of the weights that training starts from.
     """
 
     config: TrainConfig
@@ -98,12 +94,15 @@ class Plan:
     notes: list[str]
     licence: str | None = None
     start: Mapping[str, Tensor] | None = None
+    origin: Description | None = None
 
     @property
     def pretrained(self) -> bool | str:
         """What `create_model` is told about weights."""
         named = self.config.weights
-        return named == "published" or named or False
+        if self.origin is not None and named != PUBLISHED:
+            return self.origin.where
+        return named == PUBLISHED or named or False
 
     @property
     def train(self) -> Samples:
@@ -116,27 +115,38 @@ class Plan:
         return self.sets.get("val")
 
 
-def make_plan(config: TrainConfig, splits: Splits) -> Plan:
-    """Decide everything and decode the data. Raises UsageError, DataError, ModelError or ResourceError."""
+def make_plan(config: TrainConfig, splits: Splits, origin: Description | None = None) -> Plan:
+    """Decide everything and decode the data.
+
+    `origin` is what is said of the weights that training starts from; None looks there, unless a run goes on.
+
+    Raises UsageError, DataError, ModelError or ResourceError.
+    """
     _check_possible(config, splits)
     kind = TASKS[splits.train.task]
     device, why_device = choose_device(device_name(config))
     graphs = _cuda_graphs(config, device)
-    found = described(config)
-    config, taken = (config, []) if found is None else with_network(config, found, kind)
+    if origin is None and not config.resume:
+        origin = known_of(config)
+    taken: list[str] = []
+    if origin is not None:
+        config, taken = with_network(config, origin, kind, splits.train.applied is not None)
     notes = [*splits.notes, f"device {device}: {why_device}", *taken]
     preprocess, reasons = _preprocess(config, splits)
-    if found is not None:
-        config = with_normalisation(config, found, preprocess.channels)
+    config, by = with_normalisation(config, origin, preprocess)
+    if config.mean:
+        preprocess = normalised(preprocess, config)
     how = Learning(config.label_smoothing, config.balance == "loss", config.balance == "sample", config.dice)
     kind.check(preprocess, _augment(config, preprocess, kind)[0], how)
     network = _network(config, splits, preprocess, device, notes)
     precision, why_precision = _precision(config, device, network.one_pixel)
     notes += [f"precision {precision}: {why_precision}", *reasons]
     notes += ["CUDA graphs: the network's part of a step is recorded once for each size"] if graphs else []
-    licence = None if config.weights is None else weights_licence(config, network.model)
-    if licence is not None:
-        notes.append(f"weights: {config.weights} (licence {licence}); {how_fitted(config)}")
+    owned = None if config.weights is None else licence(config, network.model, origin)
+    if owned is not None:
+        what = "the classifier is new where its classes differ in number"
+        notes.append(f"weights: {config.weights} (licence {owned}); {what}; pixels are normalised {by}")
+        origin = None if origin is None else replace(origin, licence=owned)
     # The test set is only decoded here, not used: that it cannot be read is better known before hours of training.
     sets, held = _opened(splits, preprocess, config, device)
     notes += [*held, *leaks(sets)]
@@ -144,7 +154,7 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
     if len(sets["train"]) < 2:
         why = "batch normalisation needs two at least"
         raise DataError("one image is not enough to learn from", where=config.data, why=why)
-    preprocess = normalised(preprocess, config) if config.mean else learn_statistics(preprocess, sets["train"])
+    preprocess = preprocess if config.mean else learn_statistics(preprocess, sets["train"])
     augment, why_augment = _augment(config, preprocess, kind)
     decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]
     notes += [f"preprocess: {preprocess.describe()}", f"augment: {why_augment}"]
@@ -155,7 +165,7 @@ def make_plan(config: TrainConfig, splits: Splits) -> Plan:
         config=config, task=task, model=network.model, arguments=network.arguments, preprocess=preprocess, sets=sets,
         device=device, precision=precision, epochs=config.passes, limit=limit, lr=0.0, weight_decay=decay,
         augment=augment, batch=batch, sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False,
-        cuda_graphs=graphs, parameters=network.parameters, notes=notes, licence=licence,
+        cuda_graphs=graphs, parameters=network.parameters, notes=notes, licence=owned, origin=origin,
     )  # fmt: skip
     return with_batch(plan, batch)
 

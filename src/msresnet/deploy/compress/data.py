@@ -82,6 +82,9 @@ def _settings(bundle: Bundle, config: CompressConfig) -> TrainConfig:
         "resize": prep.resize,
         "threshold": prep.threshold,
         "binary": prep.binary,
+        "mean": prep.mean,
+        "std": prep.std,
+        "weights": None,
     }
     machine = {"device": config.device, "seed": config.seed}
     if config.data is not None:

@@ -104,7 +104,7 @@ def test_F5_a_run_goes_on_without_the_weights_that_it_began_with(run: Path, tmp_
     assert main(["train", "--resume", "--output", "killed"]) == 0
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     settings = yaml.safe_load((tmp_path / "killed" / "train.yaml").read_text())
-    assert (settings["model"], settings["image_size"]) == ("msresnet_micro", [14, 14])
+    assert (settings["model"], settings["image_size"]) == ("auto", None)  # as it was asked for
 
 
 def test_detectors_keep_their_heads_and_give_their_backbones(tmp_path: Path) -> None:
@@ -179,10 +179,6 @@ def test_others_weights_say_how_their_pixels_were_normalised(tmp_path: Path) -> 
     "text",
     [
         "", "[]", "{}", '{"architecture": 3}', "{" * 5000,
-        '{"architecture": "resnet20", "pretrained_cfg": 3}',
-        '{"architecture": "resnet20", "pretrained_cfg": {"mean": [0.5], "std": [0]}}',
-        '{"architecture": "resnet20", "pretrained_cfg": {"mean": "a", "std": "b"}}',
-        '{"architecture": "resnet20", "pretrained_cfg": {"mean": [], "std": []}}',
         '{"format_version": 1}',
         '{"format_version": 1, "architecture": "resnet20", "arguments": 3}',
     ],
@@ -194,6 +190,87 @@ def test_a_config_that_says_nothing_is_refused_in_words(tmp_path: Path, text: st
         plan_for(pictures(tmp_path / "data"), model="auto", weights=str(folder))
     # Where the network is named, the weights may fit all the same.
     assert trainer(plan_for(tmp_path / "data", model="resnet20", weights=str(folder), channels=3)).raw.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    "figures", [3, None, {"mean": [0.5], "std": [0]}, {"mean": "a", "std": "b"}, {"mean": [], "std": []}]
+)
+def test_others_figures_that_are_none_are_not_said(tmp_path: Path, figures: Any) -> None:
+    found = describe(timms(tmp_path / "theirs", pretrained_cfg=figures))
+    assert found is not None
+    assert (found.architecture, found.mean, found.std) == ("resnet20", (), ())
+
+
+def test_older_configs_of_others_are_one_table(tmp_path: Path) -> None:
+    found = describe(timms(tmp_path / "theirs", mean=[0.5, 0.5, 0.5], std=[0.1, 0.2, 0.3]))
+    assert found is not None
+    assert found.std == (0.1, 0.2, 0.3)
+
+
+def test_the_form_of_images_is_taken_and_figures_only_behind_it(tmp_path: Path) -> None:
+    data = pictures(tmp_path / "data")
+    words = ["train", "--data", str(data), "--model", "msresnet_micro", "--channels", "3", "--image-size", "16", *QUICK]
+    assert main([*words, "--threshold", "otsu", "--binary", "--resize", "pad", "--output", "binary"]) == 0
+    before = load_bundle("binary").preprocess
+    assert plan_for(data, model="auto", weights="binary").preprocess == before
+    # Figures of black and white say nothing about grey levels.
+    grey = plan_for(data, model="auto", weights="binary", threshold="100")
+    own = plan_for(data, threshold="100", channels=3, image_size=(16,))
+    assert grey.preprocess.mean == own.preprocess.mean
+    assert any("theirs went through another threshold" in note for note in grey.notes)
+
+
+def test_sizes_of_training_and_packed_data(run: Path, tmp_path: Path) -> None:
+    data = pictures(tmp_path / "data", side=20)
+    assert plan_for(data, model="auto", weights=str(run), train_sizes=(10, 14)).preprocess.size == (14, 14)
+    assert plan_for(data, model="auto", weights=str(run), train_sizes=(10, 16)).preprocess.size == (20, 20)
+    assert main(["data", "pack", "--data", str(data), "--image-size", "12", "--output", "packed", "-q"]) == 0
+    packed = plan_for(Path("packed"), model="auto", weights=str(run))
+    assert (packed.model, packed.preprocess.size) == ("msresnet_micro", (12, 12))
+
+
+def test_the_same_command_goes_on_and_the_weights_are_those_it_began_with(run: Path, tmp_path: Path) -> None:
+    """The newest run is what runs/latest names, so a run that starts from it takes its place."""
+    data, first = pictures(tmp_path / "data"), bundled(run, tmp_path / "first", licence="cc-by-4.0")
+    link = tmp_path / "latest"
+    link.symlink_to(first)
+    words = ["train", "--data", str(data), "--weights", str(link), "--model-args", "global_pool=avg", *QUICK]
+    assert main([*words, "--output", "second"]) == 0
+    model = weights(tmp_path / "second")
+    for product in ("model.safetensors", "config.json", "metrics.json"):
+        (tmp_path / "second" / product).unlink()
+    shutil.rmtree(tmp_path / "second" / "checkpoint")  # as if it had ended before the first one
+    link.unlink()
+    link.symlink_to(tmp_path / "second")
+    assert main([*words, "--output", "second", "--resume"]) == 0
+    assert same(weights(tmp_path / "second"), model)
+    assert load_bundle(tmp_path / "second").licence == "cc-by-4.0"
+
+
+def test_a_detector_keeps_its_finest_map_at_another_size(tmp_path: Path) -> None:
+    data = boxed.coco(tmp_path / "boxes", boxed.truth()).parent.parent
+    words = ["train", "--data", str(data), "--model", "msresnet_micro", "--image-size", "64", *QUICK]
+    assert main([*words, "--output", "fine"]) == 0
+    larger = plan_for(data, model="auto", weights="fine", image_size=(272,))
+    assert larger.arguments["finest"] == 4
+    assert same(trainer(larger).raw.state_dict(), load_bundle("fine").model.state_dict())
+    with pytest.raises(ModelError, match=r"image size"):  # it has fewer maps
+        trainer(plan_for(data, model="auto", weights="fine", image_size=(32,)))
+
+
+def test_what_lies_beside_a_file_of_another_name_is_not_its_own(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    (copy / "model.safetensors").rename(copy / "other.safetensors")
+    assert describe(copy / "other.safetensors") is None
+
+
+def test_a_damaged_account_of_the_weights(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--data", str(pictures(tmp_path / "data")), "--weights", str(run), *QUICK]
+    assert main([*words, "--output", "second"]) == 0
+    for text in ("", "[]", "{}", '{"mean": 3, "std": [], "form": {}}', '{"mean": [], "std": [], "form": {"a": 1}}'):
+        (tmp_path / "second" / "weights.json").write_text(text)
+        assert main(["train", "--resume", "--output", "second"]) == 4
+        assert "weights.json" in capsys.readouterr().err
 
 
 def bundled(run: Path, folder: Path, **changes: Any) -> Path:
@@ -221,18 +298,20 @@ def test_a_bundle_that_lies_is_refused_in_words(run: Path, tmp_path: Path, chang
 def test_weights_that_are_not_there(run: Path, tmp_path: Path) -> None:
     data = pictures(tmp_path / "data")
     with pytest.raises(ModelError) as caught:
-        trainer(plan_for(data, weights=str(run.with_name("rum"))))
+        plan_for(data, weights=str(run.with_name("rum")))
     assert caught.value.hint == str(run)
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "train.yaml").write_text("epochs: 3\n")
-    with pytest.raises(ModelError, match="not finished"):
-        trainer(plan_for(data, weights=str(unfinished)))
+    with pytest.raises(ModelError, match=r"not finished(?s:.)*--resume --output"):
+        plan_for(data, weights=str(unfinished))
 
 
 def test_a_mean_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one is missing"):
         plan_for(tmp_path, mean=(0.5,))
+    with pytest.raises(UsageError, match="above 0"):
+        plan_for(tmp_path, mean=(0.5,), std=(0.0,))
     with pytest.raises(UsageError, match="do not fit"):
         plan_for(pictures(tmp_path / "data"), mean=(0.5, 0.5), std=(0.5, 0.5))
 
