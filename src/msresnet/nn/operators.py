@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from msresnet.errors import UsageError
 from msresnet.nn.attention import SoftmaxFusion
+from msresnet.nn.convolution import pointwise
 from msresnet.nn.downsampling import average_down
 from msresnet.nn.fusion import make_divisible, resize_to
 from msresnet.nn.grammar import Branch, Operator, allocate
@@ -47,6 +48,8 @@ def branch_convolution(branch: Branch, geometry: Geometry) -> nn.Module:
         )
     if branch.kind == "avg_pool":
         return nn.Conv2d(in_chs, out_chs, 1, groups=groups, bias=False)
+    if branch.size == (1, 1):
+        return pointwise(in_chs, out_chs, stride, groups)
     height, width = branch.size
     padding = ((height - 1) // 2 * branch.dilation, (width - 1) // 2 * branch.dilation)
     return nn.Conv2d(

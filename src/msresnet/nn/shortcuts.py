@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msresnet.nn.convolution import pointwise
 from msresnet.nn.downsampling import average_down
 from msresnet.nn.fusion import resize_to
 
@@ -43,7 +44,7 @@ def projection(kind: Projection, in_chs: int, out_chs: int, stride: int, norm: b
     if kind == "pad":
         return PadChannels(out_chs - in_chs, stride)
     conv_stride = stride if kind == "conv1x1" else 1
-    parts: list[nn.Module] = [nn.Conv2d(in_chs, out_chs, 1, conv_stride, bias=False)]
+    parts: list[nn.Module] = [pointwise(in_chs, out_chs, conv_stride)]
     parts += [nn.BatchNorm2d(out_chs)] if norm else []
     if kind == "avg_conv":
         parts.insert(0, average_down(stride))
