@@ -86,7 +86,7 @@ def with_network(
     if config.model not in ("auto", found.architecture):
         return config, words
     foreign = {name for names in OF_HEADS.values() for name in names} - {*OF_HEADS.get(kind.head, ())}
-    arguments = found.arguments | _pinned(config, found, kind)
+    arguments = found.arguments | _pinned(found, kind)
     asked = {text.partition("=")[0] for text in config.model_args}
     own = [
         _as_text(name, value) for name, value in arguments.items() if value is not None and name not in asked | foreign
@@ -118,7 +118,7 @@ def normalised(preprocess: Preprocess, config: TrainConfig) -> Preprocess:
 def licence(config: TrainConfig, model: str, found: Description | None) -> str:
     """The licence of the weights that a training starts from; shown before they are downloaded."""
     source = str(config.weights)
-    if found is not None and found.licence:
+    if found is not None and found.licence not in ("", NOT_STATED):
         return found.licence
     return licence_of(model, source) if source == PUBLISHED or source.startswith(PREFIX) else NOT_STATED
 
@@ -138,7 +138,7 @@ def _form(config: TrainConfig, found: Description) -> dict[str, Any]:
     return taken
 
 
-def _pinned(config: TrainConfig, found: Description, kind: type[Task]) -> dict[str, Any]:
+def _pinned(found: Description, kind: type[Task]) -> dict[str, Any]:
     """What the image's size decided when the weights were learnt, as arguments: another size must not change it."""
     if not found.form:
         return {}
