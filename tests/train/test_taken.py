@@ -209,15 +209,24 @@ def test_older_configs_of_others_are_one_table(tmp_path: Path) -> None:
 
 def test_the_form_of_images_is_taken_and_figures_only_behind_it(tmp_path: Path) -> None:
     data = pictures(tmp_path / "data")
-    words = ["train", "--data", str(data), "--model", "msresnet_micro", "--channels", "3", "--image-size", "16", *QUICK]
+    for path in data.rglob("*.png"):
+        Image.merge("RGB", [Image.open(path), *Image.new("RGB", (12, 12), (0, 90, 160)).split()[1:]]).save(path)
+    words = ["train", "--data", str(data), "--model", "msresnet_micro", "--channels", "1", "--image-size", "16", *QUICK]
     assert main([*words, "--threshold", "otsu", "--binary", "--resize", "pad", "--output", "binary"]) == 0
     before = load_bundle("binary").preprocess
     assert plan_for(data, model="auto", weights="binary").preprocess == before
     # Figures of black and white say nothing about grey levels.
     grey = plan_for(data, model="auto", weights="binary", threshold="100")
-    own = plan_for(data, threshold="100", channels=3, image_size=(16,))
+    own = plan_for(data, threshold="100", image_size=(16,))
     assert grey.preprocess.mean == own.preprocess.mean
     assert any("theirs went through another threshold" in note for note in grey.notes)
+
+
+def test_grey_data_stays_grey(tmp_path: Path) -> None:
+    """What is colour is mirrored, which digits should not be."""
+    colours = load_bundle(classifier(tmp_path)).preprocess
+    plan = plan_for(pictures(tmp_path / "data"), model="auto", weights=str(tmp_path / "classifier"))
+    assert (colours.channels, plan.preprocess.channels, plan.augment.flip) == (3, 1, 0)
 
 
 def test_sizes_of_training_and_packed_data(run: Path, tmp_path: Path) -> None:

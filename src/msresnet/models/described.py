@@ -70,13 +70,18 @@ def describe(source: str | Path) -> Description | None:
     Raises ModelError for a config that cannot be read or contradicts itself, and where the hub cannot be asked.
     """
     if str(source).startswith(hub.PREFIX):
-        where = hub.place(str(source))
-        return _read(hub.fetch(where, CONFIG), f"{where}: {CONFIG}", str(where))
+        return on_hub(str(source))
     path = Path(source).resolve()
     folder = path if path.is_dir() else path.parent
     # Of a file with another name, what lies beside it may be of another network.
     beside = path.is_dir() or path.name == WEIGHTS
     return _read(folder / CONFIG, str(folder / CONFIG), str(path)) if beside and (folder / CONFIG).is_file() else None
+
+
+def on_hub(source: str) -> Description:
+    """What a repository on the hub, 'hf:user/repo', says of its weights; raises as `describe` does."""
+    where = hub.place(source)
+    return _read(hub.fetch(where, CONFIG), f"{where}: {CONFIG}", str(where))
 
 
 def _read(file: Path, where: str, weights: str) -> Description:

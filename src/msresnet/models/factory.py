@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, cast
 
 from torch import nn
 
-from msresnet.errors import ModelError, UsageError, nearest
+from msresnet.errors import UsageError, nearest
 from msresnet.hub import PREFIX, meant
 from msresnet.models.base import Config, Family, FeatureExtractor, ImageModel
-from msresnet.models.described import describe
+from msresnet.models.described import on_hub
 from msresnet.models.detector import Detector, DetectorSpec
 from msresnet.models.embodied import BodySpec, Embodied
 from msresnet.models.families import FAMILIES
@@ -88,21 +88,13 @@ def create_model(
     if not isinstance(name, str):
         raise UsageError(f"{name!r} is no model's name", hint="msresnet models")
     if name.startswith(PREFIX):
-        name, pretrained = named_by(name), name if pretrained is True else pretrained
+        name, pretrained = on_hub(name).architecture, name if pretrained is True else pretrained
     family, row, config, classes_asked = _chosen(name, kwargs | ({"num_classes": 0} if features_only else {}))
     model = family.network(row, config)
     _check_size(model, name)
     if pretrained is not False:
         fill(model, find(name, pretrained), partial(family.network, row), name, classes_asked)
     return FeatureExtractor(model, out_indices) if features_only else model
-
-
-def named_by(source: str) -> str:
-    """The network that weights on the hub are of. Raises ModelError where that is not said."""
-    found = describe(source)
-    if found is None:
-        raise ModelError("nothing says which network the weights are of", where=source, hint="name the network")
-    return found.architecture
 
 
 def _chosen(name: str, kwargs: dict[str, Any]) -> Chosen:

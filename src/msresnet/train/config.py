@@ -38,7 +38,7 @@ class RunOptions:
     weights: str | None = None
     """What to start from: a run or another bundle of yours, 'published' (the model's own, see
     `msresnet models --pretrained`), hf:user/repo, or a safetensors file. What is said of them is taken over unless set
-    here: network and normalisation, of a run also size, channels and threshold. Default: random weights."""
+    here: network and normalisation, of a run also size, grey and threshold. Default: random weights."""
     mean: Annotated[tuple[float, ...], arg(metavar="SHARE")] = ()
     """With --std: what pixels, from 0 to 1, are normalised by; one number, or one for each channel. Default: what
     --weights were learnt with, else that of the training data."""

@@ -81,7 +81,8 @@ def with_network(
         packed: whether the data is in a form already, which then counts.
     """
     form = {} if packed else _form(config, found)
-    words = [f"{name.replace('_', ' ')} {_plain(value)}: that of the weights" for name, value in form.items() if value]
+    told = {name: value for name, value in form.items() if value != getattr(TrainConfig, name)}
+    words = [f"{name.replace('_', ' ')} {_plain(value)}: that of the weights" for name, value in told.items()]
     config = replace(config, **form)
     if config.model not in ("auto", found.architecture):
         return config, words
@@ -131,8 +132,9 @@ def _form(config: TrainConfig, found: Description) -> dict[str, Any]:
     taken: dict[str, Any] = {}
     if config.image_size is None and max(form["image_size"]) >= max(config.train_sizes, default=0):
         taken["image_size"] = form["image_size"]
-    if config.channels is None:
-        taken["channels"] = form["channels"]
+    # Grey data stays grey: the weights for RGB are summed, which is exact, and grey images are changed otherwise.
+    if config.channels is None and form["channels"] == 1:
+        taken["channels"] = 1
     if config.threshold is None and not config.binary and config.resize == "squash":
         taken |= {name: form[name] for name in ("resize", "threshold", "binary")}
     return taken
