@@ -93,7 +93,10 @@ def _read(file: Path, where: str, weights: str) -> Description:
         return _of_bundle(values, weights) if "format_version" in values else _of_timm(values, weights)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         why = f"{type(error).__name__}: {error}"[:200]
-        raise ModelError("the config does not say which network the weights are of", where=where, why=why) from error
+        hint = "--model NAME with --model-args, or the file of weights under another name"
+        raise ModelError(
+            "the config does not say which network the weights are of", where=where, why=why, hint=hint
+        ) from error
 
 
 def _of_bundle(values: dict[str, Any], weights: str) -> Description:

@@ -51,6 +51,7 @@ from msresnet.train.scoring import score
 from msresnet.train.selection import Selection
 from msresnet.train.sharding import load_whole, shard, whole, whole_state
 from msresnet.train.state import State
+from msresnet.train.taken import ways_out
 
 WARMUP = 0.1
 CYCLED = 0.95
@@ -93,7 +94,8 @@ class Trainer:
         # What is continued has its weights in the checkpoint.
         continued = plan.config.resume and self.folder is not None and bool(checkpoints(self.folder))
         weights = False if continued else plan.pretrained
-        model = create_network(plan.task.head, plan.model, pretrained=weights, **plan.arguments)
+        with ways_out(plan.origin):
+            model = create_network(plan.task.head, plan.model, pretrained=weights, **plan.arguments)
         if plan.start is not None:
             model.load_state_dict(plan.start)
         if plan.sync_bn:

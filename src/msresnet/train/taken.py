@@ -7,6 +7,8 @@ it goes on when they are gone, or when others lie in their place.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,19 @@ def normalised(preprocess: Preprocess, config: TrainConfig) -> Preprocess:
     """The preprocess with the mean and std that were set, one for each channel. Raises UsageError for wrong ones."""
     mean, std = (values * (preprocess.channels if len(values) == 1 else 1) for values in (config.mean, config.std))
     return replace(preprocess, mean=mean, std=std)
+
+
+@contextmanager
+def ways_out(found: Description | None) -> Iterator[None]:
+    """Say what to leave out where weights do not fit a network that is not the one they are said to be of."""
+    try:
+        yield
+    except ModelError as error:
+        if found is None:
+            raise
+        hint = f"leave --model, --model-args and --image-size out: they are of {found.architecture}"
+        hint += f" at {_plain(found.form['image_size'])} pixels" if found.form else ""
+        raise ModelError(error.what, where=error.where, why=error.why, hint=hint) from error
 
 
 def licence(config: TrainConfig, model: str, found: Description | None) -> str:
