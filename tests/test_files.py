@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import stat
 import subprocess
@@ -22,6 +23,7 @@ from msresnet.files import (
     check_output,
     check_space,
     lock,
+    plain_yaml,
     read_yaml,
     sweep,
     write_atomic,
@@ -160,6 +162,16 @@ def test_F17_any_bytes_are_values_or_a_usage_error(tmp_path_factory: pytest.Temp
     path.write_bytes(data)
     with contextlib.suppress(UsageError):
         read_yaml(path)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_are_read_as_they_are_written(number: float) -> None:
+    assert plain_yaml(json.dumps([number]), "here", "") == [number]
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-5", 1e-5), ("5E3", 5e3), (".5e2", 50.0), ("e5", "e5"), ("1e", "1e")])
+def test_exponents_need_no_point(text: str, value: object) -> None:
+    assert plain_yaml(text, "here", "") == value
 
 
 def test_F13_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from msresnet.models import create_model
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.train.optimiser import (
+    AT_ONCE,
+    EVERY,
     AveragedWeights,
     Pace,
     build_optimizer,
@@ -129,11 +131,29 @@ def test_averaged_weights_equal_a_plain_loop() -> None:
                 p.add_(torch.randn_like(p))
         model(torch.randn(4, 3))
         average.update()
-        decay = min(0.9, (1 + step) / (10 + step))
+        every = 1 if step <= AT_ONCE else EVERY
+        if step % every:
+            continue
+        decay = min(0.9, (1 + step) / (10 + step)) ** every
         for name, t in model.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * t if t.is_floating_point() else t.clone()
     for name, t in average.state.items():
         torch.testing.assert_close(t, expected[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [3, 60, 1000])
+def test_averaging_now_and_then_is_as_good_as_after_each_step(steps: int) -> None:
+    """Weights that move by one in each step: the average is behind them by as many steps, but for the last few."""
+    layer, expected = nn.Linear(1, 1, bias=False), 0.0
+    nn.init.zeros_(layer.weight)
+    average = AveragedWeights(layer, 0.99)
+    for step in range(1, steps + 1):
+        with torch.no_grad():
+            layer.weight.add_(1)
+        average.update()
+        decay = min(0.99, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert average.state["weight"].item() == pytest.approx(expected, abs=EVERY if steps > AT_ONCE else 1e-3)
 
 
 @given(st.floats(0, 0.9), st.integers(2, 6))

@@ -20,6 +20,7 @@ from msresnet.nn.convolution import pointwise
 from msresnet.nn.downsampling import average_down
 from msresnet.nn.fusion import make_divisible, resize_to
 from msresnet.nn.grammar import Branch, Operator, allocate
+from msresnet.nn.small_maps import Convolution, convolve
 
 
 class Geometry(NamedTuple):
@@ -52,6 +53,8 @@ def branch_convolution(branch: Branch, geometry: Geometry) -> nn.Module:
         return pointwise(in_chs, out_chs, stride, groups)
     height, width = branch.size
     padding = ((height - 1) // 2 * branch.dilation, (width - 1) // 2 * branch.dilation)
+    if groups == branch.dilation == 1:
+        return Convolution(in_chs, out_chs, branch.size, stride, padding, bias=False)
     return nn.Conv2d(
         in_chs, out_chs, branch.size, stride, padding, dilation=branch.dilation, groups=groups, bias=False
     )  # fmt: skip
@@ -188,7 +191,8 @@ class MultiScaleConv2d(nn.Module):
         """(B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
         if self.spec.linear and not self.has_norm:
             kernel = self.kernel()
-            return F.conv2d(x, kernel, None, self.geometry.stride, (kernel.shape[2] // 2, kernel.shape[3] // 2))
+            stride, padding = (self.geometry.stride,) * 2, (kernel.shape[2] // 2, kernel.shape[3] // 2)
+            return convolve(x, kernel, stride, padding) if self.training else F.conv2d(x, kernel, None, stride, padding)
         outputs = self.branch_maps(x)
         if self.spec.merge == "softmax":
             return self.attn(torch.stack(outputs, 1))  # type: ignore[no-any-return]

@@ -113,10 +113,15 @@ def total_norm(gradients: list[Tensor]) -> Tensor:
     return norm
 
 
+AT_ONCE, EVERY = 100, 4
+"""Steps after each of which weights are averaged, and later from one averaging to the next: it walks through all."""
+
+
 class AveragedWeights:
     """An exponential moving average of a network's weights and BN statistics, by name.
 
-    The decay is reached gradually, min(decay, (1 + n) / (10 + n)) after n steps, so that short runs average as well.
+    The decay for each step is reached gradually, min(decay, (1 + n) / (10 + n)) after n steps, so that short runs
+    average as well. From AT_ONCE steps on, every EVERYth is averaged, with the decay of so many.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -129,9 +134,12 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take one step towards the network's present weights."""
+        """After a step: go towards the network's present weights."""
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        every = 1 if self.steps <= AT_ONCE else EVERY
+        if self.steps % every:
+            return
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps)) ** every
         torch._foreach_lerp_(self.averaged, self.source, 1 - decay)
         for mine, theirs in self.copied:
             mine.copy_(theirs)
