@@ -154,7 +154,7 @@ def test_C05_a_zip_behind_the_tensors(saved: Path) -> None:
 )
 def test_C06_C07_hostile_headers(saved: Path, header: bytes, length: int | None) -> None:
     (saved / WEIGHTS).write_bytes((length or len(header)).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(ModelError, match="no whole safetensors file"):
+    with pytest.raises(ModelError, match=r"no whole safetensors file|holds no weights"):
         load_bundle(saved)
 
 

@@ -57,6 +57,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             why="unpickling runs whatever its author wrote",
             hint="convert them to safetensors where you trust them",
         )
+    if start[8:9] != b"{":
+        why = "it does not begin as safetensors files do"
+        hint = "a run or another bundle, or a safetensors file; of a damaged one, a copy"
+        raise ModelError("the file holds no weights", where=where, why=why, hint=hint)
     try:
         with safe_open(path, framework="pt") as opened:
             header = opened.metadata() or {}

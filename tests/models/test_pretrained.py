@@ -18,6 +18,7 @@ from huggingface_hub import constants, hf_hub_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import hostile
 from msresnet.bundle import Bundle, load_bundle
 from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError, UsageError
@@ -279,6 +280,13 @@ def test_c02_truncated_weights(share: float, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
     with pytest.raises(ModelError, match="no whole safetensors file"):
         create_model("resnet18", pretrained=str(file), num_classes=5, **SMALL)
+
+
+def test_a_picture_is_told_to_be_none(tmp_path: Path) -> None:
+    file = tmp_path / "cat.jpg"
+    file.write_bytes(hostile.encode(hostile.random_pixels(8, 8, 3), "JPEG"))
+    with pytest.raises(ModelError, match=r"holds no weights(?s:.)*cat.jpg(?s:.)*a safetensors file"):
+        create_model("resnet18", pretrained=str(file))
 
 
 def test_a_path_and_text_name_the_same_file(tmp_path: Path) -> None:
