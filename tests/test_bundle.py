@@ -17,10 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from msresnet.bundle import CARD, CONFIG, WEIGHTS, Bundle, load_bundle
+from msresnet.bundle import Bundle, load_bundle
 from msresnet.cli.main import main
 from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError, MsresnetError
+from msresnet.hub import CARD, CONFIG, WEIGHTS
 from msresnet.models.factory import create_classifier
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.tensors import load_tensors, save_tensors

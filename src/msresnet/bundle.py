@@ -18,6 +18,7 @@ from msresnet import hub
 from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError, MsresnetError, UsageError, nearest
 from msresnet.files import write_json, write_text
+from msresnet.hub import CARD, CONFIG, WEIGHTS
 from msresnet.models.base import Config, ImageModel
 from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_network, network_arguments
@@ -27,7 +28,6 @@ from msresnet.tasks.postprocess.base import Postprocess
 from msresnet.tensors import check_finite, check_matches, load_tensors, save_tensors
 from msresnet.trained import FORMAT_VERSION, Trained, read_labels, read_preprocess
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 OF_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
 """How files of weights end; what is wrong with one is said of its contents."""
 

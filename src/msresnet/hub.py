@@ -22,6 +22,8 @@ from msresnet.errors import ModelError, UsageError
 from msresnet.files import cache_folder, plain_yaml, write_text
 
 PREFIX = "hf:"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+"""The files of a model, in a repository and in a folder."""
 NOT_STATED = "not stated"
 TIMEOUT = 5
 """Seconds to wait for the hub to take a connection."""
@@ -111,7 +113,7 @@ def licence(where: Place, known: str = "") -> str:
     if known:
         return known
     try:
-        text = fetch(where, "README.md").read_text(encoding="utf-8", errors="replace")
+        text = fetch(where, CARD).read_text(encoding="utf-8", errors="replace")
         head = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
         stated = plain_yaml(head[1], str(where), "") if head else {}
     except (ModelError, UsageError, OSError):

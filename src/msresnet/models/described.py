@@ -13,10 +13,9 @@ from typing import Any
 
 from msresnet import hub
 from msresnet.errors import ModelError
+from msresnet.hub import CONFIG, WEIGHTS
 from msresnet.models.base import Config
-from msresnet.models.pretrained import WEIGHTS
 
-CONFIG = "config.json"
 Figures = tuple[float, ...]
 FORM = {"image_size": "size", "channels": "channels", "resize": "resize", "threshold": "threshold", "binary": "binary"}
 """How images were brought to one form: the settings of a training, and what a bundle calls them."""

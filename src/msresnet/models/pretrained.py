@@ -17,11 +17,11 @@ from torch import Tensor
 
 from msresnet import hub
 from msresnet.errors import ModelError, UsageError, nearest
+from msresnet.hub import WEIGHTS
 from msresnet.models.base import Config, ImageModel
 from msresnet.models.published import published, table
 from msresnet.tensors import check_finite, check_matches, load_tensors
 
-WEIGHTS = "model.safetensors"
 BODY = "body."
 """How the names of a backbone's tensors begin in a network with another head."""
 PUBLISHED = "published"

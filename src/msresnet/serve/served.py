@@ -18,6 +18,7 @@ import numpy.typing as npt
 from msresnet.data.resize import Frame
 from msresnet.data.sample import Image
 from msresnet.errors import ModelError
+from msresnet.hub import CONFIG, WEIGHTS
 from msresnet.infer.backend import OUTPUT, Outputs
 from msresnet.infer.predictor import check_numbers
 from msresnet.results import Results
@@ -29,7 +30,7 @@ from msresnet.trained import Exported
 
 VERSION = "1"
 """Of every model: a folder holds one, and loading it anew replaces it."""
-PARTS = ("config.json", "model.safetensors")
+PARTS = (CONFIG, WEIGHTS)
 """What makes a bundle; a run's folder holds more, which changes all the time."""
 Signature = tuple[tuple[str, int, int, int], ...]
 SMALL = 100_000

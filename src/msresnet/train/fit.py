@@ -15,12 +15,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from msresnet.bundle import CARD, WEIGHTS, Bundle
-from msresnet.bundle import CONFIG as BUNDLE_CONFIG
+from msresnet.bundle import Bundle
 from msresnet.data.loaders import Samples
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.files import disk_errors, read_yaml, sweep, write_json, write_text
+from msresnet.hub import CARD, WEIGHTS
+from msresnet.hub import CONFIG as BUNDLE_CONFIG
 from msresnet.models.cost import count_macs
 from msresnet.models.described import Description
 from msresnet.models.factory import create_network

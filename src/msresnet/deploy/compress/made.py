@@ -9,10 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from msresnet.bundle import CARD, CONFIG, WEIGHTS, Bundle
+from msresnet.bundle import Bundle
 from msresnet.deploy.compress.config import PACKED, To
 from msresnet.deploy.compress.table import Comparison
 from msresnet.deploy.package import TRITON
+from msresnet.hub import CARD, CONFIG, WEIGHTS
 from msresnet.infer.backend import Backend
 from msresnet.infer.backends.artefact import VERSION
 from msresnet.infer.backends.eager import predictor_of
