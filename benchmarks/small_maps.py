@@ -37,7 +37,7 @@ class Layer(NamedTuple):
 
 LAYERS = (
     Layer(512, 512, 1, 1), Layer(256, 512, 2, 2), Layer(256, 256, 2, 1), Layer(512, 512, 2, 1), Layer(512, 512, 3, 1),
-    Layer(256, 512, 4, 2), Layer(256, 256, 4, 1), Layer(512, 512, 4, 1), Layer(128, 256, 8, 2),
+    Layer(256, 512, 4, 2), Layer(256, 512, 6, 2),
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from msresnet.errors import ResourceError, UsageError
 from msresnet.files import (
+    as_yaml,
     cache_folder,
     check_free,
     check_output,
@@ -167,6 +168,15 @@ def test_F17_any_bytes_are_values_or_a_usage_error(tmp_path_factory: pytest.Temp
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_are_read_as_they_are_written(number: float) -> None:
     assert plain_yaml(json.dumps([number]), "here", "") == [number]
+
+
+@given(st.one_of(st.text(), st.from_regex(r"[-+.0-9eE_:]{1,8}", fullmatch=True), st.floats(), st.booleans(), st.none()))
+def test_values_come_back_as_they_were(value: object) -> None:
+    """A folder may be called 2e5, or yes."""
+    for shown in (value, [value, value], {"data": value}):
+        for in_a_line in (False, True):
+            found = plain_yaml(as_yaml(shown, in_a_line), "here", "")
+            assert repr(found) == repr(shown)
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e-5", 1e-5), ("5E3", 5e3), (".5e2", 50.0), ("e5", "e5"), ("1e", "1e")])

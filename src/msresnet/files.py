@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import re
 import shutil
@@ -207,9 +208,25 @@ class _Plain(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-# Unlike YAML 1.1, everybody takes 1e-5 for a number.
+class _Written(yaml.SafeDumper):
+    """What `_Plain` reads as it was."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+# Unlike YAML 1.1, everybody takes 1e-5 for a number; a text that looks like one then is written in quotes.
 _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
-_Plain.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+for _form in (_Plain, _Written):
+    _form.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def as_yaml(value: Any, in_a_line: bool = False) -> str:
+    """Plain values as a text that `plain_yaml` reads; a list or mapping over several lines, or in one."""
+    width = math.inf if in_a_line else None
+    return yaml.dump(
+        value, Dumper=_Written, sort_keys=False, allow_unicode=True, default_flow_style=in_a_line, width=width
+    )
 
 
 def cache_folder() -> Path:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import tyro
-import yaml
 
 from msresnet.errors import UsageError, nearest
-from msresnet.files import read_yaml
+from msresnet.files import as_yaml, read_yaml
 from msresnet.train.settings import split_list
 
 C = TypeVar("C")
@@ -40,7 +39,7 @@ class Parsed(Generic[C]):
         """All settings with their origin, as YAML with comments."""
         rows = []
         for name, value in asdict(self.config).items():  # type: ignore[call-overload]
-            text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True)
+            text = as_yaml(list(value) if isinstance(value, tuple) else value, in_a_line=True)
             rows.append(f"{name}: {text.splitlines()[0]}  # {self.origin.get(name, 'default')}")
         return "\n".join(rows)
 

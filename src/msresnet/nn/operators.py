@@ -20,7 +20,7 @@ from msresnet.nn.convolution import pointwise
 from msresnet.nn.downsampling import average_down
 from msresnet.nn.fusion import make_divisible, resize_to
 from msresnet.nn.grammar import Branch, Operator, allocate
-from msresnet.nn.small_maps import Convolution, convolve
+from msresnet.nn.small_maps import SmallMapConv2d, convolve
 
 
 class Geometry(NamedTuple):
@@ -54,7 +54,7 @@ def branch_convolution(branch: Branch, geometry: Geometry) -> nn.Module:
     height, width = branch.size
     padding = ((height - 1) // 2 * branch.dilation, (width - 1) // 2 * branch.dilation)
     if groups == branch.dilation == 1:
-        return Convolution(in_chs, out_chs, branch.size, stride, padding, bias=False)
+        return SmallMapConv2d(in_chs, out_chs, branch.size, stride, padding, bias=False)
     return nn.Conv2d(
         in_chs, out_chs, branch.size, stride, padding, dilation=branch.dilation, groups=groups, bias=False
     )  # fmt: skip

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.ticker import LogFormatter
 
-from msresnet.files import write_atomic
+from msresnet.files import as_yaml, write_atomic
 from msresnet.report import page
 from msresnet.report.charts import HIGH, WIDE, chart, key, literal
 from msresnet.report.overview import machine
@@ -60,7 +59,7 @@ def _found(tuned: Tuned) -> Section:
         rows = [(name, percent(share, 0)) for name, share in tuned.importance.items()]
         shades = [[share] for share in tuned.importance.values()]
         beside.append(Table("What the scores vary with (fANOVA)", ("setting", "share"), rows, shades=shades))
-    settings = yaml.safe_dump(tuned.settings, sort_keys=False, allow_unicode=True).strip()
+    settings = as_yaml(tuned.settings).strip()
     kept: list[Part] = [Heading("The best settings, as best.yaml holds them"), Command(settings)]
     return Section("found", "What it found", [Headlines(numbers), Row(beside), *kept])
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from msresnet.bundle import Bundle
 from msresnet.data.loaders import Samples
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import Interrupted, UsageError
-from msresnet.files import disk_errors, read_yaml, sweep, write_json, write_text
+from msresnet.files import as_yaml, disk_errors, read_yaml, sweep, write_json, write_text
 from msresnet.hub import CARD, WEIGHTS
 from msresnet.hub import CONFIG as BUNDLE_CONFIG
 from msresnet.models.cost import count_macs
@@ -267,7 +266,7 @@ def _cost(trainer: Trainer, bundle: Bundle) -> dict[str, Any]:
 def to_yaml(config: TrainConfig) -> str:
     """A configuration as YAML that `--config` reads."""
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    return yaml.safe_dump(plain, sort_keys=False)
+    return as_yaml(plain)
 
 
 def from_yaml(path: Path) -> dict[str, Any]:

@@ -113,8 +113,9 @@ def total_norm(gradients: list[Tensor]) -> Tensor:
     return norm
 
 
-AT_ONCE, EVERY = 100, 4
-"""Steps after each of which weights are averaged, and later from one averaging to the next: it walks through all."""
+AT_ONCE, EVERY = 20, 4
+"""Steps after each of which weights are averaged, and later from one averaging to the next: it walks through all of
+them, and by then the average is of more than EVERY steps."""
 
 
 class AveragedWeights:

@@ -14,11 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError
-from msresnet.files import write_text
+from msresnet.files import as_yaml, write_text
 from msresnet.models.factory import MODELS
 from msresnet.runtime import StopRequest, stop_on_signals
 from msresnet.train.config import TrainConfig, seconds
@@ -135,7 +133,7 @@ class _Search:
             return
         write_text(self.folder / TRIALS, to_csv(trials))
         if any(trial.state == "finished" for trial in trials):
-            write_text(self.folder / BEST, yaml.safe_dump(self._settings(best(trials)), sort_keys=False))
+            write_text(self.folder / BEST, as_yaml(self._settings(best(trials))))
 
     def _settings(self, trial: Trial) -> dict[str, Any]:
         """A trial's settings that are no defaults."""
