@@ -53,8 +53,9 @@ class Agreement:
 def agreement(one: Predictor, other: Predictor, images: Ready, ids: Sequence[str]) -> Agreement:
     """Ask both about preprocessed images (N, C, H, W) uint8. Raises ModelError for outputs of other shapes."""
     difference, largest, same = 0.0, 0.0, []
-    for start in range(0, len(images), one.batch_size):
-        rows = slice(start, start + one.batch_size)
+    size = min(one.batch_size, other.batch_size)
+    for start in range(0, len(images), size):
+        rows = slice(start, start + size)
         left, right = (predictor.backend(images[rows])[0] for predictor in (one, other))
         if left.shape != right.shape:
             what, why = f"{other.backend.name} gives other outputs", f"{right.shape}, not {left.shape}"
