@@ -66,7 +66,7 @@ def parse(
     if config_file is not None:
         layers.append((config_file, _tokens(_read(config_file, names), kinds)))
     layers.append(("environment", _tokens(_environment(verb, kinds), kinds)))
-    layers.append(("flag", spelled_out(argv, kinds)))
+    layers.append(("flag", _together(spelled_out(argv, kinds), kinds)))
     name = _value_of("recipe", [token for _, tokens in layers for token in tokens])
     if recipes is not None and name is not None:
         layers.insert(0, (f"recipe {name}", _tokens(recipes(name), kinds)))
@@ -100,6 +100,26 @@ def spelled_out(argv: list[str], kinds: dict[str, str]) -> list[str]:
             hint = f"{close}=…" if close else "msresnet VERB --help"
             raise UsageError(f"unknown setting {key!r}", where=word, hint=hint)
     return tokens
+
+
+def _together(tokens: list[str], kinds: dict[str, str]) -> list[str]:
+    """A flag of several texts that is given again goes on with its list, where the parser would forget what it had."""
+    lists: dict[str, list[str]] = {}
+    others: list[str] = []
+    values = others
+    for token in tokens:
+        flag, equals, value = token.partition("=")
+        if not token.startswith("-"):
+            values.append(token)
+        elif _takes_texts(flag, kinds):
+            values = lists.setdefault(flag, [])
+            if equals:
+                values.append(value)
+                values = others
+        else:
+            values = others
+            others.append(token)
+    return [*others, *(word for flag, values in lists.items() for word in (flag, *values))]
 
 
 def _takes_value(word: str, kinds: dict[str, str]) -> bool:
