@@ -57,7 +57,9 @@ def test_a_list_of_texts_goes_on_to_the_next_flag() -> None:
     assert (found.drop_rate, found.epochs, found.lr) == (0.0, 2, 0.1)
 
 
-@pytest.mark.parametrize("again", [["--model-args", "stem=deep"], ["--model-args=stem=deep"]])
+@pytest.mark.parametrize(
+    "again", [["--model-args", "stem=deep"], ["--model-args=stem=deep"], ["--model_args", "stem=deep"]]
+)
 def test_a_list_of_texts_that_is_given_again_goes_on(again: list[str]) -> None:
     found = config("--model-args", "operator=plain", "--epochs", "2", *again, "--lr", "0.1")
     assert found.model_args == ("operator=plain", "stem=deep")

@@ -112,7 +112,7 @@ def _together(tokens: list[str], kinds: dict[str, str]) -> list[str]:
         if not token.startswith("-"):
             values.append(token)
         elif _takes_texts(flag, kinds):
-            values = lists.setdefault(flag, [])
+            values = lists.setdefault(flag.replace("_", "-"), [])
             if equals:
                 values.append(value)
                 values = others
