@@ -18,7 +18,7 @@ from msresnet import hub
 from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError, MsresnetError, UsageError, nearest
 from msresnet.files import write_json, write_text
-from msresnet.hub import CARD, CONFIG, WEIGHTS
+from msresnet.hub import CARD, CONFIG, FORMAT_VERSION, WEIGHTS
 from msresnet.models.base import Config, ImageModel
 from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_network, network_arguments
@@ -26,7 +26,7 @@ from msresnet.tasks.base import Task
 from msresnet.tasks.known import TASKS
 from msresnet.tasks.postprocess.base import Postprocess
 from msresnet.tensors import check_finite, check_matches, load_tensors, save_tensors
-from msresnet.trained import FORMAT_VERSION, Trained, read_labels, read_preprocess
+from msresnet.trained import Trained, read_labels, read_preprocess
 
 OF_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
 """How files of weights end; what is wrong with one is said of its contents."""
@@ -204,12 +204,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("format_version"), int):
         hint = "weights of a network alone: msresnet train --weights, or create_model(..., pretrained=...)"
         raise ModelError("the config has no format_version", where=str(path), why="it is no bundle of ours", hint=hint)
-    if config["format_version"] > FORMAT_VERSION:
-        raise ModelError(
-            f"the bundle has format {config['format_version']}, this msresnet reads up to {FORMAT_VERSION}",
-            where=str(path),
-            hint="pip install --upgrade msresnet",
-        )
+    hub.check_format(config["format_version"], str(path))
     return config
 
 

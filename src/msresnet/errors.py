@@ -101,6 +101,11 @@ def nearest(word: str, words: Iterable[str], n: int = 3) -> str:
     return " or ".join(close)
 
 
+def some(count: int, word: str, plural: str = "") -> str:
+    """A number and its noun."""
+    return f"{count:,} {word if count == 1 else plural or word + 's'}"
+
+
 def at_least(bounds: Mapping[str, tuple[float | None, float]]) -> None:
     """Raise UsageError for a flag below its bound: (value, bound) by its name; a value of None is not given."""
     for name, (value, low) in bounds.items():

@@ -24,6 +24,8 @@ from msresnet.files import cache_folder, plain_yaml, write_text
 PREFIX = "hf:"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 """The files of a model, in a repository and in a folder."""
+FORMAT_VERSION = 1
+"""Of what CONFIG says, and of what exported files carry."""
 NOT_STATED = "not stated"
 TIMEOUT = 5
 """Seconds to wait for the hub to take a connection."""
@@ -40,6 +42,13 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return PREFIX + self.repo + (f"@{self.revision}" if self.revision else "")
+
+
+def check_format(version: int, where: str) -> None:
+    """Raise ModelError for a model that a newer msresnet wrote; TypeError where the version is no number."""
+    if version > FORMAT_VERSION:
+        what = f"the model has format {version}, this msresnet reads up to {FORMAT_VERSION}"
+        raise ModelError(what, where=where, hint="pip install --upgrade msresnet")
 
 
 def place(text: str) -> Place:

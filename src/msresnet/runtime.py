@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from msresnet.errors import UsageError
+from msresnet.errors import UsageError, some
 
 ECHO = 5.0
 """Seconds in which a second SIGTERM counts as the first."""
@@ -30,7 +30,7 @@ def choose_device(asked: str) -> tuple[torch.device, str]:
             return torch.device("cuda"), f"a GPU is here: {torch.cuda.get_device_name()}"
         if torch.backends.mps.is_available():
             return torch.device("mps"), "an Apple GPU is here"
-        return torch.device("cpu"), f"no GPU is here; {torch.get_num_threads()} threads"
+        return torch.device("cpu"), f"no GPU is here; {some(torch.get_num_threads(), 'thread')}"
     try:
         device = torch.device(asked)
     except RuntimeError as error:

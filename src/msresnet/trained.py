@@ -17,8 +17,6 @@ from msresnet.tasks.postprocess.known import read_postprocess
 if TYPE_CHECKING:
     from msresnet.tasks.base import Task
 
-FORMAT_VERSION = 1
-
 
 class Trained(ABC):
     """A trained model, as far as it can be known without its network.

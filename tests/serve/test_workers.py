@@ -31,6 +31,8 @@ def test_F15_a_process_that_hangs_is_killed_and_replaced(
         assert not process.opening.warm  # what killed it may have been a large batch
         hangs = process.process
         assert hangs is not None
+        server = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, hangs.pid) == min(19, server + worker.BEHIND)  # greater is lower
         os.kill(hangs.pid, signal.SIGSTOP)
         with pytest.raises(WorkerDied):
             await process.compute(images)

@@ -304,6 +304,12 @@ def test_a_bundle_that_lies_is_refused_in_words(run: Path, tmp_path: Path, chang
         plan_for(pictures(tmp_path / "data"), model="auto", weights=str(folder))
 
 
+def test_C11_weights_of_a_newer_format(run: Path, tmp_path: Path) -> None:
+    folder = bundled(run, tmp_path / "newer", format_version=2)
+    with pytest.raises(ModelError, match="format 2, this msresnet reads up to 1"):
+        plan_for(pictures(tmp_path / "data"), model="auto", weights=str(folder))
+
+
 def test_weights_that_are_not_there(run: Path, tmp_path: Path) -> None:
     data = pictures(tmp_path / "data")
     with pytest.raises(ModelError) as caught:

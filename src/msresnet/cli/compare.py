@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.compare.config import CompareConfig, budget_free
+from msresnet.errors import some
 from msresnet.train.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _write(folder: Path, comparison: Comparison, command: str) -> None:
     from msresnet.runtime import environment
 
     here = environment()
-    machine = f"{here['processor']}, {here['threads']} threads, torch {here['torch']}"
+    machine = f"{here['processor']}, {some(here['threads'], 'thread')}, torch {here['torch']}"
     write_text(folder / MARKDOWN, markdown(comparison, command, ", ".join([machine, *here["gpus"]])))
     write_page(folder / PAGE, comparison, here, command)
     if comparison.reference is not None:

@@ -34,8 +34,3 @@ class Finding:
 def first_of(names: list[str]) -> str:
     """The first three of some names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-
-
-def some(count: int, word: str, plural: str = "") -> str:
-    """A number and its noun."""
-    return f"{count:,} {word if count == 1 else plural or word + 's'}"

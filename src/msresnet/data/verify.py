@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.duplicates import Groups, equal, near
-from msresnet.data.findings import UNBALANCED, Finding, Level, first_of, some
+from msresnet.data.findings import UNBALANCED, Finding, Level, first_of
 from msresnet.data.options import PreprocessOptions
 from msresnet.data.preprocess import FEW, Preprocess, choose, plan
 from msresnet.data.sample import UNLABELLED
@@ -23,7 +23,7 @@ from msresnet.data.survey import Survey, survey
 from msresnet.data.traits import BAD, GOOD, Traits
 from msresnet.data.unreadable import Unreadable
 from msresnet.data.verify_boxes import box_findings, counts_of, facts_of, objects_of
-from msresnet.errors import DataError
+from msresnet.errors import DataError, some
 
 ENLARGED = 2
 """Times that an image may be enlarged to the network's size before it is called small."""

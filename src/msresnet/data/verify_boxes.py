@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from msresnet.boxes import Boxes, areas
 from msresnet.data.duplicates import Groups
-from msresnet.data.findings import UNBALANCED, Finding, first_of, some
+from msresnet.data.findings import UNBALANCED, Finding, first_of
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.survey import Survey
 from msresnet.data.traits import GOOD
+from msresnet.errors import some
 
 SMALL, LARGE = 32**2, 96**2
 """Square pixels: boxes below are small, above large, as COCO has it."""

@@ -89,7 +89,10 @@ def _read(file: Path, where: str, weights: str) -> Description:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError("cannot read the config", where=where, why=str(error)[:200]) from error
     try:
-        return _of_bundle(values, weights) if "format_version" in values else _of_timm(values, weights)
+        if "format_version" not in values:
+            return _of_timm(values, weights)
+        hub.check_format(values["format_version"], where)
+        return _of_bundle(values, weights)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         why = f"{type(error).__name__}: {error}"[:200]
         hint = "--model NAME with --model-args, or the file of weights under another name"

@@ -33,6 +33,8 @@ MOST, ENOUGH = 32, 0.95
 """Batches beyond this are not tried; the smallest that reaches this share of the greatest speed is taken."""
 TRYING, TIMES = 1.0, 3
 """Seconds for finding the fastest batch, and as many for warming up; the most calls that are timed of each."""
+BEHIND = 2
+"""By how much a worker's priority is below the server's, whose moments are short and wanted by everybody."""
 NO_MEMORY = ("not enough memory", "out of memory", "bad_alloc", "bad allocation", "allocate memory")
 KINDS: dict[str, type[MsresnetError]] = {kind.__name__: kind for kind in (ModelError, ResourceError, UsageError)}
 Compute = Callable[[npt.NDArray[np.uint8]], Outputs]
@@ -168,6 +170,8 @@ def heard(header: dict[str, Any]) -> MsresnetError:
 
 def main(words: list[str]) -> int:
     """Serve one socket until it closes."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(BEHIND)
     # The server says when to end, by closing; a signal to the whole group must not cut what it has accepted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

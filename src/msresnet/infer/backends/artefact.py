@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msresnet.errors import ModelError, MsresnetError, ResourceError
-from msresnet.trained import FORMAT_VERSION, Exported
+from msresnet.hub import check_format
+from msresnet.trained import Exported
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -84,10 +85,7 @@ def read_config(text: str | None, network: str, where: str) -> Exported:
         raise ModelError("the file was not exported by msresnet", where=where, why=why, hint=hint)
     try:
         values = json.loads(text)
-        version = values["format_version"]
-        if version > FORMAT_VERSION:
-            what = f"the model has format {version}, this msresnet reads up to {FORMAT_VERSION}"
-            raise ModelError(what, where=where, hint="pip install --upgrade msresnet")
+        check_format(values["format_version"], where)
         return Exported(values, network)
     except ModelError:
         raise

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from msresnet.errors import ModelError, UsageError
+from msresnet.errors import ModelError, UsageError, some
 from msresnet.infer.backend import INPUT, Backend, Exits, Outputs, Pixels, threads_for
 from msresnet.infer.backends.artefact import missing
 from msresnet.infer.config import Running
@@ -49,7 +49,7 @@ class OnnxRuntime(Backend):
             raise ModelError(
                 "ONNX Runtime cannot run the model", where=where, why=text, hint="export it anew"
             ) from error
-        self.reason = f"ONNX Runtime {onnxruntime.__version__}, {precision}, {self.threads} threads ({why})"
+        self.reason = f"ONNX Runtime {onnxruntime.__version__}, {precision}, {some(self.threads, 'thread')} ({why})"
 
     def __call__(self, images: Pixels) -> tuple[Outputs, Exits | None]:
         """Images (B, C, H, W) uint8 -> outputs (B, ...)."""

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from msresnet.errors import ModelError, UsageError
+from msresnet.errors import ModelError, UsageError, some
 from msresnet.infer.backend import Backend, Exits, Outputs, Pixels, threads_for
 from msresnet.infer.backends.artefact import missing
 from msresnet.infer.config import Running
@@ -65,7 +65,7 @@ class OpenVino(Backend):
                 "OpenVINO cannot run the model", where=where, why=short(error), hint="export it anew"
             ) from error
         self.one_at_a_time = Lock()
-        self.reason = f"OpenVINO, {precision}, {self.threads} threads ({why})"
+        self.reason = f"OpenVINO, {precision}, {some(self.threads, 'thread')} ({why})"
 
     def __call__(self, images: Pixels) -> tuple[Outputs, Exits | None]:
         """Images (B, C, H, W) uint8 -> outputs (B, ...)."""
