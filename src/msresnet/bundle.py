@@ -99,8 +99,13 @@ def bundle_of(trained: Trained, wanted: str) -> Bundle:
     """The same model, known to be a bundle. Raises UsageError, naming what is wanted, for an exported file."""
     if isinstance(trained, Bundle):
         return trained
+    raise only_answers(wanted)
+
+
+def only_answers(wanted: str) -> UsageError:
+    """That something needs a bundle, and the model is an exported file."""
     why = "an exported network answers, and cannot be changed or looked into"
-    raise UsageError(f"{wanted} with an exported model", why=why, hint="the run it came from")
+    return UsageError(f"{wanted} with an exported model", why=why, hint="the run it came from")
 
 
 def load_bundle(path: str | Path) -> Bundle:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from msresnet.boxes import Boxes, clip
-from msresnet.data.arrays import Range, as_arrays, one_image, pixels_of, range_of_all
+from msresnet.data.arrays import Range, as_arrays, pixels_of_one, range_of_all
 from msresnet.data.boxed import BoxedArrays
 from msresnet.data.sample import Image, Source
 from msresnet.data.splits import Splits, arrange
@@ -77,7 +77,7 @@ class Detector(ImageEstimator):
             raise UsageError("objects are learnt from boxes", why=FORM, hint="fit(images, objects)")
         dense, shown = as_arrays(X, "X"), _shown(y, "y")
         value_range = range_of_all(dense)
-        images = [pixels_of(one_image(image), value_range)[0] for image in dense]
+        images = [pixels_of_one(image, value_range) for image in dense]
         labels = [labels for _, labels in shown if len(labels)]
         if not labels:
             raise DataError("no image shows an object", why="there is nothing to learn to find")
@@ -86,7 +86,7 @@ class Detector(ImageEstimator):
         found: dict[str, Source] = {"train": BoxedArrays(images, self._boxes(shown, images), names)}
         if validation is not None:
             dense = as_arrays(validation[0], "validation_data")
-            others = [pixels_of(one_image(image), value_range)[0] for image in dense]
+            others = [pixels_of_one(image, value_range) for image in dense]
             known = self._boxes(_shown(validation[1], "validation_data"), others)
             found["val"] = BoxedArrays(others, known, names, "validation")
         return arrange(found, config), value_range
@@ -95,11 +95,15 @@ class Detector(ImageEstimator):
         """Boxes cut at the edges, labels as class indices. Raises DataError for unknown labels and what is no box."""
         if len(shown) != len(images):
             raise DataError(f"objects of {len(shown)} images for {len(images)} images")
-        places, found = {label: index for index, label in enumerate(self.classes_.tolist())}, []
+        classes, found = self.classes_.tolist(), []
+        # A model of the command line knows the names of its classes alone.
+        places = {str(label): index for index, label in enumerate(classes)}
+        places |= {label: index for index, label in enumerate(classes)}
         for number, ((boxes, labels), image) in enumerate(zip(shown, images, strict=True)):
-            unknown = next((label for label in labels.tolist() if label not in places), None)
+            own = [label if label in places else str(label) for label in labels.tolist()]
+            unknown = next((label for label in own if label not in places), None)
             if unknown is not None:
-                why = f"the model knows {', '.join(map(str, places))}"
+                why = f"the model knows {', '.join(map(str, classes))}"
                 raise DataError(f"unknown label {str(unknown)!r}", where=f"image {number}", why=why)
             inside = clip(boxes, (image.shape[1], image.shape[2]))
             if not (inside[:, 2:] > inside[:, :2]).all():
@@ -107,12 +111,12 @@ class Detector(ImageEstimator):
                 size = f"the image has {image.shape[2]} x {image.shape[1]} pixels"
                 what = f"{boxes[row].tolist()} is no box x1 < x2, y1 < y2 in its image"
                 raise DataError(what, where=f"image {number}, box {row}", why=size)
-            found.append(Boxes.of(inside, [places[label] for label in labels.tolist()]))
+            found.append(Boxes.of(inside, [places[label] for label in own]))
         return found
 
     def _images(self, X: Any) -> list[Image]:  # noqa: N803
         value_range = self.bundle_.preprocess.value_range
-        return [pixels_of(one_image(image), value_range)[0] for image in as_arrays(X, "X")]
+        return [pixels_of_one(image, value_range) for image in as_arrays(X, "X")]
 
 
 def _shown(given: Any, name: str) -> list[Shown]:

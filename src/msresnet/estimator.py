@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
@@ -95,8 +96,8 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
         """Share of right answers, each weighted by `sample_weight` (N,) if given."""
         measured = self.evaluate(X, y)
-        right = classified(measured.predictions).indices == measured.targets
-        return float(np.average(right, weights=sample_weight))
+        answers = classified(measured.predictions).indices
+        return float(accuracy_score(measured.targets, answers, sample_weight=sample_weight))
 
     def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
         if y is None:

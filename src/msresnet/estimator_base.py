@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
+from collections.abc import Sized
+from contextlib import suppress
 from copy import copy
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+from typeguard import TypeCheckError, check_type
 
 from msresnet.bundle import Bundle
 from msresnet.data.arrays import Range
@@ -100,19 +103,18 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         Raises UsageError and DataError (both ValueErrors); the model is then what it was before.
         """
         fresh = copy(self)
+        for name in [name for name in vars(self) if name.endswith("_")]:  # what an earlier fit has learnt
+            delattr(fresh, name)
         fresh._fit(X, y, epochs, batch_size, validation_data)
         self.__dict__ = fresh.__dict__
         return self
 
     def _fit(self, X: Any, y: Any, epochs: int | None, batch_size: int | None, validation: Any) -> None:  # noqa: N803
-        config = self._config()
-        config = replace(
-            config,
-            epochs=config.epochs if epochs is None else epochs,
-            batch_size=config.batch_size if batch_size is None else batch_size,
-        )
+        config = self._config(epochs=epochs, batch_size=batch_size)
         if validation is not None and is_path(validation) != is_path(X):
             raise UsageError("data and validation_data are a path and arrays", hint="give both in the same form")
+        if not (validation is None or is_path(validation) or (isinstance(validation, Sized) and len(validation) == 2)):
+            raise UsageError("validation_data is no pair", hint="validation_data=(X, y)")
         value_range: Range = None
         if is_path(X):
             splits = open_data(str(X), replace(config, val_data=None if validation is None else str(validation)))
@@ -154,7 +156,8 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         check_is_fitted(self, "bundle_")
         return self.bundle_.save(Path(folder))
 
-    def _config(self) -> TrainConfig:
+    def _config(self, **given: Any) -> TrainConfig:
+        """The settings of training, those that are `given` in place of the constructor's."""
         options = dict(self.options or {})
         known = {f.name for f in fields(TrainConfig)} - ARGUMENTS.keys() - ELSEWHERE.keys()
         for key, value in options.items():
@@ -165,23 +168,17 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
                 raise UsageError(f"the option {key!r} has no meaning here", hint=ELSEWHERE[key])
             if key not in known:
                 raise UsageError(f"unknown option {key!r}", hint=nearest(key, known) or ", ".join(sorted(known)))
-        options = {"workers": 0, "test_fraction": 0.0, **options}
-        return TrainConfig(
-            model=self.model,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            time_limit=self.time_limit,
-            val_fraction=self.validation_fraction,
-            seed=seed_of(self.random_state),
-            **options,
-        )
+        settings = {setting: getattr(self, argument) for setting, argument in ARGUMENTS.items()}
+        settings |= {"seed": seed_of(self.random_state), "workers": 0, "test_fraction": 0.0, **options}
+        settings |= {name: value for name, value in given.items() if value is not None}
+        kinds = get_type_hints(TrainConfig)
+        return TrainConfig(**{name: _of_kind(name, value, kinds[name]) for name, value in settings.items()})
 
     def _asked(self, budget: str | None, tta: TTA) -> Predictor:
         """The model at work as a call wants it."""
         if budget is None and tta == "none":
             return self._predictor
-        limit = None if budget is None else read_budget(budget)
+        limit = None if budget is None else read_budget(str(budget))
         return predictor_of(self.bundle_, self._config().device, budget=limit, tta=tta)
 
     def _results(self, X: Any, predictor: Predictor) -> Results:  # noqa: N803
@@ -200,6 +197,19 @@ def seed_of(random_state: Any) -> int:
     if isinstance(random_state, (int, np.integer)):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31))
+
+
+def _of_kind(setting: str, value: Any, kind: Any) -> Any:
+    """A value as training takes it: also numbers of numpy, and a list, or a value alone, for a tuple.
+
+    Raises UsageError for one of another kind.
+    """
+    value = value.item() if isinstance(value, np.generic) else value
+    for meant in (value, tuple(value) if isinstance(value, list) else (value,)):
+        with suppress(TypeCheckError):
+            return check_type(meant, kind)
+    words = str(getattr(kind, "__name__", kind)).replace("typing.", "")
+    raise UsageError(f"{ARGUMENTS.get(setting, setting)}={value!r}", why=f"it is {type(value).__name__}", hint=words)
 
 
 def is_path(X: Any) -> bool:  # noqa: N803

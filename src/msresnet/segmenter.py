@@ -20,7 +20,7 @@ import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from msresnet.bundle import Bundle
-from msresnet.data.arrays import Array, Range, as_arrays, one_image, pixels_of, range_of_all
+from msresnet.data.arrays import Array, Range, as_arrays, is_one, pixels_of_one, range_of_all
 from msresnet.data.sample import IGNORED, Image, MaskedArrays, Source, Subset
 from msresnet.data.splits import Splits, arrange
 from msresnet.errors import DataError, UsageError
@@ -56,7 +56,7 @@ class Segmenter(ImageEstimator):
         masks = [self.classes_[mask] for mask in results.masks]
         if isinstance(X, Sequence):
             return masks
-        return masks[0] if np.ndim(X) == 2 else np.stack(masks)
+        return masks[0] if is_one(np.shape(X)) else np.stack(masks)
 
     def evaluate(self, X: Any, y: Any = None) -> Evaluation:  # noqa: N803
         """Mean IoU, pixel accuracy with its interval, boundary F and figures of each class, on arrays or a path."""
@@ -66,7 +66,7 @@ class Segmenter(ImageEstimator):
         if y is None:
             raise UsageError("evaluate needs masks", hint="evaluate(X, y), or a folder")
         images, names = self._images(X), self.bundle_.task.class_names
-        source = MaskedArrays(images, self._indices(as_arrays(y, "y"), images), names)
+        source = MaskedArrays(images, self._indices(as_arrays(y, "y", colour=False), images), names)
         return measure(self._predictor, prepare(self.bundle_, source, self._config()), "given")
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
@@ -80,9 +80,9 @@ class Segmenter(ImageEstimator):
     def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
         if y is None:
             raise UsageError("masks are learnt from masks", hint="fit(images, masks)")
-        dense, masks = as_arrays(X, "X"), as_arrays(y, "y")
+        dense, masks = as_arrays(X, "X"), as_arrays(y, "y", colour=False)
         value_range = range_of_all(dense)
-        images = [pixels_of(one_image(image), value_range)[0] for image in dense]
+        images = [pixels_of_one(image, value_range) for image in dense]
         self.classes_ = _classes(masks)
         names = [str(value) for value in self.classes_.tolist()]
         train: Source = MaskedArrays(images, self._indices(masks, images), names)
@@ -91,8 +91,8 @@ class Segmenter(ImageEstimator):
         found = {"train": train}
         if validation is not None:
             dense = as_arrays(validation[0], "validation_data")
-            others = [pixels_of(one_image(image), value_range)[0] for image in dense]
-            known = self._indices(as_arrays(validation[1], "validation_data"), others)
+            others = [pixels_of_one(image, value_range) for image in dense]
+            known = self._indices(as_arrays(validation[1], "validation_data", colour=False), others)
             found["val"] = MaskedArrays(others, known, names, "validation")
         if len(images) == 1 and validation is None:
             return Splits(train, notes=["one image: nothing is held out"]), value_range
@@ -117,7 +117,7 @@ class Segmenter(ImageEstimator):
 
     def _images(self, X: Any) -> list[Image]:  # noqa: N803
         value_range = self.bundle_.preprocess.value_range
-        return [pixels_of(one_image(image), value_range)[0] for image in as_arrays(X, "X")]
+        return [pixels_of_one(image, value_range) for image in as_arrays(X, "X")]
 
 
 def _classes(masks: list[Array]) -> npt.NDArray[np.int64]:

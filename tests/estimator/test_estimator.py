@@ -252,6 +252,43 @@ def test_unknown_options_and_labels_are_named(trained: Classifier, digits: tuple
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"options": {"optimizer": "adam"}}, "optimizer='adam'"), ({"options": {"mixup": "x"}}, "mixup='x'"),
+        ({"time_limit": 5}, "time_limit=5"), ({"epochs": "2"}, "epochs='2'"), ({"epochs": 1.5}, "epochs=1.5"),
+        ({"model": None}, "model=None"), ({"batch_size": 4.5}, "batch_size=4.5"),
+        ({"options": {"image_size": "28"}}, "image_size='28'"),
+    ],
+)  # fmt: skip
+def test_arguments_of_another_kind_are_named(arguments: dict[str, Any], words: str, digits: tuple[Any, Any]) -> None:
+    with pytest.raises(UsageError, match=words):
+        Classifier(**arguments).fit(*digits)
+    with pytest.raises(UsageError, match="validation_data is no pair"):
+        Classifier(**FAST).fit(*digits, validation_data=(digits[0],))
+
+
+def test_a_size_is_one_number_or_two_and_numbers_may_be_numpys(digits: tuple[Any, Any]) -> None:
+    options = FAST["options"] | {"image_size": 12}
+    model = Classifier(epochs=np.int64(1), lr=np.float64(0.01), batch_size=64, options=options)  # type: ignore[arg-type]
+    assert model.fit(digits[0][:80], digits[1][:80]).bundle_.preprocess.size == (12, 12)
+
+
+def test_a_second_fit_forgets_the_first(digits: tuple[Any, Any]) -> None:
+    images, labels = digits[0][:80], digits[1][:80]
+    model = Classifier(**FAST).fit(images.reshape(80, -1), labels)
+    assert model.n_features_in_ == images[0].size
+    cut = images[:, :7, :7]
+    assert model.fit(cut, labels).predict(cut.reshape(80, -1)).shape == (80,)
+
+
+def test_weights_of_samples_are_checked_as_scikit_learn_does(trained: Classifier, digits: tuple[Any, Any]) -> None:
+    images, labels = digits[0][:3], digits[1][:3]
+    for weights in (np.ones(2), [1, 1, np.nan]):
+        with pytest.raises(ValueError, match=r"inconsistent|NaN"):
+            trained.score(images, labels, sample_weight=weights)
+
+
+@pytest.mark.parametrize(
     ("option", "words"),
     [
         ("epochs", r"Classifier\(epochs=3\)"), ("seed", r"Classifier\(random_state=3\)"),

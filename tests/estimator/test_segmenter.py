@@ -64,6 +64,22 @@ def test_masks_come_back_as_the_numbers_and_forms_that_went_in(trained: Segmente
     assert (several[0] == found[0]).all()
 
 
+def test_images_as_narrow_as_colour_has_channels(trained: Segmenter) -> None:
+    for width in (1, 3):
+        (mask,) = trained.predict([np.zeros((32, width))])
+        assert mask.shape == (32, width)
+
+
+def test_one_photograph_is_one_image() -> None:
+    images, masks = boxes(8)
+    colours = np.repeat((images * 100).astype(np.uint8)[..., None], 3, axis=-1)
+    model = Segmenter(**QUICK, epochs=1, validation_fraction=0).fit(colours, masks)
+    assert model.predict(colours[0]).shape == (16, 16)
+    assert len(Segmenter(**QUICK, epochs=1).fit(colours[0], masks[0]).predict(colours)) == 8
+    assert model.predict(colours[:2]).shape == (2, 16, 16)
+    assert model.predict([colours[0]])[0].shape == (16, 16)
+
+
 def test_evaluation_and_score(trained: Segmenter) -> None:
     images, masks = boxes(6)
     measured = trained.evaluate(images, masks * 255)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -121,6 +122,14 @@ def test_which_maps_are_taken_goes_by_the_images_size() -> None:
     assert count_macs(coarse) < count_macs(fine)
     stages = create_network("classifier", "resnet18").feature_info
     assert [stages[i].reduction for i in levels(stages, strides(stages, (512, 512)))] == [8, 16, 32]
+
+
+def test_a_backbone_that_leaves_a_resolution_out_gives_the_maps_before_it() -> None:
+    network: Any = create_network("detector", "resnet18", num_classes=3, img_size=64, strides=[1, 4, 2, 2]).eval()
+    assert network.strides == (4, 8, 16, 32, 64)
+    assert len(network.levels) == 1
+    answers = network(torch.zeros(2, 3, 64, 64))
+    assert answers.shape == (2, sum((64 // stride) ** 2 for stride in network.strides), 4 + 3)
 
 
 def test_the_way_back_is_the_papers_sum_from_below() -> None:

@@ -60,11 +60,11 @@ def main(words: list[str], common: Common) -> int:
 
 def _bundle(config: ExplainConfig) -> Bundle:
     """The model on its device. Raises UsageError for one that cannot be explained so, or does not know the target."""
-    from msresnet.bundle import load_bundle
+    from msresnet.infer.backends.opened import bundle_at
     from msresnet.runtime import choose_device
 
     device, _ = choose_device(config.device)
-    bundle = load_bundle(config.model)
+    bundle = bundle_at(config.model, "explain")
     why = f"{config.model} is for {bundle.task.name}"
     if not bundle.task.explained:
         raise UsageError("explain needs a classifier or a detector", why=why, hint="msresnet predict, evaluate")

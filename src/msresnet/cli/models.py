@@ -41,7 +41,8 @@ class ModelsConfig:
         given = {"folded": self.folded or None, "depth": self.depth, "image-size": self.image_size}
         for name, value in given.items():
             if value is not None and not self.tree:
-                raise UsageError(f"--{name} has no effect here", why="it is of --tree", hint=f"--tree --{name}")
+                hint = f"--tree --{name}" if value is True else f"--tree --{name} {value}"
+                raise UsageError(f"--{name} has no effect here", why="it is of --tree", hint=hint)
         at_least({name: (value, 1) for name, value in given.items()})
         if self.tree and self.format != "table":
             raise UsageError(f"--format {self.format}, but --tree", why="a tree is text", hint="leave one of them out")

@@ -35,6 +35,17 @@ def value_range_of(dense: Array) -> Range:
 
 def pixels_of(dense: Array, value_range: Range) -> Image:
     """Arrays as uint8 (N, C, H, W). Raises DataError for numbers that cannot be meant after training on bytes."""
+    return to_uint8(as_images(_meant(dense, value_range)), value_range or (0.0, 1.0))
+
+
+def pixels_of_one(image: Array, value_range: Range) -> Image:
+    """An array (H, W), (H, W, C) or (C, H, W) as uint8 (C, H, W); raises as `pixels_of`."""
+    pixels: Image = to_uint8(as_images(_meant(image, value_range)[None]), value_range or (0.0, 1.0))[0]
+    return pixels
+
+
+def _meant(dense: Array, value_range: Range) -> Array:
+    """The same array. Raises DataError where its numbers cannot be meant after training on bytes."""
     if value_range is None and dense.dtype != np.uint8:
         low, high = dense.min(), dense.max()
         if low < 0 or high > 1:
@@ -43,7 +54,7 @@ def pixels_of(dense: Array, value_range: Range) -> Image:
                 why=f"after training on bytes, uint8 is 0 to 255, and {dense.dtype} is 0 to 1",
                 hint="X.astype('uint8'), or X / 255",
             )
-    return to_uint8(as_images(dense), value_range or (0.0, 1.0))
+    return dense
 
 
 def as_images(dense: Array) -> Array:
@@ -64,13 +75,16 @@ def as_images(dense: Array) -> Array:
     )
 
 
-def as_arrays(given: Any, name: str) -> list[Array]:
-    """One array (H, W), arrays behind each other, or a list of them -> a list. Raises DataError for no numbers."""
+def as_arrays(given: Any, name: str, colour: bool = True) -> list[Array]:
+    """One array (H, W) or, with `colour`, (H, W, 3), several behind each other, or a list of them -> a list.
+
+    Raises DataError for no numbers.
+    """
     if isinstance(given, Sequence):
         arrays = [np.asarray(item) for item in given]
     else:
         whole = np.asarray(given)
-        arrays = [whole] if whole.ndim == 2 else list(whole)
+        arrays = [whole] if is_one(whole.shape, colour) else list(whole)
     if not arrays:
         raise DataError(f"{name} is empty")
     for number, array in enumerate(arrays):
@@ -82,9 +96,9 @@ def as_arrays(given: Any, name: str) -> list[Array]:
     return arrays
 
 
-def one_image(image: Array) -> Array:
-    """One image (H, W), (H, W, C) or (C, H, W) as a batch of one (1, C, H, W)."""
-    return as_images(image[None])
+def is_one(shape: Sequence[int], colour: bool = True) -> bool:
+    """Whether an array of this shape is one image, (H, W) or in `colour` (H, W, 3), and not several."""
+    return len(shape) == 2 or (colour and len(shape) == 3 and shape[2] == 3)
 
 
 def range_of_all(images: list[Array]) -> Range:

@@ -18,7 +18,7 @@ class ExplainConfig:
     inputs: Positional[tuple[str, ...]] = ()
     """Files, folders or patterns. Without any, --split or --data names a set whose scales are looked at."""
     model: str = LATEST
-    """A run's folder, any other bundle, hf:user/repo, or an exported file or folder."""
+    """A run's folder, any other bundle, or hf:user/repo; an exported network cannot be looked into."""
     target: str | None = None
     """The class to explain. Default: the model's answer."""
     objects: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +15,8 @@ from msresnet.track.library import LOOKS, Tracker
 Looks = Literal["auto", "learnt", "features", "none"]
 ENDINGS = (".txt", ".jsonl")
 FILMS = (".mp4", ".avi", ".mkv")
+DECIDING = ("tracker", "appearance", "weight", "score", "keep")
+"""What changes tracks, so that it means nothing where these are given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +76,10 @@ class TrackConfig:
         for name, share in {"weight": self.weight, "score": self.score}.items():
             if share is not None and not 0 <= share <= 1:
                 raise UsageError(f"--{name} {share:g}", why="from 0 to 1", hint=f"--{name} 0.5")
-        if self.weight != LOOKS and self.appearance == "none":
-            raise UsageError(
-                f"--weight {self.weight:g} has no effect here", why="--appearance none", hint="leave it out"
-            )
+        blind = {"--appearance none": self.appearance == "none", "--tracker cbiou": self.tracker == "cbiou"}
+        if self.weight != LOOKS and any(blind.values()):
+            why = next(flag for flag, given in blind.items() if given)
+            raise UsageError(f"--weight {self.weight:g} has no effect here", why=why, hint="leave it out")
         if self.appearance not in ("auto", "none") and self.tracker == "cbiou":
             why = "cbiou compares boxes in a way of its own"
             raise UsageError(f"--appearance {self.appearance} and --tracker cbiou", why=why, hint="--tracker bytetrack")
@@ -92,10 +94,19 @@ class TrackConfig:
         for name, given in {"save-video": self.save_video, "save-images": self.save_images}.items():
             if given is not None:
                 raise UsageError(f"--{name} has no effect here", why="it is for a video", hint="msresnet track VIDEO")
+        if self.answers is not None:
+            self._check_answered(self.answers)
         if self.format not in ("table", "json"):
             raise UsageError(f"--format {self.format} is for a video", hint="--format json")
         if self.output is not None and Path(self.output).suffix in ENDINGS:
             raise UsageError(f"--output {self.output}", why="of labelled videos it is a folder", hint="--output tracks")
+
+    def _check_answered(self, folder: str) -> None:
+        """Raise UsageError for what decides about answers, where they are given; a model may still say which data."""
+        usual = {each.name: each.default for each in fields(self)}
+        for name in DECIDING:
+            if getattr(self, name) != usual[name]:
+                raise UsageError(f"--{name} has no effect here", why=f"the tracks are in {folder}", hint="leave it out")
 
     def _check_following(self, text: str) -> None:
         """Raise UsageError for what is for labelled videos, and for files of a kind that cannot be written."""

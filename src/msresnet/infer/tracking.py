@@ -18,7 +18,7 @@ from msresnet.data.decode import printable
 from msresnet.data.sample import Image, Source
 from msresnet.data.sources.mot import TRUTH, read_uncut
 from msresnet.errors import DataError, UsageError
-from msresnet.infer.backends.opened import open_predictor
+from msresnet.infer.backends.opened import bundle_at, open_predictor
 from msresnet.infer.config import Running
 from msresnet.infer.moving import Frame
 from msresnet.infer.predictor import Predictor
@@ -55,11 +55,10 @@ def opened(model: str, how: Running, looks: Looks) -> tuple[Predictor, bool]:
 
 def _with_features(model: str, how: Running) -> Predictor:
     """A bundle whose answers carry its features, untrained for that, as vectors."""
-    from msresnet.bundle import load_bundle
     from msresnet.infer.backends.eager import Eager
     from msresnet.nn.embedding import PooledFeatures
 
-    bundle = load_bundle(model)
+    bundle = bundle_at(model, "--appearance features")
     _check_boxes(bundle.task.postprocess, model)
     network: Any = bundle.model
     network.embedder = PooledFeatures(network.strides)
@@ -77,7 +76,8 @@ def rules_of(config: TrackConfig, predictor: Predictor, looks: bool) -> Rules:
     known = predictor.postprocess.rules
     assert known is not None
     sure = known.sure if config.score is None else config.score
-    return Rules(tracker=config.tracker, sure=sure, keep=config.keep, appearance=config.weight if looks else 0.0)
+    compared = looks and config.tracker != "cbiou"  # which compares boxes in a way of its own
+    return Rules(tracker=config.tracker, sure=sure, keep=config.keep, appearance=config.weight if compared else 0.0)
 
 
 def follow(frames: Iterable[Frame], predictor: Predictor, rules: Rules) -> Iterator[Answer]:

@@ -7,8 +7,8 @@ Decisions:
 - Images up to 256 pixels, whose objects have few pixels too, are looked at from a quarter of the resolution on, larger
   ones from an eighth on (P3 to P7 of FCOS, arXiv 1904.01355); `--model-args finest=4` says otherwise. There are up to
   five maps, each half as fine as the one before, none coarser than the image is large.
-- Of each resolution the deepest of the backbone's maps is taken. Coarser ones are made by the neck; where the backbone
-  has no map as fine, the pyramid begins at its finest.
+- Of each resolution the deepest of the backbone's maps is taken, up to the first that it lacks. Coarser ones are made
+  by the neck; where the backbone has no map as fine, the pyramid begins at its finest.
 - The head is shared by all maps and as wide as the finest that is taken, within 32 and 128 channels, unless
   `pyramid_width` says otherwise.
 - Sides need be no multiples of anything: a map has as many places as there are squares that touch the image.
@@ -17,6 +17,7 @@ Decisions:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import dropwhile, takewhile
 
 import torch
 from torch import Tensor
@@ -120,10 +121,13 @@ def strides(stages: FeatureInfo, size: tuple[int, int], finest: int | None = Non
 
 
 def levels(stages: FeatureInfo, wanted: tuple[int, ...]) -> list[int]:
-    """Which of a backbone's maps make the pyramid, fine to coarse: the wanted ones, else its coarsest."""
+    """Which of a backbone's maps make the pyramid, fine to coarse, each half of the one before.
+
+    The wanted ones up to the first that it lacks, for the neck makes coarser ones itself; else its coarsest.
+    """
     deepest = {stage.reduction: index for index, stage in enumerate(stages)}
-    there = [deepest[stride] for stride in wanted if stride in deepest]
-    return there or [deepest[max(deepest)]]
+    there = dropwhile(lambda stride: stride not in deepest, wanted)
+    return [deepest[stride] for stride in takewhile(deepest.__contains__, there)] or [deepest[max(deepest)]]
 
 
 def _extra(coarsest: int, wanted: tuple[int, ...]) -> tuple[int, int]:

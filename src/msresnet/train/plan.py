@@ -152,8 +152,7 @@ def make_plan(config: TrainConfig, splits: Splits, origin: Description | None = 
     notes += [*held, *leaks(sets)]
     notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
     if len(sets["train"]) < 2:
-        why = "batch normalisation needs two at least"
-        raise DataError("one image is not enough to learn from", where=config.data, why=why)
+        raise DataError("one image is not enough to learn from", why="batch normalisation needs two at least")
     preprocess = preprocess if config.mean else learn_statistics(preprocess, sets["train"])
     augment, why_augment = _augment(config, preprocess, kind)
     decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]

@@ -35,6 +35,15 @@ def open_predictor(path: str | Path, how: Running = USUAL) -> Predictor:
     return run_bundle(load_bundle(path), how)
 
 
+def bundle_at(path: str | Path, wanted: str) -> Bundle:
+    """The bundle at a path, as `load_bundle`. Raises UsageError, naming what is wanted, for an exported file."""
+    from msresnet.bundle import load_bundle, only_answers
+
+    if find_file(path) is not None:
+        raise only_answers(wanted)
+    return load_bundle(path)
+
+
 def engine_of(path: str | Path, asked: Engine) -> Engine:
     """What runs a model: as asked, else torch for a bundle, for an exported file the fastest that is installed.
 
