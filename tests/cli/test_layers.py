@@ -41,6 +41,7 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -
         (["lr=1e-3", "binary=true", "threshold=otsu"], ["--lr", "0.001", "--binary", "--threshold", "otsu"]),
         (["binary=false"], ["--no-binary"]),
         (["image_size=28,32"], ["--image-size", "28", "32"]),
+        (["batch-size=32"], ["--batch-size", "32"]),
         (["model_args=widths=[8,16],pool=avg"], ["--model-args", "widths=[8,16]", "pool=avg"]),
         (["data=a,b.csv", "output=true"], ["--data", "a,b.csv", "--output", "true"]),
         (["model=resnet18", "--epochs", "3", "seed=5"], ["--model=resnet18", "--epochs=3", "--seed=5"]),
@@ -49,6 +50,15 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -
 )
 def test_key_equals_value_is_the_same_as_flags(one: list[str], other: list[str]) -> None:
     assert config(*one) == config(*other)
+
+
+def test_descriptions_flow_over_their_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit):
+        parse("train", TrainConfig, ["--help"])
+    assert "settings given here replace its own." in capsys.readouterr().out  # two lines of the source
 
 
 def test_a_list_of_texts_goes_on_to_the_next_flag() -> None:

@@ -289,7 +289,7 @@ def test_a_run_folder_holds_what_it_should(run: Path) -> None:
         (["resnt50"], "resnet50"),
         (["msres*", "--pretrained"], "has published weights"),
         (["resnet18", "--folded"], "--tree --folded"),
-        (["resnet18", "--depth", "2"], "--tree --depth"),
+        (["resnet18", "--depth", "2"], "--tree --depth 2"),
         (["resnet18", "--tree", "--format", "json"], "a tree is text"),
         (["res*", "--tree"], "--tree of at most 3"),
         (["article_cnn", "--tree", "--image-size", "8"], "at least 22"),

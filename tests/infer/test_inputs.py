@@ -156,6 +156,14 @@ def test_standard_input_is_a_list_or_one_image(here: Path) -> None:
     assert image.decode().shape == (3, 300, 300)  # type: ignore[union-attr]
 
 
+def test_a_model_among_the_images_is_refused_before_another_answers(model: Path, here: Path, capsys: Any) -> None:
+    for text in (str(model), "exported/m/1/model.onnx"):
+        with pytest.raises(UsageError, match="that is a model, no image"):
+            expand([text, "a.png"], io.BytesIO())
+    assert main(["predict", str(model), "a.png", "--model", str(model)]) == 2
+    assert f"--model {model}" in capsys.readouterr().err
+
+
 def test_nothing_and_addresses_without_permission_are_refused() -> None:
     with pytest.raises(UsageError, match="no image was named"):
         named()

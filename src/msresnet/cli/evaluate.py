@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
-from msresnet.errors import UsageError
+from msresnet.errors import DataError, UsageError
 from msresnet.infer.config import FORMS, EvaluateConfig, which_run
 from msresnet.infer.gates import check_gates, judge, read_gates
 
@@ -166,6 +167,15 @@ def _pick(sets: dict[str, Source], config: EvaluateConfig, fitted: dict[str, Any
     return pick(sets, fitted["split"] if measures_itself else config.split)
 
 
+@contextmanager
+def _about(baseline: str | None) -> Iterator[None]:
+    """Say of data that cannot be used that it is the baseline which cannot."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(error.what, where=f"--baseline {baseline}", why=error.why, hint=error.hint) from error
+
+
 def _measure(
     predictor: Predictor, rival: Predictor | None, chosen: tuple[str, Source], config: EvaluateConfig, screen: Screen
 ) -> tuple[Evaluation, Samples]:
@@ -179,10 +189,12 @@ def _measure(
     screen.notes([f"measuring on the {split} set{views}"])
     data = prepare(model, source, config)
     _warn(config, split, data, screen)
+    with _about(config.baseline):
+        others = None if rival is None else prepare(rival.trained, source, config)
     measured = evaluate(predictor, data, split)
     figures = measured.metrics
-    if rival is not None:
-        theirs = evaluate(rival, prepare(rival.trained, source, config), split)
+    if rival is not None and others is not None:
+        theirs = evaluate(rival, others, split)
         figures["baseline"] = beside(model, measured, rival.trained, theirs, str(config.baseline))
     if config.abstain_below is not None:
         figures["abstain"] = model.task.abstaining(measured, config.abstain_below)

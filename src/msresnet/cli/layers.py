@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import docstring_parser
 import tyro
+from docstring_parser import DocstringStyle
 
 from msresnet.errors import UsageError, nearest
 from msresnet.files import as_yaml, read_yaml
@@ -74,7 +76,7 @@ def parse(
     origin: dict[str, str] = {}
     for source, tokens in layers:
         before = kind() if current is None else current
-        with _named(source, tokens):
+        with _named(source, tokens), _flowing():
             current = tyro.cli(kind, prog=f"msresnet {verb}", args=tokens, default=current)
         origin |= dict.fromkeys(_set_by(tokens, names), source)
         bare = [name for name in names if _positional(kinds[name])]
@@ -90,6 +92,7 @@ def spelled_out(argv: list[str], kinds: dict[str, str]) -> list[str]:
     for before, word in zip(["", *argv], argv, strict=False):
         flag = word if word.startswith("--") else flag
         key, equals, value = word.partition("=")
+        key = underscored if (underscored := key.replace("-", "_")) in kinds else key
         plain = word.startswith("-") or not equals or not key.isidentifier() or os.path.lexists(word)
         if plain or _takes_value(before, kinds) or _takes_texts(flag, kinds):
             tokens.append(word)
@@ -214,6 +217,24 @@ def _read(path: str, names: set[str]) -> dict[str, Any]:
             hint = f"{key}: a number, a text, or a list of them"
             raise UsageError(f"the setting {key!r} is no plain value", where=f"{path}: {key}", hint=hint)
     return values
+
+
+@contextlib.contextmanager
+def _flowing() -> Iterator[None]:
+    """Within this, descriptions flow over their lines: tyro takes indented ones for paragraphs of their own."""
+    parse = docstring_parser.parse_from_object
+
+    def flowing(obj: Any, style: DocstringStyle = DocstringStyle.AUTO) -> docstring_parser.Docstring:
+        found = parse(obj, style)
+        for each in found.params:
+            each.description = " ".join((each.description or "").split()) or None
+        return found
+
+    docstring_parser.parse_from_object = flowing
+    try:
+        yield
+    finally:
+        docstring_parser.parse_from_object = parse
 
 
 @contextlib.contextmanager

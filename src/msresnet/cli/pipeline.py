@@ -149,7 +149,8 @@ def run_folder(config: TrainConfig) -> Path:
             check_free(folder, hint="another --output, or --exist-ok")
         return folder
     base = Path("runs")
-    name = f"{Path(config.data).resolve().stem or 'data'}-{config.model}"
+    name = Path(config.data).resolve().stem or "data"
+    name += "" if config.model == "auto" else f"-{config.model}"
     numbers = (base / (name if n == 1 else f"{name}-{n}") for n in range(1, 100_000))
     return next(folder for folder in numbers if not foreign(folder))
 

@@ -79,6 +79,6 @@ def _matched(source: Source, task: Task) -> Source:
         raise DataError(
             f"the model does not know the class {', '.join(unknown)}",
             why=f"it knows {', '.join(names)}",
-            hint="classes are matched by name",
+            hint=f"--data with classes of these names, such as folders {', '.join(names[:3])}",
         )
     return source if source.classes == names else Relabelled(source, names)

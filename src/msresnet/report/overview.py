@@ -42,14 +42,20 @@ def _plain(table: tasks.Table) -> Table:
 
 def _model(story: Story) -> list[Headline]:
     metrics = story.evaluation.metrics
-    found = [Headline(f"{story.trained.params:,}", "parameters")]
+    found = [Headline(_short(story.trained.params), "parameters")]
     if "macs" in metrics:
-        found.append(Headline(f"{metrics['macs'] / 1e6:,.1f} M", "multiply-adds an image"))
+        found.append(Headline(_short(metrics["macs"]), "multiply-adds an image"))
     if "inference_images_per_second" in metrics:
         found.append(Headline(f"{metrics['inference_images_per_second']:,.0f}", "images a second, measured here"))
     if "train_seconds" in metrics:
         found.append(Headline(f"{metrics['train_seconds']:,.0f} s", "of training"))
     return found
+
+
+def _short(count: int) -> str:
+    """A number as wide as a card has room for."""
+    unit = next(((size, letter) for size, letter in ((1e9, "G"), (1e6, "M")) if count >= size), None)
+    return f"{count:,}" if unit is None else f"{count / unit[0]:,.2f} {unit[1]}"
 
 
 def learning(story: Story) -> Section | None:

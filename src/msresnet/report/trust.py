@@ -52,9 +52,8 @@ def _calibration(metrics: dict[str, Any]) -> str:
     fitted = metrics.get("calibration")
     if fitted is None:
         known = metrics.get("temperature", 1.0)
-        return text + (
-            f" The temperature is {known:.3f}." if known != 1 else " msresnet evaluate --calibrate lessens that."
-        )
+        advice = " msresnet evaluate --calibrate lessens that, on images of which the model gets some wrong."
+        return text + (f" The temperature is {known:.3f}." if known != 1 else advice)
     before, after = fitted["ece"]
     where = f"fitted on {fitted['n']:,} images of the {fitted['split']} set, it took the error there from"
     return f"{text} The temperature is {fitted['temperature'][1]:.3f}; {where} {100 * before:.2f} to {100 * after:.2f}."

@@ -207,7 +207,7 @@ class ClassificationTask(Task):
         if temperature is None:
             sure = bool(len(results)) and bool(self.right(evaluation).all())
             why = "every image is answered rightly" if sure else "the answers are no better than chance"
-            hint = "more images: --split or --data"
+            hint = "--data with labelled images, some of which it gets wrong"
             raise DataError("no temperature fits these answers", why=f"{why}, of {len(results):,}", hint=hint)
         fitted.temperature = temperature
         after = fitted.evaluate(fitted.postprocess(logarithms, results.ids), evaluation.targets).metrics
@@ -243,7 +243,9 @@ class ClassificationTask(Task):
     def tables(self, metrics: dict[str, Any]) -> list[Table]:
         """Figures of all images, of each class, of each exit, and the most confident mistakes."""
         figures: list[tuple[str, ...]] = [
-            (words, *_figure(metrics, name, self.gates[name] == "higher")) for name, words in FIGURES.items()
+            (words, *_figure(metrics, name, self.gates[name] == "higher"))
+            for name, words in FIGURES.items()
+            if name != "top5" or len(self.class_names) > 5  # of fewer classes it is always right
         ]
         if "abstain" in metrics:
             figures += _abstaining(metrics["abstain"])

@@ -45,7 +45,7 @@ class RunOptions:
     std: Annotated[tuple[float, ...], arg(metavar="SHARE")] = ()
     """With --mean: the standard deviations."""
     output: str | None = None
-    """The run's folder. Default: runs/<data>-<model>, numbered if taken."""
+    """The run's folder. Default: runs/<data>, or runs/<data>-<model> where --model says which; numbered if taken."""
     exist_ok: bool = False
     """Start anew in a folder that holds a run; its files are replaced."""
     resume: bool = False
