@@ -24,6 +24,7 @@ from msresnet.data.decode import decode_bytes
 from msresnet.data.loaders import Decoded, decode, open_sets
 from msresnet.data.options import DataOptions, PreprocessOptions
 from msresnet.data.preprocess import Preprocess, choose
+from msresnet.data.sample import Source
 from msresnet.data.sources.packed import MARKER, packed_splits
 from msresnet.data.splits import open_data
 from msresnet.errors import DataError, UsageError
@@ -155,6 +156,25 @@ def test_shards_hold_the_files_own_bytes_and_their_classes(tmp_path: Path) -> No
     assert found == files
     order = [name for shard in shards for name in shard if name.endswith("jpg")]
     assert order != sorted(order)
+
+
+@pytest.mark.parametrize("names", [["1", "2", "3"], [str(number) for number in range(12)]])
+def test_classes_that_are_called_by_numbers_keep_their_images_in_shards(tmp_path: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        for i in range(3):
+            path = tmp_path / "data" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(hostile.encode(hostile.random_pixels(8, 8, 3, seed=100 * number + i), "PNG"))
+    assert pack("--format", "shards") == 0
+    given, packed = (open_data(spec, DataOptions()).named() for spec in ("data", "wds:packed"))
+    assert given.keys() == packed.keys()
+    for split, source in given.items():
+        assert named_pixels(packed[split]) == named_pixels(source)
+
+
+def named_pixels(source: Source) -> set[tuple[bytes, str]]:
+    """The images of a set, each with the name of its class."""
+    return {(source.image(i).tobytes(), source.classes[target]) for i, target in enumerate(source.targets)}
 
 
 def test_arrays_become_png_in_shards_with_the_same_pixels(tmp_path: Path) -> None:
