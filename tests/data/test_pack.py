@@ -259,6 +259,23 @@ def test_files_of_others_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
     assert [p.name for p in (tmp_path / "packed").iterdir() if p.name != ".lock"] == ["mine.txt"]
 
 
+def test_files_that_come_after_a_refused_pack_are_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "data")
+    assert pack("--data", "absent") == 3
+    mine = ["labels.json", "features.npy", "train-old.tar"]
+    for name in mine:
+        (tmp_path / "packed" / name).write_text("mine")
+    (tmp_path / "packed" / "train-images.npy").write_text("half of it")
+    assert pack() == 2
+    assert "labels.json" in capsys.readouterr().err
+    assert all((tmp_path / "packed" / name).read_text() == "mine" for name in mine)
+    for name in mine:
+        (tmp_path / "packed" / name).unlink()
+    assert pack() == 0
+
+
 @pytest.mark.timeout(90)
 def test_f01_a_pack_that_was_killed_is_no_packed_data_and_can_be_begun_again(tmp_path: Path) -> None:
     folders(tmp_path / "data")

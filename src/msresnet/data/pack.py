@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,10 @@ from msresnet.files import check_free, sweep, write_atomic, write_json, write_te
 
 HELD_OTHERWISE = "training reads images and masks from their files once, and keeps them in memory or with --cache disk"
 CLASSES, UNFINISHED = "classes.txt", ".unfinished"
-OURS = ("*.npy", "*.json", "*.tar", CLASSES)
+OURS = re.compile(
+    rf"(train|val|test)-(images\.npy|samples\.json|\d{{6,}}\.tar)|{re.escape(MARKER)}|{re.escape(CLASSES)}"
+)
+"""The names that are written here, and no others: those may be the user's."""
 BATCH = 64
 HEADER_BYTES = 128
 Progress = Callable[[str, int, int], None]
@@ -51,7 +55,7 @@ def begun(folder: Path) -> Iterator[None]:
     """
     sweep(folder)
     if (folder / UNFINISHED).exists():
-        for old in [path for pattern in OURS for path in folder.glob(pattern)]:
+        for old in [path for path in folder.iterdir() if OURS.fullmatch(path.name)]:
             old.unlink()
     check_free(folder, ours=(UNFINISHED,))
     write_text(folder / UNFINISHED, "")
