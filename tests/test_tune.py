@@ -21,6 +21,7 @@ from msresnet.data.splits import open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.models.cost import count_macs
 from msresnet.train.config import TrainConfig
+from msresnet.train.recipes import RECIPES, Recipe
 from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Range, read_space, with_settings
 from msresnet.tune.storage import JOURNAL, open_study
@@ -167,6 +168,18 @@ def test_the_best_settings_are_the_best_and_train_takes_them(whole: Path, bars: 
     assert max(float(row["val_top1"]) for row in history) == float(top["score"])
     assert (whole / "tuning.png").read_bytes().startswith(b"\x89PNG")
     assert f"{100 * float(top['score']):.2f}" in (whole / "tuning.html").read_text(encoding="utf-8")
+
+
+def test_what_beat_a_recipe_is_not_undone_by_it(
+    bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(RECIPES, "small", Recipe("small", {"schedule": "linear", "ema": 0.9}, ""))
+    command = ["tune", "--data", str(bars), "--output", "out", "--trials", "1", "--epochs", "1", *FIXED]
+    assert main([*command, "--recipe", "small", "--space", "schedule=cosine", "-q"]) == 0
+    capsys.readouterr()
+    assert main(["train", "--config", "out/best.yaml", "--print-config"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["schedule"], shown["ema"]) == ("cosine", 0.9)
 
 
 def test_F5_killed_in_mid_search_and_continued_as_if_it_had_not_been(whole: Path, bars: Path, tmp_path: Path) -> None:
