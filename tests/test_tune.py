@@ -312,6 +312,14 @@ def test_a_choice_that_cannot_be_built_is_one_failed_trial(bars: Path, capsys: p
     assert set(states) == {("plain", "finished"), ("absent", "failed")}
 
 
+def test_choices_that_contradict_each_other_are_one_failed_trial(bars: Path) -> None:
+    command = ["tune", "--data", str(bars), "--output", "out", "--trials", "5", "--epochs", "1", *FIXED]
+    assert main([*command, "augment=auto,none", "flip=none,0.5", "-q"]) == 0
+    found = {(row["augment"], row["flip"], row["state"]) for row in rows(Path("out"))}
+    assert ("none", "0.5", "failed") in found
+    assert "finished" in {state for *_, state in found}
+
+
 def test_a_missing_extra_is_one_pip_line(bars: Path) -> None:
     command = words(bars, Path("out"))
     code = (

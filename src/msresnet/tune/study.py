@@ -146,8 +146,9 @@ class _Search:
         """One training; how it ended is told to the study."""
         from optuna.trial import TrialState
 
-        watcher = _Watcher(trial, self.stop, self.observer, with_settings(_fixed(self.config), trial.params))
+        watcher = _Watcher(trial, self.stop, self.observer, _fixed(self.config))
         try:
+            watcher.config = with_settings(watcher.config, trial.params)  # two choices may contradict each other
             fit(watcher.config, self.splits, observer=watcher)
         except _CutShort:
             watcher.note("cut short")
