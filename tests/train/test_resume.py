@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from PIL import Image
 from msresnet.bundle import Bundle
 from msresnet.cli import pipeline
 from msresnet.cli.main import main
-from msresnet.errors import ResourceError
+from msresnet.errors import Interrupted, ResourceError
 from msresnet.files import lock
 from msresnet.runtime import stop_on_signals
 from msresnet.train import fit as fit_module
@@ -172,6 +174,25 @@ def test_K12_two_runs_in_one_folder(bars: Path, here: Path, capsys: pytest.Captu
     assert (run / "log.txt").read_bytes().startswith(log)
     assert (here / "runs" / "latest").resolve() == latest
     assert kill(process, signal.SIGKILL) == -signal.SIGKILL
+
+
+def test_a_history_has_as_many_fields_in_each_line_wherever_it_was_stopped(bars: Path, here: Path) -> None:
+    class Leaves(Silent):
+        def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+            if epoch == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    run = here / "run"
+    settings = config(bars, epochs=5, validate_every=2)
+    run.mkdir()
+    with pytest.raises(Interrupted):
+        fit_module.fit(settings, folder=run, observer=Leaves())
+    fit_module.fit(replace(settings, resume=True), folder=run)
+    with (run / "history.csv").open(encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    assert {len(row) for row in rows} == {len(head)}
+    scored = [(row[head.index("epoch")], row[head.index("val_top1")] != "") for row in rows]
+    assert scored == [("1", False), ("2", True), ("3", False), ("4", True), ("5", True)]
 
 
 def test_K09_other_settings_on_resume(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
