@@ -237,8 +237,21 @@ def test_what_was_packed_in_one_way_is_not_used_in_another(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="--image-size, but the data was packed with another"):
         choose(PreprocessOptions(image_size=(32,)), train)
     assert choose(PreprocessOptions(image_size=(16,)), train)[0].size == (16, 16)
+    with pytest.raises(UsageError, match="--resize, but the data was packed with another"):
+        choose(PreprocessOptions(resize="crop"), train)
+    with pytest.raises(UsageError, match="--binary, but the data was packed with another"):
+        choose(PreprocessOptions(binary=True), train)
     with pytest.raises(DataError, match="packed for another preprocess"):
         decode(train, Preprocess((32, 32), 3))
+
+
+def test_what_was_packed_may_be_said_again(tmp_path: Path) -> None:
+    folders(tmp_path / "data")
+    words = ["--image-size", "16", "--resize", "crop", "--threshold", "otsu", "--binary"]
+    assert pack(*words) == 0
+    train = open_data("packed", DataOptions()).train
+    said = PreprocessOptions(image_size=(16,), resize="crop", threshold="otsu", binary=True)
+    assert choose(said, train)[0].steps() == choose(PreprocessOptions(), train)[0].steps()
 
 
 def test_settings_that_would_do_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
