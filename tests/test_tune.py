@@ -25,7 +25,7 @@ from msresnet.train.recipes import RECIPES, Recipe
 from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Range, read_space, with_settings
 from msresnet.tune.storage import JOURNAL, open_study
-from msresnet.tune.study import tune
+from msresnet.tune.study import _distribution, tune
 from tiny import contents, kill, pictures, plan_for, start, trainer, wait_for
 
 FIXED = ["--model", "msresnet_micro", "--precision", "fp32", "--device", "cpu", "--workers", "0"]
@@ -89,6 +89,24 @@ SPACES = [
 def test_what_varies_is_what_is_typed(word: str, dimension: Range | Choice) -> None:
     fixed = TrainConfig(threshold="otsu", model_args=("stem=deep", "operator=online"))
     assert read_space([word], fixed) == (dimension,)
+
+
+@pytest.mark.parametrize(
+    ("word", "tried"),
+    [
+        ("model_args.width=1:4:0.5", {1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0}),
+        ("model_args.width=1:4", {1, 2, 3, 4}),
+        ("epochs=5:20:5", {5, 10, 15, 20}),
+    ],
+)
+def test_a_range_is_tried_in_steps_that_may_be_fractions(word: str, tried: set[float]) -> None:
+    import optuna
+
+    (dimension,) = read_space([word], TrainConfig())
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = [study.ask({dimension.name: _distribution(dimension)}).params[dimension.name] for _ in range(100)]
+    assert set(found) == tried
+    assert {type(value) for value in found} == {type(min(tried))}
 
 
 REFUSED = [

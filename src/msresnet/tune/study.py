@@ -242,8 +242,8 @@ def _distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution
     if isinstance(dimension, Choice):
         return CategoricalDistribution(dimension.values)
     low, high, step = dimension.low, dimension.high, dimension.step
-    if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, log=dimension.log, step=int(step or 1))
+    if isinstance(low, int) and isinstance(high, int) and not isinstance(step, float):
+        return IntDistribution(low, high, log=dimension.log, step=step or 1)
     return FloatDistribution(low, high, log=dimension.log, step=step)
 
 
