@@ -65,8 +65,8 @@ def begun(folder: Path) -> Iterator[None]:
 
 def pack_cache(
     folder: Path, splits: Splits, preprocess: Preprocess, options: DataOptions, progress: Progress
-) -> list[tuple[str, str]]:
-    """Write sets decoded, as sources/packed.py reads them; returns what could not be read.
+) -> dict[str, list[tuple[str, str]]]:
+    """Write sets decoded, as sources/packed.py reads them; returns what could not be read of each.
 
     Raises DataError for too many unreadable images, ResourceError for a full disk.
     """
@@ -80,7 +80,7 @@ def pack_cache(
         digests[split] = _pack_set(folder, split, data, progress)
     said = {"format": FORMAT, "classes": splits.classes, "preprocess": preprocess.to_dict()}
     write_json(folder / MARKER, said | {"splits": list(sets), "sha256": digests})
-    return [entry for name in sets for entry in unreadable.of(name)]
+    return {name: unreadable.of(name) for name in sets}
 
 
 def _refuse_masks(splits: Splits) -> None:
@@ -122,8 +122,8 @@ def _header(file: IO[bytes], count: int, shape: tuple[int, int, int]) -> None:
 
 def pack_shards(
     folder: Path, splits: Splits, size: int, options: DataOptions, progress: Progress
-) -> list[tuple[str, str]]:
-    """Write sets as WebDataset shards of up to `size` images; returns what could not be read.
+) -> dict[str, list[tuple[str, str]]]:
+    """Write sets as WebDataset shards of up to `size` images; returns what could not be read of each.
 
     A sample is a file's own bytes (of other data, a PNG) and the number of its class in a .cls file. Samples stand in
     a fixed random order, since shards are read from first to last.
@@ -140,7 +140,7 @@ def pack_shards(
             _write_shard(folder / f"{split}-{number:06d}.tar", chain([first], islice(samples, size - 1)))
             number += 1
     write_text(folder / CLASSES, "".join(f"{name}\n" for name in splits.classes))
-    return [entry for name in sets for entry in unreadable.of(name)]
+    return {name: unreadable.of(name) for name in sets}
 
 
 @dataclass(frozen=True)
