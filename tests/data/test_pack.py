@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -175,6 +176,33 @@ def test_classes_that_are_called_by_numbers_keep_their_images_in_shards(tmp_path
 def named_pixels(source: Source) -> set[tuple[bytes, str]]:
     """The images of a set, each with the name of its class."""
     return {(source.image(i).tobytes(), source.classes[target]) for i, target in enumerate(source.targets)}
+
+
+@pytest.mark.parametrize("form", ["cache", "shards"])
+def test_the_command_that_is_named_in_the_end_takes_what_was_packed(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "data")
+    assert main(["data", "pack", "--data", "data", "--output", "my data", "--format", form]) == 0
+    told = " ".join(capsys.readouterr().err.split()).partition("train with it: msresnet train --data ")[2]
+    packed = open_data(shlex.split(told)[0], DataOptions())
+    assert {name: len(source) for name, source in packed.named().items()} == {"train": 18, "val": 8}
+    assert packed.classes == ("cat", "dog")
+
+
+def test_shards_that_were_not_all_written_are_refused(tmp_path: Path) -> None:
+    folders(tmp_path / "data")
+    assert pack("--format", "shards") == 0
+    (tmp_path / "packed" / ".unfinished").touch()
+    with pytest.raises(DataError, match="did not end here"):
+        open_data("packed", DataOptions())
+
+
+def test_tar_files_beside_class_folders_are_left_aside(tmp_path: Path) -> None:
+    folders(tmp_path / "data")
+    assert pack("--format", "shards") == 0
+    (tmp_path / "packed" / "train-000000.tar").rename(tmp_path / "data" / "train" / "copy.tar")
+    assert len(open_data("data/train", DataOptions(val_fraction=0, test_fraction=0)).train) == 18
 
 
 def test_arrays_become_png_in_shards_with_the_same_pixels(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def main(words: list[str], common: Common) -> int:
     size = sum(path.stat().st_size for path in folder.iterdir())
     counts = ", ".join(f"{len(source) - len(bad[name]):,} {name}" for name, source in splits.named().items())
     screen.note(f"{folder}: {counts} images, {len(out):,} left out, {size / 1e6:,.1f} MB")
+    screen.note(f"train with it: msresnet train --data {shlex.quote(str(folder))}")
     return 0
 
 

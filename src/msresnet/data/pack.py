@@ -29,14 +29,14 @@ from msresnet.data.options import DataOptions
 from msresnet.data.order import epoch_order
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import UNLABELLED, Image, Source
-from msresnet.data.sources.packed import FORMAT, MARKER, images_of, samples_of
+from msresnet.data.sources.packed import FORMAT, MARKER, UNFINISHED, images_of, samples_of
 from msresnet.data.splits import Splits
 from msresnet.data.unreadable import Unreadable
 from msresnet.errors import DataError
 from msresnet.files import check_free, sweep, write_atomic, write_json, write_text
 
 HELD_OTHERWISE = "training reads images and masks from their files once, and keeps them in memory or with --cache disk"
-CLASSES, UNFINISHED = "classes.txt", ".unfinished"
+CLASSES = "classes.txt"
 OURS = re.compile(
     rf"(train|val|test)-(images\.npy|samples\.json|\d{{6,}}\.tar)|{re.escape(MARKER)}|{re.escape(CLASSES)}"
 )
