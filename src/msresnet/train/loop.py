@@ -156,7 +156,9 @@ class Trainer:
                 return
             if step.moment.finishing and not state.finishing:
                 self._begin_finishing()
-            set_pace(self.optimizer, state.lr, self._pace())
+            now = self._pace()
+            set_pace(self.optimizer, state.lr, now)
+            state.rate = state.lr * now.factor
             loss = self.update(given)
             state.loss_sum += loss * step.count
             state.images += step.count
@@ -258,7 +260,7 @@ class Trainer:
         row = {
             "epoch": state.epoch + 1,
             "seconds": round(self.clock.elapsed, 3),
-            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "lr": state.rate,
             "train_loss": state.loss_sum / max(1, state.images),
             **({} if plan.config.operations is None else {"operations": state.operations}),
             **scores,
