@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import hostile
 from msresnet.bundle import Bundle
 from msresnet.cli import pipeline
 from msresnet.cli.main import main
@@ -225,6 +226,21 @@ def test_changed_data_is_refused(copy: Path, bars: Path, here: Path, capsys: pyt
     assert main(["train", "--resume", "--output", str(copy)]) == 4
     assert "not what the run began with" in capsys.readouterr().err
     assert contents(copy) == before
+
+
+@pytest.mark.parametrize(("before", "now"), [("ram", "none"), ("none", "ram")])
+def test_an_unreadable_image_and_another_cache_are_no_other_data(
+    before: str, now: str, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(bars, here / "other"))
+    hostile.spoil(data, ["lying/03.png"])
+    words = ["--val-fraction", "0", "--test-fraction", "0", "--on-bad", "skip"]
+    assert main(train_words(data, here / "run", *words, "--cache", before, "-q", epochs=1)) == 0
+    again = ["train", "--resume", "--output", str(here / "run"), "-q", "--cache"]
+    capsys.readouterr()
+    assert main([*again, now]) == 4
+    assert f"--cache {before} as before" in capsys.readouterr().err
+    assert main([*again, before]) == 0
 
 
 def test_a_run_without_a_checkpoint_begins_again(copy: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
