@@ -21,10 +21,11 @@ from msresnet.data.splits import open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.models.cost import count_macs
 from msresnet.train.config import TrainConfig
+from msresnet.train.recipes import RECIPES, Recipe
 from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Range, read_space, with_settings
 from msresnet.tune.storage import JOURNAL, open_study
-from msresnet.tune.study import tune
+from msresnet.tune.study import _distribution, tune
 from tiny import contents, kill, pictures, plan_for, start, trainer, wait_for
 
 FIXED = ["--model", "msresnet_micro", "--precision", "fp32", "--device", "cpu", "--workers", "0"]
@@ -88,6 +89,24 @@ SPACES = [
 def test_what_varies_is_what_is_typed(word: str, dimension: Range | Choice) -> None:
     fixed = TrainConfig(threshold="otsu", model_args=("stem=deep", "operator=online"))
     assert read_space([word], fixed) == (dimension,)
+
+
+@pytest.mark.parametrize(
+    ("word", "tried"),
+    [
+        ("model_args.width=1:4:0.5", {1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0}),
+        ("model_args.width=1:4", {1, 2, 3, 4}),
+        ("epochs=5:20:5", {5, 10, 15, 20}),
+    ],
+)
+def test_a_range_is_tried_in_steps_that_may_be_fractions(word: str, tried: set[float]) -> None:
+    import optuna
+
+    (dimension,) = read_space([word], TrainConfig())
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = [study.ask({dimension.name: _distribution(dimension)}).params[dimension.name] for _ in range(100)]
+    assert set(found) == tried
+    assert {type(value) for value in found} == {type(min(tried))}
 
 
 REFUSED = [
@@ -167,6 +186,18 @@ def test_the_best_settings_are_the_best_and_train_takes_them(whole: Path, bars: 
     assert max(float(row["val_top1"]) for row in history) == float(top["score"])
     assert (whole / "tuning.png").read_bytes().startswith(b"\x89PNG")
     assert f"{100 * float(top['score']):.2f}" in (whole / "tuning.html").read_text(encoding="utf-8")
+
+
+def test_what_beat_a_recipe_is_not_undone_by_it(
+    bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(RECIPES, "small", Recipe("small", {"schedule": "linear", "ema": 0.9}, ""))
+    command = ["tune", "--data", str(bars), "--output", "out", "--trials", "1", "--epochs", "1", *FIXED]
+    assert main([*command, "--recipe", "small", "--space", "schedule=cosine", "-q"]) == 0
+    capsys.readouterr()
+    assert main(["train", "--config", "out/best.yaml", "--print-config"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["schedule"], shown["ema"]) == ("cosine", 0.9)
 
 
 def test_F5_killed_in_mid_search_and_continued_as_if_it_had_not_been(whole: Path, bars: Path, tmp_path: Path) -> None:
@@ -297,6 +328,14 @@ def test_a_choice_that_cannot_be_built_is_one_failed_trial(bars: Path, capsys: p
         (row["model_args.operator"], row["state"]) for row in csv.DictReader(capsys.readouterr().out.splitlines())
     ]
     assert set(states) == {("plain", "finished"), ("absent", "failed")}
+
+
+def test_choices_that_contradict_each_other_are_one_failed_trial(bars: Path) -> None:
+    command = ["tune", "--data", str(bars), "--output", "out", "--trials", "5", "--epochs", "1", *FIXED]
+    assert main([*command, "augment=auto,none", "flip=none,0.5", "-q"]) == 0
+    found = {(row["augment"], row["flip"], row["state"]) for row in rows(Path("out"))}
+    assert ("none", "0.5", "failed") in found
+    assert "finished" in {state for *_, state in found}
 
 
 def test_a_missing_extra_is_one_pip_line(bars: Path) -> None:

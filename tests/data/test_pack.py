@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from msresnet.data.decode import decode_bytes
 from msresnet.data.loaders import Decoded, decode, open_sets
 from msresnet.data.options import DataOptions, PreprocessOptions
 from msresnet.data.preprocess import Preprocess, choose
+from msresnet.data.sample import Source
 from msresnet.data.sources.packed import MARKER, packed_splits
 from msresnet.data.splits import open_data
 from msresnet.errors import DataError, UsageError
@@ -120,7 +122,7 @@ def test_i03_what_cannot_be_read_is_left_out_and_named(
     assert main([*words, "--on-bad", "skip"]) == 0
     told = capsys.readouterr().err
     assert "left out: cat/3.png: image file is truncated" in told
-    assert "1 left out" in told
+    assert "17 train, 8 val images, 1 left out" in told
     if form == "cache":
         assert [len(s) for s in packed_splits(tmp_path / "packed").values()] == [17, 8]
     else:
@@ -155,6 +157,52 @@ def test_shards_hold_the_files_own_bytes_and_their_classes(tmp_path: Path) -> No
     assert found == files
     order = [name for shard in shards for name in shard if name.endswith("jpg")]
     assert order != sorted(order)
+
+
+@pytest.mark.parametrize("names", [["1", "2", "3"], [str(number) for number in range(12)]])
+def test_classes_that_are_called_by_numbers_keep_their_images_in_shards(tmp_path: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        for i in range(3):
+            path = tmp_path / "data" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(hostile.encode(hostile.random_pixels(8, 8, 3, seed=100 * number + i), "PNG"))
+    assert pack("--format", "shards") == 0
+    given, packed = (open_data(spec, DataOptions()).named() for spec in ("data", "wds:packed"))
+    assert given.keys() == packed.keys()
+    for split, source in given.items():
+        assert named_pixels(packed[split]) == named_pixels(source)
+
+
+def named_pixels(source: Source) -> set[tuple[bytes, str]]:
+    """The images of a set, each with the name of its class."""
+    return {(source.image(i).tobytes(), source.classes[target]) for i, target in enumerate(source.targets)}
+
+
+@pytest.mark.parametrize("form", ["cache", "shards"])
+def test_the_command_that_is_named_in_the_end_takes_what_was_packed(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "data")
+    assert main(["data", "pack", "--data", "data", "--output", "my data", "--format", form]) == 0
+    told = " ".join(capsys.readouterr().err.split()).partition("train with it: msresnet train --data ")[2]
+    packed = open_data(shlex.split(told)[0], DataOptions())
+    assert {name: len(source) for name, source in packed.named().items()} == {"train": 18, "val": 8}
+    assert packed.classes == ("cat", "dog")
+
+
+def test_shards_that_were_not_all_written_are_refused(tmp_path: Path) -> None:
+    folders(tmp_path / "data")
+    assert pack("--format", "shards") == 0
+    (tmp_path / "packed" / ".unfinished").touch()
+    with pytest.raises(DataError, match="did not end here"):
+        open_data("packed", DataOptions())
+
+
+def test_tar_files_beside_class_folders_are_left_aside(tmp_path: Path) -> None:
+    folders(tmp_path / "data")
+    assert pack("--format", "shards") == 0
+    (tmp_path / "packed" / "train-000000.tar").rename(tmp_path / "data" / "train" / "copy.tar")
+    assert len(open_data("data/train", DataOptions(val_fraction=0, test_fraction=0)).train) == 18
 
 
 def test_arrays_become_png_in_shards_with_the_same_pixels(tmp_path: Path) -> None:
@@ -217,8 +265,21 @@ def test_what_was_packed_in_one_way_is_not_used_in_another(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="--image-size, but the data was packed with another"):
         choose(PreprocessOptions(image_size=(32,)), train)
     assert choose(PreprocessOptions(image_size=(16,)), train)[0].size == (16, 16)
+    with pytest.raises(UsageError, match="--resize, but the data was packed with another"):
+        choose(PreprocessOptions(resize="crop"), train)
+    with pytest.raises(UsageError, match="--binary, but the data was packed with another"):
+        choose(PreprocessOptions(binary=True), train)
     with pytest.raises(DataError, match="packed for another preprocess"):
         decode(train, Preprocess((32, 32), 3))
+
+
+def test_what_was_packed_may_be_said_again(tmp_path: Path) -> None:
+    folders(tmp_path / "data")
+    words = ["--image-size", "16", "--resize", "crop", "--threshold", "otsu", "--binary"]
+    assert pack(*words) == 0
+    train = open_data("packed", DataOptions()).train
+    said = PreprocessOptions(image_size=(16,), resize="crop", threshold="otsu", binary=True)
+    assert choose(said, train)[0].steps() == choose(PreprocessOptions(), train)[0].steps()
 
 
 def test_settings_that_would_do_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,6 +298,23 @@ def test_files_of_others_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
     assert pack() == 2
     assert "mine.txt" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "packed").iterdir() if p.name != ".lock"] == ["mine.txt"]
+
+
+def test_files_that_come_after_a_refused_pack_are_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "data")
+    assert pack("--data", "absent") == 3
+    mine = ["labels.json", "features.npy", "train-old.tar"]
+    for name in mine:
+        (tmp_path / "packed" / name).write_text("mine")
+    (tmp_path / "packed" / "train-images.npy").write_text("half of it")
+    assert pack() == 2
+    assert "labels.json" in capsys.readouterr().err
+    assert all((tmp_path / "packed" / name).read_text() == "mine" for name in mine)
+    for name in mine:
+        (tmp_path / "packed" / name).unlink()
+    assert pack() == 0
 
 
 @pytest.mark.timeout(90)

@@ -172,6 +172,17 @@ def test_names_of_classes_beside_the_shards(name: str, tmp_path: Path) -> None:
     assert "list of classes" in refused(f"wds:{path}").what
 
 
+def test_names_that_look_like_numbers_of_lines(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("1\n2\n3\n")
+    pack(tmp_path / "train.tar", [("x.png", picture(0)), ("x.cls", b"1"), ("y.png", picture(1)), ("y.cls", b"3")])
+    pack(tmp_path / "val.tar", [("x.png", picture(2)), ("x.cls", b"1")])
+    found, _ = read_any(f"wds:{tmp_path}", AUTO)
+    assert [source.targets.tolist() for source in found.values()] == [[0, 2], [0]]  # no line has the number 3
+    pack(tmp_path / "train.tar", [("x.png", picture(0)), ("x.cls", b"1"), ("y.png", picture(1)), ("y.cls", b"2")])
+    found, _ = read_any(f"wds:{tmp_path}", AUTO)
+    assert [source.targets.tolist() for source in found.values()] == [[1, 2], [1]]
+
+
 def test_labels_that_are_names_and_the_first_kind_counts(tmp_path: Path) -> None:
     files = [
         ("d.1/a.JPG", hostile.encode(hostile.random_pixels(8, 8, 3), "JPEG")), ("d.1/a.txt", b"a caption"),

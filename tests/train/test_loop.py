@@ -121,6 +121,30 @@ def test_F5_stopped_at_a_step_and_continued(bars: Path, tmp_path: Path, optimize
     assert same(again.raw.state_dict(), whole.raw.state_dict())
 
 
+def test_the_history_tells_the_rate_of_an_epochs_last_step_after_a_stop_there(bars: Path, tmp_path: Path) -> None:
+    plan = plan_for(bars, epochs=3)
+    straight = Watcher()
+    trainer(plan, observer=straight).run()
+
+    stop = StopRequest()
+    first = Watcher(stop, (1, len(straight.losses) // 3))
+    with pytest.raises(Interrupted):
+        trainer(plan, tmp_path, first, stop).run()
+    second = Watcher()
+    again = trainer(plan, tmp_path, second)
+    again.restore(*newest_checkpoint(tmp_path)[:2], "")
+    again.run()
+    assert [row["epoch"] for row in second.rows] == [2, 3]
+    assert [row["lr"] for row in first.rows + second.rows] == [row["lr"] for row in straight.rows]
+
+
+def test_the_history_tells_the_highest_rate_of_all_layers(bars: Path) -> None:
+    whole, layered = Watcher(), Watcher()
+    trainer(plan_for(bars, epochs=1), observer=whole).run()
+    trainer(plan_for(bars, epochs=1, layer_decay=0.5), observer=layered).run()
+    assert layered.rows[0]["lr"] == whole.rows[0]["lr"]
+
+
 def test_F6_a_signal_while_measuring_loses_nothing(bars: Path, tmp_path: Path) -> None:
     plan, stop = plan_for(bars, epochs=2), StopRequest()
     whole = trainer(plan)

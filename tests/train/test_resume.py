@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import hostile
 from msresnet.bundle import Bundle
 from msresnet.cli import pipeline
 from msresnet.cli.main import main
-from msresnet.errors import ResourceError
+from msresnet.errors import Interrupted, ResourceError
 from msresnet.files import lock
 from msresnet.runtime import stop_on_signals
 from msresnet.train import fit as fit_module
@@ -174,6 +177,25 @@ def test_K12_two_runs_in_one_folder(bars: Path, here: Path, capsys: pytest.Captu
     assert kill(process, signal.SIGKILL) == -signal.SIGKILL
 
 
+def test_a_history_has_as_many_fields_in_each_line_wherever_it_was_stopped(bars: Path, here: Path) -> None:
+    class Leaves(Silent):
+        def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+            if epoch == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    run = here / "run"
+    settings = config(bars, epochs=5, validate_every=2)
+    run.mkdir()
+    with pytest.raises(Interrupted):
+        fit_module.fit(settings, folder=run, observer=Leaves())
+    fit_module.fit(replace(settings, resume=True), folder=run)
+    with (run / "history.csv").open(encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    assert {len(row) for row in rows} == {len(head)}
+    scored = [(row[head.index("epoch")], row[head.index("val_top1")] != "") for row in rows]
+    assert scored == [("1", False), ("2", True), ("3", False), ("4", True), ("5", True)]
+
+
 def test_K09_other_settings_on_resume(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(copy)
     assert main(["train", "--resume", "--output", str(copy), "--lr", "0.1", "--epochs", "9"]) == 2
@@ -204,6 +226,21 @@ def test_changed_data_is_refused(copy: Path, bars: Path, here: Path, capsys: pyt
     assert main(["train", "--resume", "--output", str(copy)]) == 4
     assert "not what the run began with" in capsys.readouterr().err
     assert contents(copy) == before
+
+
+@pytest.mark.parametrize(("before", "now"), [("ram", "none"), ("none", "ram")])
+def test_an_unreadable_image_and_another_cache_are_no_other_data(
+    before: str, now: str, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(bars, here / "other"))
+    hostile.spoil(data, ["lying/03.png"])
+    words = ["--val-fraction", "0", "--test-fraction", "0", "--on-bad", "skip"]
+    assert main(train_words(data, here / "run", *words, "--cache", before, "-q", epochs=1)) == 0
+    again = ["train", "--resume", "--output", str(here / "run"), "-q", "--cache"]
+    capsys.readouterr()
+    assert main([*again, now]) == 4
+    assert f"--cache {before} as before" in capsys.readouterr().err
+    assert main([*again, before]) == 0
 
 
 def test_a_run_without_a_checkpoint_begins_again(copy: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

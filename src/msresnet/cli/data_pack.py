@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,10 +65,12 @@ def main(words: list[str], common: Common) -> int:
                 bad = pack_cache(folder, splits, preprocess, config, progress)
             else:
                 bad = pack_shards(folder, splits, config.shard_size, config, progress)
-    screen.notes([f"left out: {name}: {reason}" for name, reason in bad])
+    out = [entry for found in bad.values() for entry in found]
+    screen.notes([f"left out: {name}: {reason}" for name, reason in out])
     size = sum(path.stat().st_size for path in folder.iterdir())
-    counts = ", ".join(f"{len(source):,} {name}" for name, source in splits.named().items())
-    screen.note(f"{folder}: {counts} images, {len(bad):,} left out, {size / 1e6:,.1f} MB")
+    counts = ", ".join(f"{len(source) - len(bad[name]):,} {name}" for name, source in splits.named().items())
+    screen.note(f"{folder}: {counts} images, {len(out):,} left out, {size / 1e6:,.1f} MB")
+    screen.note(f"train with it: msresnet train --data {shlex.quote(str(folder))}")
     return 0
 
 

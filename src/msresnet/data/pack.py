@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,15 +29,18 @@ from msresnet.data.options import DataOptions
 from msresnet.data.order import epoch_order
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import UNLABELLED, Image, Source
-from msresnet.data.sources.packed import FORMAT, MARKER, images_of, samples_of
+from msresnet.data.sources.packed import FORMAT, MARKER, UNFINISHED, images_of, samples_of
 from msresnet.data.splits import Splits
 from msresnet.data.unreadable import Unreadable
 from msresnet.errors import DataError
 from msresnet.files import check_free, sweep, write_atomic, write_json, write_text
 
 HELD_OTHERWISE = "training reads images and masks from their files once, and keeps them in memory or with --cache disk"
-CLASSES, UNFINISHED = "classes.txt", ".unfinished"
-OURS = ("*.npy", "*.json", "*.tar", CLASSES)
+CLASSES = "classes.txt"
+OURS = re.compile(
+    rf"(train|val|test)-(images\.npy|samples\.json|\d{{6,}}\.tar)|{re.escape(MARKER)}|{re.escape(CLASSES)}"
+)
+"""The names that are written here, and no others: those may be the user's."""
 BATCH = 64
 HEADER_BYTES = 128
 Progress = Callable[[str, int, int], None]
@@ -51,7 +55,7 @@ def begun(folder: Path) -> Iterator[None]:
     """
     sweep(folder)
     if (folder / UNFINISHED).exists():
-        for old in [path for pattern in OURS for path in folder.glob(pattern)]:
+        for old in [path for path in folder.iterdir() if OURS.fullmatch(path.name)]:
             old.unlink()
     check_free(folder, ours=(UNFINISHED,))
     write_text(folder / UNFINISHED, "")
@@ -61,8 +65,8 @@ def begun(folder: Path) -> Iterator[None]:
 
 def pack_cache(
     folder: Path, splits: Splits, preprocess: Preprocess, options: DataOptions, progress: Progress
-) -> list[tuple[str, str]]:
-    """Write sets decoded, as sources/packed.py reads them; returns what could not be read.
+) -> dict[str, list[tuple[str, str]]]:
+    """Write sets decoded, as sources/packed.py reads them; returns what could not be read of each.
 
     Raises DataError for too many unreadable images, ResourceError for a full disk.
     """
@@ -76,7 +80,7 @@ def pack_cache(
         digests[split] = _pack_set(folder, split, data, progress)
     said = {"format": FORMAT, "classes": splits.classes, "preprocess": preprocess.to_dict()}
     write_json(folder / MARKER, said | {"splits": list(sets), "sha256": digests})
-    return [entry for name in sets for entry in unreadable.of(name)]
+    return {name: unreadable.of(name) for name in sets}
 
 
 def _refuse_masks(splits: Splits) -> None:
@@ -118,8 +122,8 @@ def _header(file: IO[bytes], count: int, shape: tuple[int, int, int]) -> None:
 
 def pack_shards(
     folder: Path, splits: Splits, size: int, options: DataOptions, progress: Progress
-) -> list[tuple[str, str]]:
-    """Write sets as WebDataset shards of up to `size` images; returns what could not be read.
+) -> dict[str, list[tuple[str, str]]]:
+    """Write sets as WebDataset shards of up to `size` images; returns what could not be read of each.
 
     A sample is a file's own bytes (of other data, a PNG) and the number of its class in a .cls file. Samples stand in
     a fixed random order, since shards are read from first to last.
@@ -136,7 +140,7 @@ def pack_shards(
             _write_shard(folder / f"{split}-{number:06d}.tar", chain([first], islice(samples, size - 1)))
             number += 1
     write_text(folder / CLASSES, "".join(f"{name}\n" for name in splits.classes))
-    return [entry for name in sets for entry in unreadable.of(name)]
+    return {name: unreadable.of(name) for name in sets}
 
 
 @dataclass(frozen=True)

@@ -309,6 +309,8 @@ def choose(options: PreprocessOptions, source: Source) -> tuple[Preprocess, list
         "image-size": (size, done.size),
         "channels": (options.channels, done.channels),
         "threshold": (options.threshold, done.threshold),
+        "resize": (None if options.resize == PreprocessOptions.resize else options.resize, done.resize),
+        "binary": (options.binary or None, done.binary),
     }
     for name, (wanted, was) in asked.items():
         if wanted not in (None, was):

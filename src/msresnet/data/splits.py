@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,14 +24,14 @@ from msresnet.data.sources.crops import crop_sets, crops
 from msresnet.data.sources.digit_scenes import digit_scenes
 from msresnet.data.sources.digit_videos import digit_videos
 from msresnet.data.sources.digits import digits
-from msresnet.data.sources.folder import folder, split_folders
+from msresnet.data.sources.folder import entries, folder, split_folders
 from msresnet.data.sources.hub import hub
 from msresnet.data.sources.idx import idx_pair, idx_splits, labels_beside
 from msresnet.data.sources.instances import instance_file, instance_sets
 from msresnet.data.sources.masks import mask_folders, mask_table, names_masks
 from msresnet.data.sources.mnist import mnist
 from msresnet.data.sources.mot import mot_sets
-from msresnet.data.sources.packed import packed_splits
+from msresnet.data.sources.packed import HINT, UNFINISHED, packed_splits
 from msresnet.data.sources.pixel_masks import is_twin, pixel_masks, twin
 from msresnet.data.sources.pixels import EXTENSIONS as TABLES
 from msresnet.data.sources.pixels import pixels
@@ -142,7 +143,8 @@ def _folder(path: Path, options: DataOptions, like: Source | None) -> tuple[dict
         return sets, [f"IDX files in {path}"]
     if tables := _tables(path):
         return _read_tables(tables, options, like)
-    for look in (mask_folders, instance_sets, voc_sets, yolo_sets, mot_sets):
+    tars = partial(_shard_sets, options=options)
+    for look in (mask_folders, instance_sets, voc_sets, yolo_sets, mot_sets, tars):
         sets, notes = look(path)
         if sets:
             return sets, notes
@@ -154,6 +156,16 @@ def _folder(path: Path, options: DataOptions, like: Source | None) -> tuple[dict
         return sets, notes + [n for _, more in read_folders.values() for n in more]
     source, notes = folder(path)
     return {"train": source}, [f"class folders in {path}", *notes]
+
+
+def _shard_sets(path: Path, options: DataOptions) -> tuple[dict[str, Source], list[str]]:
+    """The sets in a folder's tar files; none where folders are beside them. Raises DataError for an unfinished one."""
+    below = [entry for entry in entries(path) if not entry.name.startswith(".")]
+    if any(entry.is_dir() for entry in below) or not any(entry.suffix == ".tar" for entry in below):
+        return {}, []
+    if (path / UNFINISHED).exists():
+        raise DataError("msresnet data pack did not end here", where=str(path), hint=HINT)
+    return shards(f"{SHARDS}{path}", options)
 
 
 def _existing(spec: str) -> Path | None:

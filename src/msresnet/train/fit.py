@@ -230,17 +230,16 @@ class _Recorder:
         if self.folder is not None:
             path = self.folder / HISTORY
             before = path.read_text(encoding="utf-8").splitlines() if row["epoch"] > 1 and path.is_file() else []
-            text = table([row])
-            head, line = text.splitlines()
-            kept = [old for old in before[1:] if int(old.split(",", 1)[0]) < row["epoch"]]
-            write_text(path, "\n".join([head, *kept, line]) + "\n")
+            kept = [old for old in csv.DictReader(before) if int(old["epoch"]) < row["epoch"]]
+            write_text(path, table([*kept, row]))
         self.observer.epoch(row)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV text."""
+    """Rows as CSV text; what a row lacks, as an epoch without validation does, is left empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, list(names), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

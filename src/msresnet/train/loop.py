@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msresnet.data.loaders import Samples
+from msresnet.data.loaders import Decoded, Samples
 from msresnet.data.sample import Batch
 from msresnet.errors import DivergedError, Interrupted, ModelError
 from msresnet.models.base import ImageModel
@@ -132,6 +132,11 @@ class Trainer:
         """Digests of what training learns from and of what chooses the model; only checkpoints need them."""
         return {name: data.fingerprint() for name, data in self.plan.sets.items() if name != "test"}
 
+    @property
+    def _in_memory(self) -> bool:
+        """Whether unreadable images were left out of the sets at once; others take their place where they are not."""
+        return isinstance(self.plan.train, Decoded)
+
     def run(self) -> None:
         """Train to the end of the plan. Raises DivergedError, Interrupted, ResourceError, PeerLostError."""
         self.clock.start(self.state.elapsed)
@@ -156,7 +161,9 @@ class Trainer:
                 return
             if step.moment.finishing and not state.finishing:
                 self._begin_finishing()
-            set_pace(self.optimizer, state.lr, self._pace())
+            now = self._pace()
+            set_pace(self.optimizer, state.lr, now)
+            state.rate = state.lr * now.factor
             loss = self.update(given)
             state.loss_sum += loss * step.count
             state.images += step.count
@@ -258,7 +265,7 @@ class Trainer:
         row = {
             "epoch": state.epoch + 1,
             "seconds": round(self.clock.elapsed, 3),
-            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "lr": state.rate,
             "train_loss": state.loss_sum / max(1, state.images),
             **({} if plan.config.operations is None else {"operations": state.operations}),
             **scores,
@@ -347,13 +354,18 @@ class Trainer:
         if self.average is not None:
             tensors |= prefixed(whole_state(self.average.state), "average")
         tensors |= prefixed(self.selection.tensors(), "selection")
-        state = asdict(self.state) | {"data": self.fingerprint}
+        state = asdict(self.state) | {"data": self.fingerprint, "in_memory": self._in_memory}
         self.processes.by_first(lambda: save_checkpoint(folder, tensors, state))
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any], where: str) -> None:
         """Continue from a checkpoint. Raises ModelError for one of another network or of other data."""
-        if state.pop("data", None) != self.fingerprint:
-            raise ModelError("the training data is not what the run began with", where=where, hint="start a new run")
+        before, in_memory = state.pop("data", None), state.pop("in_memory", self._in_memory)
+        if before != self.fingerprint:
+            what, why, hint = "the training data is not what the run began with", "", "start a new run"
+            if in_memory != self._in_memory:
+                why = f"its images were {'' if in_memory else 'not '}kept in memory, where unreadable ones do not count"
+                hint = f"--cache {'ram' if in_memory else 'none'} as before; where that does not help, {hint}"
+            raise ModelError(what, where=where, why=why, hint=hint)
         try:
             load_whole(self.raw, section(tensors, "model"))
             self.best = section(tensors, "best")

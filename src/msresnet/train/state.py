@@ -38,6 +38,8 @@ class State:
     lr: float = 0.0
     batch: int = 0
     """What was chosen for --lr auto and --batch-size auto, or given."""
+    rate: float = 0.0
+    """The schedule's learning rate at the last step, without the factors of layers."""
     history: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -19,7 +19,7 @@ Value = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from low to high, both included; whole ones if both ends are."""
+    """Numbers from low to high, both included; whole ones if both ends and the step are."""
 
     name: str
     low: float

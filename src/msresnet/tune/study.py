@@ -136,8 +136,9 @@ class _Search:
             write_text(self.folder / BEST, as_yaml(self._settings(best(trials))))
 
     def _settings(self, trial: Trial) -> dict[str, Any]:
-        """A trial's settings that are no defaults."""
-        plain, usual = asdict(with_settings(_fixed(self.config), trial.chosen)), asdict(TrainConfig())
+        """A trial's settings that are no defaults; a recipe's are among them, and its name would bring back others."""
+        plain = asdict(replace(with_settings(_fixed(self.config), trial.chosen), recipe=None))
+        usual = asdict(TrainConfig())
         kept = {name: value for name, value in plain.items() if value != usual[name] or name in ("data", "model")}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
@@ -145,8 +146,9 @@ class _Search:
         """One training; how it ended is told to the study."""
         from optuna.trial import TrialState
 
-        watcher = _Watcher(trial, self.stop, self.observer, with_settings(_fixed(self.config), trial.params))
+        watcher = _Watcher(trial, self.stop, self.observer, _fixed(self.config))
         try:
+            watcher.config = with_settings(watcher.config, trial.params)  # two choices may contradict each other
             fit(watcher.config, self.splits, observer=watcher)
         except _CutShort:
             watcher.note("cut short")
@@ -240,8 +242,8 @@ def _distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution
     if isinstance(dimension, Choice):
         return CategoricalDistribution(dimension.values)
     low, high, step = dimension.low, dimension.high, dimension.step
-    if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, log=dimension.log, step=int(step or 1))
+    if isinstance(low, int) and isinstance(high, int) and not isinstance(step, float):
+        return IntDistribution(low, high, log=dimension.log, step=step or 1)
     return FloatDistribution(low, high, log=dimension.log, step=step)
 
 

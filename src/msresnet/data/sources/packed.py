@@ -16,7 +16,7 @@ from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import UNLABELLED, ArraySource
 from msresnet.errors import DataError
 
-MARKER, FORMAT = "packed.json", 1
+MARKER, UNFINISHED, FORMAT = "packed.json", ".unfinished", 1
 HINT = "msresnet data pack anew"
 
 

@@ -80,11 +80,15 @@ def shards(spec: str, options: DataOptions) -> tuple[dict[str, Source], list[str
     paths = expand(spec.removeprefix(PREFIX))
     found: dict[str, Source] = {}
     notes: list[str] = []
-    for split, chosen in _by_split(paths).items():
-        reader = _Reader(options)
+    splits, readers = _by_split(paths), dict[str, _Reader]()
+    for split, chosen in splits.items():
+        readers[split] = _Reader(options)
         for number, path in enumerate(chosen):
-            reader.read(number, path)
-        targets, classes = reader.labels(chosen)
+            readers[split].read(number, path)
+    seen = {label for reader in readers.values() for label in reader.seen}
+    for split, chosen in splits.items():
+        reader = readers[split]
+        targets, classes = reader.labels(chosen, seen)
         found[split] = ShardSource(chosen, reader.index, targets, classes)
         notes.append(f"{split}: {len(targets):,} images in {len(chosen):,} shards")
         notes += [f"{split}: {count:,} {what} were left aside" for what, count in reader.aside.items() if count]
@@ -236,8 +240,11 @@ class _Reader:
             raise ValueError(f"a label is a name or a whole number, not {str(content)[:60]}")
         return str(content).strip()
 
-    def labels(self, paths: list[Path]) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """Class index of each image (N,), and the names. Raises DataError for labels that are missing or none."""
+    def labels(self, paths: list[Path], seen: set[str]) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """Class index of each image (N,), and the names; `seen` are the labels of all sets.
+
+        Raises DataError for labels that are missing or none.
+        """
         codes = np.array(self.index.codes, np.int64)
         if not len(codes):
             raise DataError("the shards hold no images", where=", ".join(map(printable, paths[:3])))
@@ -249,13 +256,15 @@ class _Reader:
             raise DataError("an image has no label", where=printable(name), why=why, hint="--label-column none")
         names = _class_names(paths[0].parent)
         if names:
-            return np.array(self._listed(names), np.int64)[codes], names
+            return np.array(self._listed(names, seen), np.int64)[codes], names
         lookup, names = classes(list(self.seen), lambda place: printable(self.first[place]))
         return lookup[codes], names
 
-    def _listed(self, names: list[str]) -> list[int]:
-        """The class index of each label that was seen: one of the list's names, or a number of its lines."""
-        place = {str(index): index for index in range(len(names))} | {name: index for index, name in enumerate(names)}
+    def _listed(self, names: list[str], seen: set[str]) -> list[int]:
+        """The class index of each label that was seen: a number of the list's lines, or one of its names."""
+        place = {str(index): index for index in range(len(names))}
+        if not seen <= place.keys():  # classes may be called 1, 2, 3: numbers are names only where some count no line
+            place |= {name: index for index, name in enumerate(names)}
         for label, sample in zip(self.seen, self.first, strict=True):
             if label not in place:
                 why = f"the list of classes beside the shards has {len(names):,} names, numbered from 0"
