@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import struct
+import time
 import zlib
 from typing import Any
 
@@ -13,6 +14,9 @@ import numpy as np
 import pytest
 
 import hostile
+from msresnet.serve.failures import Refusal
+from msresnet.serve.inference import read_request
+from msresnet.serve.multipart import MOST_PARTS, fields
 from serving import GOLDEN, Serving, asked, pixels, status_of
 from sharding import SIDE
 
@@ -210,6 +214,22 @@ def test_H13_forms_that_are_none(unharmed: Serving) -> None:
         is_refused(unharmed.post("/predict", content=bare, headers={"Content-Type": broken}), 400)
 
 
+@pytest.mark.parametrize(("again", "words"), [(b"\r\n--Bx", "parts"), (b" ", "blanks"), (b"\t", "blanks")])
+def test_H13_forms_that_take_the_parser_long_are_refused_before(again: bytes, words: str) -> None:
+    head = b'--B\r\nContent-Disposition: form-data; name="image"\r\n\r\n\r\n--B'
+    start = time.process_time()
+    with pytest.raises(Refusal, match=words):
+        fields(head + again * ((8 << 20) // len(again)), "multipart/form-data; boundary=B")
+    assert time.process_time() - start < 0.25
+
+
+def test_H13_as_many_parts_as_a_form_may_have() -> None:
+    part = '\r\n--B\r\nContent-Disposition: form-data; name="f{}"\r\n\r\nx'
+    body = "".join(part.format(n) for n in range(MOST_PARTS)).replace("--B\r\n", "--B \r\n").replace(" ", "", 1)
+    found = fields(f"{body}\r\n--B--\r\n".encode(), "multipart/form-data; boundary=B")
+    assert found == {f"f{n}": b"x" for n in range(MOST_PARTS)}
+
+
 def test_H13_headers_without_end(unharmed: Serving) -> None:
     many = b"".join(b"X-%d: y\r\n" % n for n in range(1001))
     assert status_of(unharmed.raw(b"GET /health HTTP/1.1\r\nHost: x\r\n" + many + b"\r\n")) in (400, 431)
@@ -247,6 +267,24 @@ def test_H22_numbers_that_are_no_pixels(value: str, unharmed: Serving) -> None:
     if value != "true":  # among numbers it is one
         mixed = text.replace(value, "1").replace("[1,", f"[{value},", 1)
         is_refused(unharmed.infer(mixed.encode()), 400)
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b'""', b"1.5", b"1e9", b"null"])
+def test_H22_more_values_than_images_have_are_refused_before_they_are_read(value: bytes) -> None:
+    text = b"[" + (value + b",") * ((8 << 20) // (len(value) + 1)) + b"1]"
+    start = time.process_time()
+    for shape in ((1, SIDE, SIDE), (3, 224, 224)):
+        with pytest.raises(Refusal) as refused:
+            read_request(text, None, shape, 64)
+        assert refused.value.status == 400
+    assert time.process_time() - start < 0.25
+
+
+def test_H22_the_most_images_are_read_in_rows_of_numbers() -> None:
+    images, shape = pixels(64), (1, SIDE, SIDE)
+    read = read_request(json.dumps(asked(images, data=images.tolist())).encode(), None, shape, 64)
+    assert read.pixels is not None
+    assert np.array_equal(read.pixels, images)
 
 
 def test_H23_more_images_than_a_request_may_have(unharmed: Serving) -> None:

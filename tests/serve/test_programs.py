@@ -189,7 +189,8 @@ def test_H18_the_key(model: Path, tmp_path: Path, golden: dict[str, Any]) -> Non
             assert response.status_code == 401
             assert response.headers["www-authenticate"] == "Bearer"
             assert response.json()["error"]
-        for path in ("/models", "/v2", "/v2/models/m", "/metrics", "/openapi.json", "/nothing", "/page/models"):
+        page = ("/page/models", "/page/examples", "/page/examples?model=x")
+        for path in ("/models", "/v2", "/v2/models/m", "/metrics", "/openapi.json", "/nothing", *page):
             assert serving.get(path).status_code == 401
         for path in ("/health", "/v2/health/live", "/v2/health/ready", "/"):
             assert serving.get(path).status_code == 200

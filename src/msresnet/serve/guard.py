@@ -26,7 +26,8 @@ Access = Callable[[str, str, int, float], None]
 
 OPEN = ("/health", "/v2/health/live", "/v2/health/ready", "/")
 """Paths without a key: they say nothing of the models."""
-PAGE, PAGE_DATA = "/page/", "/page/models"
+PAGE, PAGE_DATA = "/page/", ("/page/models", "/page/examples")
+"""Below which the page's files need no key, and what of it says something of the models."""
 BODILESS = ("GET", "HEAD", "OPTIONS", "DELETE")
 CLOSE = (b"connection", b"close")
 
@@ -94,7 +95,7 @@ class Guard:
             await self._run(scope, body, receive, send)
 
     def _check_key(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
-        page = method == "GET" and path.startswith(PAGE) and path != PAGE_DATA
+        page = method == "GET" and path.startswith(PAGE) and path not in PAGE_DATA
         if not self._key or path in OPEN or page:
             return
         brought = headers.get(b"x-api-key", b"")

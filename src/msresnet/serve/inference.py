@@ -26,6 +26,8 @@ NAMES = {np.dtype(kind): name for name, kind in DATATYPES.items()} | {np.dtype(o
 KNOWN = (*DATATYPES, "BYTES", "INT8", "INT16", "UINT16", "UINT32", "UINT64", "FP16", "BF16")
 HEADER = "Inference-Header-Content-Length"
 JSON, BINARY = "application/json", "application/octet-stream"
+SPARE = 10_000
+"""Values, lists and texts of a request's JSON besides its images, at most."""
 
 
 class Wanted(NamedTuple):
@@ -71,7 +73,9 @@ def read_request(body: bytes, header: str | None, shape: tuple[int, int, int], m
     Raises Refusal 400 for whatever is not as the protocol says.
     """
     length = _length(header, len(body))
-    values = _object(_parsed(body[:length]), "the request")
+    text = body[:length]
+    _check_amount(text, shape, most)
+    values = _object(_parsed(text), "the request")
     parameters = _object(values.get("parameters", {}), "parameters")
     inputs = _objects(values.get("inputs"), "inputs")
     if len(inputs) != 1 or inputs[0].get("name") != INPUT:
@@ -118,9 +122,27 @@ def _length(header: str | None, size: int) -> int:
     return int(header)
 
 
+def _check_amount(text: bytes, shape: tuple[int, int, int], most: int) -> None:
+    """Refuse more than images can have: nobody else is answered while it is read."""
+    channels, height, width = shape
+    rows = most * channels * height
+    compound = sum(text.count(mark) for mark in (b"[", b"{", b'"'))
+    if text.count(b",") > rows * width + SPARE or compound > 2 * rows + SPARE:
+        raise _malformed("the request has more values than its images can have", why=f"at most {most} images")
+
+
 def _parsed(text: bytes) -> Any:
+    fractions = 0
+
+    def fraction(number: str) -> float:
+        nonlocal fractions
+        fractions += 1
+        if fractions > SPARE:
+            raise _no_pixels()
+        return float(number)
+
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_no_number, parse_float=fraction)
     except (ValueError, RecursionError) as error:
         raise _malformed("the request is no JSON") from error
 
@@ -180,7 +202,7 @@ def _numbers(data: Any, count: int) -> npt.NDArray[np.uint8]:
     if array.size != count:
         raise _malformed("the data does not fit its shape", why=f"{array.size:,} values, not {count:,}")
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
-        raise _malformed("the data are no whole numbers from 0 to 255")
+        raise _no_pixels()
     return array.ravel().astype(np.uint8)
 
 
@@ -262,6 +284,10 @@ def _objects(value: Any, name: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or len(value) > 64:
         raise _malformed(f"{name} is no list")
     return [_object(one, f"one of {name}") for one in value]
+
+
+def _no_pixels() -> Refusal:
+    return _malformed("the data are no whole numbers from 0 to 255")
 
 
 def _malformed(what: str, why: str = "", hint: str = "") -> Refusal:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FORM = "multipart/form-data"
 MOST_PARTS, MOST_HEADER = 16, 8 << 10
-"""Parts of a form, and bytes of the headers of one."""
+"""Parts of a form, and bytes of the headers of one, or of the blanks behind its boundary."""
 
 
 def fields(body: bytes, content_type: str) -> dict[str, bytes]:
@@ -23,6 +23,7 @@ def fields(body: bytes, content_type: str) -> dict[str, bytes]:
     boundary = options.get(b"boundary")
     if not boundary:
         raise Refusal(MALFORMED, "the form has no boundary", hint="let your client write the Content-Type of a form")
+    _check_boundaries(body, boundary)
     form = _Form()
     try:
         parser = MultipartParser(boundary, form.callbacks())
@@ -33,6 +34,19 @@ def fields(body: bytes, content_type: str) -> dict[str, bytes]:
     if not form.ended:
         raise Refusal(MALFORMED, "the form has no end")
     return {name: bytes(data) for name, data in form.found.items()}
+
+
+def _check_boundaries(body: bytes, boundary: bytes) -> None:
+    """Refuse what the parser would go through byte by byte, while nobody else is answered."""
+    behind = body.split(b"\r\n--" + boundary, MOST_PARTS + 2)[1:]
+    if len(behind) > MOST_PARTS + 1:  # the last one is the end
+        raise _too_many_parts()
+    if any(len(piece) > MOST_HEADER and not piece[:MOST_HEADER].strip(b" \t") for piece in behind):
+        raise Refusal(MALFORMED, "a boundary of the form has too many blanks behind it")
+
+
+def _too_many_parts() -> Refusal:
+    return Refusal(MALFORMED, "the form has too many parts", why=f"more than {MOST_PARTS}")
 
 
 class _Form:
@@ -58,7 +72,7 @@ class _Form:
     def begin(self) -> None:
         self.parts += 1
         if self.parts > MOST_PARTS:
-            raise Refusal(MALFORMED, "the form has too many parts", why=f"more than {MOST_PARTS}")
+            raise _too_many_parts()
         self._field, self._header = None, 0
         self._name, self._value = bytearray(), bytearray()
 

@@ -83,7 +83,7 @@ class Served:
         loaded: the model.
         batcher: the queue.
         metrics: where batches are counted.
-        changed: called when a new worker found another model than the others have.
+        changed: called when a new worker, or an explanation, found another model than the others have.
     """
 
     def __init__(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -24,8 +26,11 @@ from msresnet.data.preprocess import Preprocess
 from msresnet.data.sources.digits import digits
 from msresnet.explain.attribution import heat_map
 from msresnet.explain.scales import Place, scale_responses
+from msresnet.serve.failures import BUSY, Refusal
 from msresnet.serve.page.explain import details, placed
+from msresnet.serve.page.explainer import Explainer
 from msresnet.serve.page.routes import PARTS
+from msresnet.serve.served import Ready, signature
 from serving import Serving, server
 
 PICTURE = encode(digits().images[3][0], "PNG")
@@ -177,6 +182,29 @@ def test_details_are_put_into_at_most_three_sizes() -> None:
     assert found["words"] == "Large details counted above all."
     assert [row["share"] for row in found["scales"]] == pytest.approx([0.2, 0.8])
     assert [row["shares"] for row in found["blocks"]] == [[0.1, 0.9], [0.3, 0.7]]
+
+
+def test_f14_files_that_are_not_those_of_the_workers_are_not_explained(trained: Path, tmp_path: Path) -> None:
+    place, told = tmp_path / "m", list[str]()
+    shutil.copytree(trained, place)
+    served: Any = SimpleNamespace(name="m", path=str(place), loaded=SimpleNamespace(files=signature(str(place))))
+    served.changed = told.append
+    bundle = load_bundle(place)
+    image = decode_bytes(PICTURE, "x")
+    ready = Ready(bundle.preprocess.image(image), bundle.preprocess.frame((image.shape[1], image.shape[2])))
+    bundle.save(place)
+
+    async def explain() -> None:
+        explainer = Explainer()
+        for _ in range(2):
+            with pytest.raises(Refusal) as refused:
+                await explainer(served, ready, None)
+            assert (refused.value.status, refused.value.retry_after) == (BUSY, 2)
+        assert told == ["m"]
+        served.loaded.files = signature(str(place))
+        assert (await explainer(served, ready, None))["class"] == "3"
+
+    asyncio.run(explain())
 
 
 @pytest.mark.slow

@@ -206,6 +206,7 @@ def test_a_key_is_asked_for_and_kept(visit: Visit, exported: Path, tmp_path: Pat
         wait_text(page.locator("#key-problem"), "That is not the key.")
         box.fill("open-sesame")
         page.keyboard.press("Enter")
+        page.locator(".examples img").first.wait_for()
         draw(page, 0)
         wait_text(headline(page, "file"), "0")
         page.reload()

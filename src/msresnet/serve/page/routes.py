@@ -42,6 +42,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     422: {"description": "no readable image"},
     429: {"description": "too many are waiting"},
     501: {"description": "an exported model cannot be explained"},
+    503: {"description": "the model's files have changed"},
 }
 
 
