@@ -26,7 +26,7 @@ from msresnet.data.boxed import BoxedArrays
 from msresnet.data.sample import Image, Source
 from msresnet.data.splits import Splits, arrange
 from msresnet.errors import DataError, UsageError
-from msresnet.estimator_base import ImageEstimator, is_path
+from msresnet.estimator_base import ImageEstimator, is_path, one_path
 from msresnet.infer.evaluate import evaluate as measure
 from msresnet.infer.evaluate import prepare
 from msresnet.results import Detections, Evaluation
@@ -61,7 +61,7 @@ class Detector(ImageEstimator):
         """Average precision, of all classes and of each, on arrays and their objects or on a path."""
         check_is_fitted(self, "bundle_")
         if is_path(X):
-            return self._measured(str(X), "none")
+            return self._measured(one_path(X), "none")
         if y is None:
             raise UsageError("evaluate needs objects", why=FORM, hint="evaluate(X, y), or a folder")
         images, names = self._images(X), self.bundle_.task.class_names

@@ -30,7 +30,7 @@ from msresnet.data.sample import ArraySource, Image, Source
 from msresnet.data.splits import Splits, arrange
 from msresnet.detector import Detector
 from msresnet.errors import DataError, UsageError
-from msresnet.estimator_base import ImageEstimator, is_path, opened
+from msresnet.estimator_base import ImageEstimator, is_path, one_path, opened
 from msresnet.infer.config import TTA
 from msresnet.infer.evaluate import evaluate as measure
 from msresnet.infer.evaluate import prepare
@@ -67,7 +67,7 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         return classified(self._results(X, self._asked(budget, tta))).probabilities
 
     def predict(self, X: Any, budget: str | None = None, tta: TTA = "none") -> Any:  # noqa: N803
-        """Labels (N,) out of `classes_` for arrays; for a file, folder or pattern, a `Classification`, by name.
+        """Labels (N,) out of `classes_` for arrays; for files, folders and patterns, a `Classification`.
 
         Args:
             budget: for networks with several exits, leave at an answer this sure ('0.9'), or go as deep as a time for
@@ -85,7 +85,7 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "bundle_")
         if is_path(X):
-            return self._measured(str(X), tta)
+            return self._measured(one_path(X), tta)
         if y is None:
             raise UsageError("evaluate needs labels", hint="evaluate(X, y), or a folder")
         images, targets = self._pixels(X), self._targets(y)

@@ -117,7 +117,8 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             raise UsageError("validation_data is no pair", hint="validation_data=(X, y)")
         value_range: Range = None
         if is_path(X):
-            splits = open_data(str(X), replace(config, val_data=None if validation is None else str(validation)))
+            beside = None if validation is None else one_path(validation)
+            splits = open_data(one_path(X), replace(config, val_data=beside))
             if splits.train.task != self.task:
                 what = f"the data is for {splits.train.task}, {type(self).__name__} for {self.task}"
                 hint = "Classifier for classes of images, Segmenter for masks, Detector for boxes"
@@ -185,7 +186,8 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         if not is_path(X):
             images = self._images(X)
             return predictor.predict(images, [f"array[{i}]" for i in range(len(images))])
-        pairs = list(decode_all(expand([str(X)], io.BytesIO()), self.bundle_.preprocess, 0))
+        words = [str(X)] if isinstance(X, (str, Path)) else [str(each) for each in X]
+        pairs = list(decode_all(expand(words, io.BytesIO()), self.bundle_.preprocess, 0))
         for _, image in pairs:
             if isinstance(image, DataError):
                 raise image
@@ -213,8 +215,17 @@ def _of_kind(setting: str, value: Any, kind: Any) -> Any:
 
 
 def is_path(X: Any) -> bool:  # noqa: N803
-    """Whether data is a path or a name, and no array."""
-    return isinstance(X, (str, Path))
+    """Whether data is a path or a name, or a list of them, and no array."""
+    return isinstance(X, (str, Path)) or (
+        isinstance(X, (list, tuple)) and bool(X) and all(isinstance(each, (str, Path)) for each in X)
+    )
+
+
+def one_path(X: Any) -> str:  # noqa: N803
+    """The path or name of a set. Raises UsageError for a list of them."""
+    if isinstance(X, (str, Path)):
+        return str(X)
+    raise UsageError("a list of paths is no set", why="a set is a folder, a table or a name", hint="a folder")
 
 
 def plain(classes: npt.NDArray[Any]) -> list[Any] | None:

@@ -24,7 +24,7 @@ from msresnet.data.arrays import Array, Range, as_arrays, is_one, pixels_of_one,
 from msresnet.data.sample import IGNORED, Image, MaskedArrays, Source, Subset
 from msresnet.data.splits import Splits, arrange
 from msresnet.errors import DataError, UsageError
-from msresnet.estimator_base import ImageEstimator, is_path
+from msresnet.estimator_base import ImageEstimator, is_path, one_path
 from msresnet.infer.evaluate import evaluate as measure
 from msresnet.infer.evaluate import prepare
 from msresnet.results import Evaluation, Segmentation
@@ -46,7 +46,7 @@ class Segmenter(ImageEstimator):
     def predict(self, X: Any) -> Any:  # noqa: N803
         """The class of each pixel: masks in the form of the images, of the numbers that `fit` was given.
 
-        For a file, folder or pattern a `Segmentation`, which holds indices of classes.
+        For files, folders or patterns a `Segmentation`, which holds indices of classes.
         """
         check_is_fitted(self, "bundle_")
         results = self._results(X, self._predictor)
@@ -62,7 +62,7 @@ class Segmenter(ImageEstimator):
         """Mean IoU, pixel accuracy with its interval, boundary F and figures of each class, on arrays or a path."""
         check_is_fitted(self, "bundle_")
         if is_path(X):
-            return self._measured(str(X), "none")
+            return self._measured(one_path(X), "none")
         if y is None:
             raise UsageError("evaluate needs masks", hint="evaluate(X, y), or a folder")
         images, names = self._images(X), self.bundle_.task.class_names

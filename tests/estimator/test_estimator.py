@@ -126,6 +126,15 @@ def test_a_folder_is_trained_on_measured_and_asked(tmp_path: Path) -> None:
     assert len(model.predict(str(tmp_path / "set" / "dark"))) == 12
 
 
+def test_several_files_are_asked_at_once(trained: Classifier, digits: tuple[Any, Any], tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.png" for index in range(3)]
+    for path, image in zip(paths, digits[0], strict=False):
+        Image.fromarray((image * 15).astype(np.uint8)).save(path)
+    assert trained.predict(paths).ids == list(map(str, paths))
+    with pytest.raises(UsageError, match="a list of paths is no set"):
+        trained.evaluate(paths)
+
+
 def test_validation_data_beside_a_folder_takes_nothing_from_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.deploy.benchmark.config import BenchmarkConfig
-from msresnet.errors import UsageError
+from msresnet.errors import UsageError, some
 
 if TYPE_CHECKING:
     from msresnet.cli.screen import Screen
@@ -53,8 +53,10 @@ def main(words: list[str], common: Common) -> int:
             source = _labelled(model, config)
             images = None if source is None else _ready(model, source, config)
             chosen += contestants(model, config, images, Path(folder))
-        screen.notes([f"{len(chosen)} contestants, {config.rounds} rounds of {config.seconds:g} s for each batch"])
-        found, failures = measure_all(chosen, config.sizes, config.rounds, config.seconds)
+        least = len(chosen) * config.rounds * len(config.sizes) * config.seconds
+        how = f"{some(config.rounds, 'round')} of {config.seconds:g} s for each batch, {least:,.0f} s at least"
+        screen.notes([f"{some(len(chosen), 'contestant')}, {how}"])
+        found, failures = measure_all(chosen, config.sizes, config.rounds, config.seconds, screen.note)
         for line in failures:
             screen.note(line, "yellow")
         for each in found:

@@ -44,7 +44,7 @@ from msresnet.data.sources.yolo import SETTINGS, yolo_file, yolo_sets
 from msresnet.errors import DataError, UsageError, nearest
 from msresnet.hub import PREFIX as HUB
 
-VAL_SHARE, MOST_HELD_OUT = 0.1, 5_000
+VAL_SHARE, MOST_HELD_OUT, FEW = 0.1, 5_000, 20
 """What is held out for validation when nobody says; more images than this would only take from training."""
 HASH_BITS = 63
 MOST_ALONE = 50
@@ -107,7 +107,8 @@ def arrange(found: dict[str, Source], options: DataOptions) -> Splits:
         why = f"; about {MOST_HELD_OUT:,} are enough, --val-fraction changes it" if share < VAL_SHARE else ""
     if "val" not in others and share:
         train, others["val"] = hold_out(train, share, "val")
-        notes.append(f"validation set: {len(others['val']):,} training images held out by a stable hash{why}")
+        few = "; so few say little, --val-fraction 0.3 holds more out" if 0 < len(others["val"]) < FEW else ""
+        notes.append(f"validation set: {len(others['val']):,} training images held out by a stable hash{why}{few}")
     for name in [name for name, source in others.items() if not len(source)]:
         del others[name]
         notes.append(f"so there is no {name} set: no class has two different images")

@@ -66,9 +66,9 @@ def losses(history: Sequence[dict[str, Any]]) -> Chart:
     axes.plot(epochs, [row["train_loss"] for row in history], color=BLUE, label="training", marker=marker)
     first, last = history[0], history[-1]
     words = f"Training loss over {len(epochs)} epochs, {first['train_loss']:.3g} to {last['train_loss']:.3g}"
-    if "val_loss" in first:
-        axes.plot(epochs, [row["val_loss"] for row in history], color=ORANGE, label="validation", marker=marker)
-        words += f"; validation loss {first['val_loss']:.3g} to {last['val_loss']:.3g}"
+    if validated := [(row["epoch"], row["val_loss"]) for row in history if "val_loss" in row]:
+        axes.plot(*zip(*validated, strict=True), color=ORANGE, label="validation", marker=marker)
+        words += f"; validation loss {validated[0][1]:.3g} to {validated[-1][1]:.3g}"
     whole_epochs(axes, epochs)
     key(axes)
     return chart(figure, words)
@@ -77,11 +77,11 @@ def losses(history: Sequence[dict[str, Any]]) -> Chart:
 def scores(history: Sequence[dict[str, Any]], metric: str, name: str) -> Chart:
     """The validation's figure over the epochs, in per cent."""
     figure, axes = axes_of(f"Validation: {name}", "epoch", f"{name}, %")
-    values = [100 * row[metric] for row in history]
-    epochs = [row["epoch"] for row in history]
+    values = [100 * row[metric] for row in history if metric in row]
+    epochs = [row["epoch"] for row in history if metric in row]
     axes.plot(epochs, values, color=ORANGE, marker="o" if len(epochs) < MARKED else None)
     whole_epochs(axes, epochs)
-    told = f"{values[0]:.2f} % after the first and {values[-1]:.2f} % after the last epoch"
+    told = f"{values[0]:.2f} % after epoch {epochs[0]} and {values[-1]:.2f} % after the last epoch"
     return chart(figure, f"{name} on the validation set, {told}")
 
 

@@ -63,7 +63,8 @@ def learning(story: Story) -> Section | None:
     if not story.history:
         return None
     charts: list[Part] = [losses(story.history)]
-    metric = next((k for k in story.history[0] if k.startswith("val_") and k != "val_loss"), None)
+    # The last epoch is validated where any is.
+    metric = next((k for k in story.history[-1] if k.startswith("val_") and k != "val_loss"), None)
     if metric is not None:
         charts.append(scores(story.history, metric, baseline.called(metric.removeprefix("val_"))))
     return Section("learning", "How it learnt", [Row(charts)])

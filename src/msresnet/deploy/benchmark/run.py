@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,17 +99,27 @@ class Process:
 
 
 def measure_all(
-    chosen: Sequence[Contestant], batches: Sequence[int], rounds: int, seconds: float
+    chosen: Sequence[Contestant],
+    batches: Sequence[int],
+    rounds: int,
+    seconds: float,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> tuple[list[Measured], list[str]]:
-    """Measure contestants; what was found, and who cannot run and why. Raises ResourceError where a process is lost."""
+    """Measure contestants; what was found, and who cannot run and why. Raises ResourceError where a process is lost.
+
+    `tell` is given a line for each contestant that is ready, and for each round.
+    """
     processes: list[Process] = []
     try:
-        processes.extend(map(Process, chosen))  # lazily: what was begun is ended below, whatever happens
+        for number, contestant in enumerate(chosen, 1):
+            processes.append(Process(contestant))  # one by one: what was begun is ended below, whatever happens
+            tell(f"{number} of {len(chosen)} ready: {contestant.model}, {contestant.way}")
         able = [process for process in processes if not process.measured.error]
-        for _ in range(rounds):
+        for number in range(1, rounds + 1):
             for process in able:
                 for batch in batches:
                     process.measure(batch, seconds)
+            tell(f"round {number} of {rounds}")
     finally:
         for process in processes:
             process.close()
