@@ -86,6 +86,18 @@ def test_a_list_leaves_out_what_an_argument_names_and_keeps_its_own_order() -> N
     assert named("deep", "-", stdin=listed) == ["deep/c.png", "deep/er/d.png", "b.png", "./a.png", "b.png"]
 
 
+def test_what_an_argument_would_not_find_is_not_left_out_of_another(tree: Path) -> None:
+    """A pattern finds no file without an ending, and a folder nothing behind a link."""
+    (tree / "deep/photo").write_bytes(png(2))
+    (tree / "far").mkdir()
+    (tree / "far/x.png").write_bytes(png(3))
+    (tree / "deep/link").symlink_to(tree / "far")
+    (tree / "entry").symlink_to(tree / "deep")
+    assert named("deep/*", "deep/photo") == ["deep/c.png", "deep/photo"]
+    assert named("deep", "deep/link/x.png") == ["deep/c.png", "deep/er/d.png", "deep/link/x.png"]
+    assert named("entry", "entry/er/d.png") == ["entry/c.png", "entry/er/d.png"]
+
+
 def test_patterns_are_understood_as_glob_does(tree: Path) -> None:
     """The standard library's own matches are the truth."""
     everything = [str(p) for p in sorted(tree.rglob("*")) if p.is_file()]
@@ -93,8 +105,8 @@ def test_patterns_are_understood_as_glob_does(tree: Path) -> None:
         import glob
 
         truth = {p for p in glob.glob(str(tree / pattern), recursive=True) if os.path.isfile(p)}  # noqa: PTH113, PTH207
-        covers = Named([str(tree / pattern)]).covers
-        assert {path for path in everything if covers(path)} == truth, pattern
+        (ours,) = Named([str(tree / pattern)]).patterns
+        assert {path for path in everything if ours.fullmatch(path)} == truth, pattern
 
 
 def test_large_folders_are_not_kept_in_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
