@@ -277,6 +277,22 @@ def test_what_is_refused_before_anything_is_measured(
     assert contents(run) == before
 
 
+@pytest.mark.parametrize("text", ['{"loss": 0.1}', "[]", "no JSON"])
+def test_figures_of_other_programs_stay(
+    text: str, run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "out").mkdir()
+    (here / "out/metrics.json").write_text(text)
+    assert main(["evaluate", "--model", str(run), "--data", str(bars), "--output", "out"]) == 2
+    assert "nothing there is to be overwritten" in capsys.readouterr().err
+    assert contents(here / "out") == {"metrics.json": text.encode()}
+
+
+def test_figures_of_before_are_replaced(run: Path, bars: Path, here: Path) -> None:
+    for _ in range(2):
+        assert main(["evaluate", "--model", str(run), "--data", str(bars), "--output", "out", "-q"]) == 0
+
+
 def test_generated_digits_are_counted_by_their_scale(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = train_words(Path("digits"), here / "run", "-q", "--image-size", "16", epochs=1, batch=256)
     assert main(words) == 0

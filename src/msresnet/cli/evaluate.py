@@ -101,9 +101,20 @@ def _check_output(config: EvaluateConfig) -> None:
 
     if config.output is not None:
         answers = [str(Path(PREDICTIONS).with_suffix(f".{form}")) for form in FORMS]
-        check_free(Path(config.output), ours=(METRICS, REPORT, *answers))
+        check_free(Path(config.output), ours=(METRICS, REPORT, *answers), made=_is_measured)
         check_output(Path(config.output), folder=True)
         check_form(config.predictions)
+
+
+def _is_measured(folder: Path) -> bool:
+    """Whether a folder's figures are of an evaluation: other programs write metrics.json too."""
+    from msresnet.train.fit import METRICS
+
+    try:
+        found = json.loads((folder / METRICS).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"task", "split", "params", "macs"} <= found.keys()
 
 
 def _check_possible(config: EvaluateConfig, *models: Trained | None) -> None:
