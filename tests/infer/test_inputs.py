@@ -269,6 +269,20 @@ def test_answers_in_a_file_are_those_on_the_screen(model: Path, here: Path, caps
     assert len(table) == 6
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_the_order_of_a_file_is_that_of_the_images_whatever_the_batch(form: str, model: Path, here: Path) -> None:
+    for number in range(6):
+        (here / f"{number}.png").write_bytes(b"no image" if number in (0, 2, 3) else png(number))
+    written = []
+    for size in (1, 4, 64):
+        words = ["--model", str(model), "--device", "cpu", "--batch-size", str(size), "--output", f"{size}.{form}"]
+        assert main(["predict", "*.png", *words]) == 3
+        written.append((here / f"{size}.{form}").read_bytes())
+    assert written[0] == written[1] == written[2]
+    if form == "csv":
+        assert [row["id"] for row in rows(here / "64.csv")] == [f"{number}.png" for number in range(6)]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

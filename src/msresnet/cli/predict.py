@@ -89,14 +89,13 @@ def _answer(config: PredictConfig, common: Common) -> int:
         names = columns(predictor.trained.postprocess, exits=config.budget is not None)
         write = stack.enter_context(open_writer(config, names))
         for part in answer_all(predictor, inputs, workers, previews=config.save_images is not None):
+            rows = [] if part.results is None else part.results.to_dict(config.top)
+            left.update(row["exit"] for row in rows if "exit" in row)
+            write.add_batch(rows, part.errors)
             if part.results is not None:
-                rows = part.results.to_dict(config.top)
-                left.update(row["exit"] for row in rows if "exit" in row)
-                write.add(rows)
                 write.show(part.results, part.previews)
             for error in part.bad:
                 print(f"error: {error}", file=sys.stderr)
-            write.unreadable(part.bad)
             failures += len(part.bad)
             if live:
                 sys.stdout.flush()
