@@ -91,6 +91,16 @@ def test_the_loss_after_calibration_is_scikit_learns(
     assert fitted["loss"] == pytest.approx(log_loss(results.targets, probabilities), rel=1e-6)
 
 
+def test_calibrated_figures_are_those_of_what_was_asked_to_run_the_network(
+    copy: Path, mixed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = measured(
+        capsys, "--model", str(copy), "--data", str(mixed), "--calibrate", "--backend", "onnxruntime", "--threads", "1"
+    )
+    assert fitted["backend"] == "onnxruntime"
+    assert fitted["temperature"] == fitted["calibration"]["temperature"][1]
+
+
 def test_scores_of_another_temperature_leave_the_bundle(
     copy: Path, mixed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -151,7 +151,7 @@ def _calibrate(
     predictor: Predictor, sets: dict[str, Source], config: EvaluateConfig, screen: Screen
 ) -> tuple[Predictor, dict[str, Any]]:
     """A predictor with what was fitted, and how that came about."""
-    from msresnet.infer.backends.eager import predictor_of
+    from msresnet.infer.backends.opened import run_bundle
     from msresnet.infer.calibrate import calibrate, pick_for_fitting
     from msresnet.infer.evaluate import prepare
 
@@ -159,7 +159,7 @@ def _calibrate(
     bundle, fitted = calibrate(predictor, prepare(predictor.trained, source, config), split)
     words = (f"{name} {before:.4f} before, {after:.4f} after" for name, (before, after) in _pairs(fitted))
     screen.note(f"calibrated on the {split} set, {fitted['n']:,} images: {'; '.join(words)}", "bold")
-    return predictor_of(bundle, config.device, config.batch_size), fitted
+    return run_bundle(bundle, config.running), fitted
 
 
 def _pairs(fitted: dict[str, Any]) -> list[tuple[str, list[float]]]:
