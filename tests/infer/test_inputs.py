@@ -168,6 +168,24 @@ def test_standard_input_is_a_list_or_one_image(here: Path) -> None:
     assert image.decode().shape == (3, 300, 300)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["predict", "x.png"], 0),
+        (["predict", "-"], 3),
+        (["explain", "x.png"], 0),
+        (["predict", "x.tar", "--output", "out"], 0),
+    ],
+)
+def test_standard_input_may_be_closed(words: list[str], code: int, model: Path, here: Path) -> None:
+    (here / "x.png").write_bytes(png(1))
+    packed(here / "x.tar", {"x.png": png(1)})
+    command = ["bash", "-c", 'exec "$@" <&-', "bash", sys.executable, "-m", "msresnet", *words, "--model", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("standard input is empty" in done.stderr) == (words == ["predict", "-"])
+
+
 def test_nothing_and_addresses_without_permission_are_refused() -> None:
     with pytest.raises(UsageError, match="no image was named"):
         named()

@@ -62,12 +62,12 @@ def _with_side(words: list[str]) -> list[str]:
 
 def inputs_of(config: PredictConfig) -> Iterator[Input]:
     """The images that are meant."""
-    from msresnet.infer.inputs import Allowed, expand, may_move
+    from msresnet.infer.inputs import Allowed, expand, may_move, standard_input
 
     if config.every is not None and not any(map(may_move, config.inputs)):
         raise UsageError("--every has no effect here", why="it is for videos and cameras", hint="leave it out")
     every = Allowed.every if config.every is None else seconds(config.every)
-    return expand(config.inputs, sys.stdin.buffer, Allowed(config.allow_urls, every))
+    return expand(config.inputs, standard_input(), Allowed(config.allow_urls, every))
 
 
 def _answer(config: PredictConfig, common: Common) -> int:

@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -112,6 +113,11 @@ def expand(inputs: Sequence[str], stdin: BinaryIO, allowed: Allowed = Allowed())
         if is_url(text) and not allowed.urls:
             raise UsageError("addresses are not fetched", where=shown(text), hint="--allow-urls")
     return _each(list(dict.fromkeys(inputs)), stdin, allowed)
+
+
+def standard_input() -> BinaryIO:
+    """What `-` is read from; nothing where it is closed."""
+    return sys.stdin.buffer if sys.stdin else io.BytesIO()
 
 
 def may_move(text: str) -> bool:
