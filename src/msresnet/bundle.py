@@ -76,10 +76,14 @@ class Bundle(Trained):
         save_tensors(folder / WEIGHTS, self.model.state_dict(), {"architecture": self.architecture})
         return self.save_config(folder)
 
-    def save_config(self, folder: Path) -> Path:
-        """Write all but the weights, which lie there already; raises as `save` does."""
+    def save_config(self, folder: Path, before: Bundle | None = None) -> Path:
+        """Write all but the weights, which lie there already; raises as `save` does.
+
+        A card that is not the one of the bundle `before` was written by somebody, and stays.
+        """
         write_json(folder / CONFIG, self.config())
-        write_text(folder / CARD, card(self))
+        if before is None or _has_card(folder, before):
+            write_text(folder / CARD, card(self))
         return folder
 
     def config(self) -> dict[str, Any]:
@@ -211,6 +215,15 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ModelError("the config has no format_version", where=str(path), why="it is no bundle of ours", hint=hint)
     hub.check_format(config["format_version"], str(path))
     return config
+
+
+def _has_card(folder: Path, bundle: Bundle) -> bool:
+    try:
+        return (folder / CARD).read_text("utf-8") == card(bundle)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def card(bundle: Bundle) -> str:

@@ -86,9 +86,17 @@ def foreign(folder: Path, ours: Collection[str] = ()) -> list[str]:
     return [n for n in names if n not in ours and n != LOCK and not (n.startswith(".") and n.endswith(PART))]
 
 
-def check_free(folder: Path, ours: Collection[str] = (), hint: str = "--output elsewhere") -> None:
-    """Raise UsageError for a folder that holds files of others: ours may have the same names."""
-    if others := foreign(folder, ours):
+def check_free(
+    folder: Path,
+    ours: Collection[str] = (),
+    hint: str = "--output elsewhere",
+    made: Callable[[Path], bool] | None = None,
+) -> None:
+    """Raise UsageError for a folder that holds files of others: by their names, or since `made` does not know it."""
+    others = foreign(folder, ours)
+    if not others and made is not None and not made(folder):
+        others = foreign(folder)
+    if others:
         why = f"such as {', '.join(others[:3])}; nothing there is to be overwritten"
         raise UsageError("--output holds files that are not of such a command", where=str(folder), why=why, hint=hint)
 

@@ -91,6 +91,16 @@ def test_the_loss_after_calibration_is_scikit_learns(
     assert fitted["loss"] == pytest.approx(log_loss(results.targets, probabilities), rel=1e-6)
 
 
+def test_calibrated_figures_are_those_of_what_was_asked_to_run_the_network(
+    copy: Path, mixed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = measured(
+        capsys, "--model", str(copy), "--data", str(mixed), "--calibrate", "--backend", "onnxruntime", "--threads", "1"
+    )
+    assert fitted["backend"] == "onnxruntime"
+    assert fitted["temperature"] == fitted["calibration"]["temperature"][1]
+
+
 def test_scores_of_another_temperature_leave_the_bundle(
     copy: Path, mixed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -275,6 +285,22 @@ def test_what_is_refused_before_anything_is_measured(
     assert answer in answered.err
     assert answered.out == ""
     assert contents(run) == before
+
+
+@pytest.mark.parametrize("text", ['{"loss": 0.1}', "[]", "no JSON"])
+def test_figures_of_other_programs_stay(
+    text: str, run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "out").mkdir()
+    (here / "out/metrics.json").write_text(text)
+    assert main(["evaluate", "--model", str(run), "--data", str(bars), "--output", "out"]) == 2
+    assert "nothing there is to be overwritten" in capsys.readouterr().err
+    assert contents(here / "out") == {"metrics.json": text.encode()}
+
+
+def test_figures_of_before_are_replaced(run: Path, bars: Path, here: Path) -> None:
+    for _ in range(2):
+        assert main(["evaluate", "--model", str(run), "--data", str(bars), "--output", "out", "-q"]) == 0
 
 
 def test_generated_digits_are_counted_by_their_scale(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

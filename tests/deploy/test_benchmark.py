@@ -18,7 +18,7 @@ from msresnet.deploy.benchmark.peak import CHANNELS, DEPTH, _convolutions
 from msresnet.deploy.benchmark.run import Measured, measure_all
 from msresnet.deploy.benchmark.table import cells, rows
 from msresnet.deploy.export import export
-from sharding import make_model
+from sharding import make_model, png
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,21 @@ def test_accuracy_is_that_of_evaluate(
     assert [row["score"] for row in found[:2]] == [pytest.approx(top1)] * 2
     assert found[2]["precision"] == "int8"
     assert abs(found[2]["score"] - top1) < 0.1
+
+
+def test_unreadable_images_are_skipped_where_that_is_asked(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("=cat", "dog", "fox") * 4):
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name / f"{number}.png").write_bytes(png(number) if number else b"no image")
+    words = ["benchmark", str(folder / "model"), "--data", "data", "--workers", "0", "--backends", "onnxruntime-int8"]
+    words += ["--rounds", "1", "--seconds", "0.01", "--batches", "1", "--format", "json"]
+    assert main([*words, "--on-bad", "fail"]) == 3
+    assert "0.png" in capsys.readouterr().err
+    assert main([*words, "--on-bad", "skip"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert 0 <= row["score"] <= 1
 
 
 @pytest.mark.parametrize(

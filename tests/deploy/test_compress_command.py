@@ -15,7 +15,9 @@ import torch
 from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
 from msresnet.deploy.compress import table
+from msresnet.deploy.compress.made import files_of
 from msresnet.deploy.compress.table import Comparison, Row, check_good
+from msresnet.deploy.package import COMPRESS, check_place
 from msresnet.errors import QualityGateError
 from tiny import contents, pictures, same, train_words, weights
 
@@ -211,6 +213,21 @@ def test_k06_a_place_that_is_taken_is_refused_before_any_work(run: Path, capsys:
         assert "error:" in capsys.readouterr().err
     assert Path("file").read_text() == "mine"
     assert contents(Path("full")) == {"notes.txt": b"mine"}
+
+
+def test_a_bundle_is_replaced_where_compress_wrote_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A trained one has the same files."""
+    bundle = load_bundle(run)
+    bundle.save(Path("trained"))
+    bundle.with_scores({"test": bundle.scores["test"] | {"measured_by": COMPRESS}}).save(Path("result"))
+    check_place(Path("result"), files_of("pruned"))
+    before = contents(Path())
+    assert compress(run, "--to", "pruned", output="trained") == 2
+    assert "nothing there is to be overwritten" in capsys.readouterr().err
+    for model in ("result", "result/config.json"):
+        assert compress(Path(model), "--to", "pruned", output="result") == 2
+        assert "--output is the place of --model" in capsys.readouterr().err
+    assert contents(Path()) == before
 
 
 def test_data_of_other_classes_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from msresnet.infer.backend import INPUT
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.nn.folding import fold
 from sharding import make_model
+from tiny import contents
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 1, 12, 12), dtype=np.uint8)
 IDS = list("abcdef")
@@ -102,6 +103,23 @@ def test_an_exported_model_can_be_exported_over(bundle: Bundle, tmp_path: Path) 
     with pytest.raises(UsageError, match=r"notes\.txt"):
         export(bundle, "onnx", tmp_path / "again", IMAGES, IDS)
     assert open_predictor(tmp_path / "again").trained.architecture == "msresnet_micro"
+
+
+def test_the_folders_of_other_models_stay(bundle: Bundle, tmp_path: Path) -> None:
+    """They have the same names, as their servers want it."""
+    for name, file in (("other", "1/model.plan"), ("alike", "1/model.onnx"), ("words", "README.md")):
+        place = tmp_path / name
+        (place / "1").mkdir(parents=True)
+        (place / "README.md").write_text("mine")
+        (place / file).write_text("mine")
+        before = contents(place)
+        with pytest.raises(UsageError, match="nothing there is to be overwritten"):
+            export(bundle, "onnx", place, IMAGES, IDS)
+        assert contents(place) == before
+    export(bundle, "torch", tmp_path / "ours", IMAGES, IDS)
+    (tmp_path / "ours/1/model.plan").write_text("mine")
+    with pytest.raises(UsageError, match="nothing there is to be overwritten"):
+        export(bundle, "torch", tmp_path / "ours", IMAGES, IDS)
 
 
 def test_a_file_that_answers_otherwise_never_appears(

@@ -130,7 +130,7 @@ def test_several_files_are_asked_at_once(trained: Classifier, digits: tuple[Any,
     paths = [tmp_path / f"{index}.png" for index in range(3)]
     for path, image in zip(paths, digits[0], strict=False):
         Image.fromarray((image * 15).astype(np.uint8)).save(path)
-    assert trained.predict(paths).ids == list(map(str, paths))
+    assert list(trained.predict(paths).ids) == list(map(str, paths))
     with pytest.raises(UsageError, match="a list of paths is no set"):
         trained.evaluate(paths)
 

@@ -66,6 +66,16 @@ def answers(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def test_a_bundle_is_what_its_folder_is_whatever_lies_in_it(folder: Path, tmp_path: Path) -> None:
+    both = Path(shutil.copytree(folder / "model", tmp_path / "both"))
+    shutil.copytree(folder / "onnx/1", both / "1")
+    shutil.copy(folder / "onnx/1/model.onnx", both)
+    assert open_predictor(both).backend.name == "torch"
+    assert open_predictor(both / "model.onnx").backend.name != "torch"
+    (both / "config.json").unlink()
+    assert open_predictor(both).backend.name != "torch"
+
+
 def test_every_door_and_runtime_gives_the_same_answers(folder: Path) -> None:
     plain = answers(folder, "images", "--model", "model")
     assert plain.count("\n") == 10

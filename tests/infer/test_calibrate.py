@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from msresnet.bundle import load_bundle
+from msresnet.bundle import card, load_bundle
 from msresnet.errors import ResourceError, UsageError
 from msresnet.files import lock
 from msresnet.infer.calibrate import COMMAND, keep, pick_for_fitting
@@ -56,6 +56,19 @@ def test_keeping_changes_the_temperature_and_the_scores_alone(model: Path, here:
     assert loaded.scores["test"] == old["test"] | {"loss": 0.3, "ece": 0.05, "measured_by": COMMAND}
     assert loaded.scores["val"] == {name: MEASURED[name] for name in ("n", "top1", "top1_ci95")}
     assert {name for name, data in contents(folder).items() if before.get(name) != data} == {"config.json"}
+
+
+@pytest.mark.parametrize("written", [None, "what I know of this model\n"])
+def test_a_card_follows_unless_somebody_wrote_it(written: str | None, model: Path, here: Path) -> None:
+    folder = Path(shutil.copytree(model, here / "m"))
+    load_bundle(folder).with_scores({"test": MEASURED | {"measured_by": "x"}}).save_config(folder)
+    if written is not None:
+        (folder / "README.md").write_text(written)
+    keep(folder, load_bundle(folder), "test", MEASURED | {"top1": 0.75, "aurc": 0.1})
+    found = (folder / "README.md").read_text()
+    assert found == (written or card(load_bundle(folder)))
+    assert load_bundle(folder).scores["test"]["top1"] == 0.75
+    assert ("75" in found) == (written is None)
 
 
 def test_K12_a_folder_that_a_training_holds_is_left_alone(model: Path, here: Path) -> None:

@@ -86,6 +86,18 @@ def test_a_list_leaves_out_what_an_argument_names_and_keeps_its_own_order() -> N
     assert named("deep", "-", stdin=listed) == ["deep/c.png", "deep/er/d.png", "b.png", "./a.png", "b.png"]
 
 
+def test_what_an_argument_would_not_find_is_not_left_out_of_another(tree: Path) -> None:
+    """A pattern finds no file without an ending, and a folder nothing behind a link."""
+    (tree / "deep/photo").write_bytes(png(2))
+    (tree / "far").mkdir()
+    (tree / "far/x.png").write_bytes(png(3))
+    (tree / "deep/link").symlink_to(tree / "far")
+    (tree / "entry").symlink_to(tree / "deep")
+    assert named("deep/*", "deep/photo") == ["deep/c.png", "deep/photo"]
+    assert named("deep", "deep/link/x.png") == ["deep/c.png", "deep/er/d.png", "deep/link/x.png"]
+    assert named("entry", "entry/er/d.png") == ["entry/c.png", "entry/er/d.png"]
+
+
 def test_patterns_are_understood_as_glob_does(tree: Path) -> None:
     """The standard library's own matches are the truth."""
     everything = [str(p) for p in sorted(tree.rglob("*")) if p.is_file()]
@@ -93,8 +105,8 @@ def test_patterns_are_understood_as_glob_does(tree: Path) -> None:
         import glob
 
         truth = {p for p in glob.glob(str(tree / pattern), recursive=True) if os.path.isfile(p)}  # noqa: PTH113, PTH207
-        covers = Named([str(tree / pattern)]).covers
-        assert {path for path in everything if covers(path)} == truth, pattern
+        (ours,) = Named([str(tree / pattern)]).patterns
+        assert {path for path in everything if ours.fullmatch(path)} == truth, pattern
 
 
 def test_large_folders_are_not_kept_in_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +174,24 @@ def test_a_model_among_the_images_is_refused_before_another_answers(model: Path,
             expand([text, "a.png"], io.BytesIO())
     assert main(["predict", str(model), "a.png", "--model", str(model)]) == 2
     assert f"--model {model}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["predict", "x.png"], 0),
+        (["predict", "-"], 3),
+        (["explain", "x.png"], 0),
+        (["predict", "x.tar", "--output", "out"], 0),
+    ],
+)
+def test_standard_input_may_be_closed(words: list[str], code: int, model: Path, here: Path) -> None:
+    (here / "x.png").write_bytes(png(1))
+    packed(here / "x.tar", {"x.png": png(1)})
+    command = ["bash", "-c", 'exec "$@" <&-', "bash", sys.executable, "-m", "msresnet", *words, "--model", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("standard input is empty" in done.stderr) == (words == ["predict", "-"])
 
 
 def test_nothing_and_addresses_without_permission_are_refused() -> None:
@@ -263,6 +293,20 @@ def test_answers_in_a_file_are_those_on_the_screen(model: Path, here: Path, caps
     assert [row["top"] for row in table if row["error"] is None] == [row["top"] for row in printed]
     assert [(r["id"], bool(r["error"])) for r in written if r["error"]] == [("bad.png", True)]
     assert len(table) == 6
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_the_order_of_a_file_is_that_of_the_images_whatever_the_batch(form: str, model: Path, here: Path) -> None:
+    for number in range(6):
+        (here / f"{number}.png").write_bytes(b"no image" if number in (0, 2, 3) else png(number))
+    written = []
+    for size in (1, 4, 64):
+        words = ["--model", str(model), "--device", "cpu", "--batch-size", str(size), "--output", f"{size}.{form}"]
+        assert main(["predict", "*.png", *words]) == 3
+        written.append((here / f"{size}.{form}").read_bytes())
+    assert written[0] == written[1] == written[2]
+    if form == "csv":
+        assert [row["id"] for row in rows(here / "64.csv")] == [f"{number}.png" for number in range(6)]
 
 
 @pytest.mark.parametrize(

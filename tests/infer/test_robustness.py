@@ -16,9 +16,12 @@ from msresnet.data.options import DataOptions
 from msresnet.data.sample import ArraySource
 from msresnet.data.zoom import zoom
 from msresnet.errors import DataError, UsageError
+from msresnet.infer import robustness as module
 from msresnet.infer.backends.eager import predictor_of
-from msresnet.infer.config import EvaluateConfig, numbers
+from msresnet.infer.backends.opened import run_bundle
+from msresnet.infer.config import EvaluateConfig, Running, numbers
 from msresnet.infer.evaluate import evaluate, prepare
+from msresnet.infer.predictor import Predictor
 from msresnet.infer.robustness import (
     SCALES,
     Curve,
@@ -90,6 +93,23 @@ def test_sizes_are_those_of_the_longer_edge(bundle: Bundle, source: ArraySource)
     curve = image_sizes(predictor_of(bundle), source, OPTIONS, (side, side + 8))
     assert curve.right[0].mean() == pytest.approx(20 / 30)
     assert curve.macs == (count_macs(bundle.model), count_macs(bundle.model, (side + 8, side + 8)))
+
+
+def test_what_runs_the_network_runs_it_at_every_size(
+    bundle: Bundle, source: ArraySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Running] = []
+
+    def opened(resized: Bundle, how: Running) -> Predictor:
+        asked.append(how)
+        return run_bundle(resized, how)
+
+    monkeypatch.setattr(module, "run_bundle", opened)
+    config = EvaluateConfig(image_sizes="16,24", backend="onnxruntime", batch_size=7, workers=0)
+    predictor = run_bundle(bundle, config.running)
+    found = robustness(predictor, None, source, config)
+    assert asked == [config.running, config.running]
+    assert len(found["image_size"]["rows"]) == 2
 
 
 def test_sizes_that_a_network_does_not_take(bundle: Bundle) -> None:

@@ -87,18 +87,23 @@ def _labelled(model: str, config: BenchmarkConfig) -> Source | None:
 
 
 def _ready(model: str, source: Source, config: BenchmarkConfig) -> Ready | None:
-    """Images to calibrate on, as the model takes them; None for files, which are as they are."""
+    """Readable images to calibrate on, as the model takes them; None for files, which are as they are."""
     import numpy as np
+    import torch
 
     from msresnet.bundle import load_bundle
+    from msresnet.data.sample import Subset
     from msresnet.deploy.benchmark.contestants import CALIBRATION
+    from msresnet.deploy.compress.packed import pixels
     from msresnet.infer.backends.artefact import find_file
+    from msresnet.infer.evaluate import prepare
 
     if find_file(model) is not None or not Path(model).exists():
         return None
-    preprocess = load_bundle(model).preprocess
+    bundle = load_bundle(model)
     chosen = np.random.default_rng(SEED).permutation(len(source))[:CALIBRATION]
-    return np.stack([preprocess.image(source.image(int(i), preprocess.at_least)) for i in np.sort(chosen)])
+    data = prepare(bundle, Subset(source, np.sort(chosen)), config)
+    return pixels(data, bundle, torch.arange(len(data)))[0]
 
 
 def _score(each: Measured, config: BenchmarkConfig) -> dict[str, Any]:

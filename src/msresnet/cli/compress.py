@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.deploy.compress.config import CompressConfig, check_used
+from msresnet.errors import UsageError
 from msresnet.infer.config import which_run
 from msresnet.infer.gates import check_gates, read_gates
 
@@ -43,12 +44,21 @@ def main(words: list[str], common: Common) -> int:
     bundle = load_bundle(config.model)
     check_gates(gates, bundle.task.gates, ())
     check_possible(bundle, config)
+    _check_apart(place, config.model)
     check_place(place, files_of(config.to))
     data = open_for(bundle, config)
     screen.notes([*which_run(config.model), *data.notes])
     compress(bundle, data, config, place, _Watching(screen, config))
     screen.note(f"{place}: msresnet predict --model {place} image.png", "bold")
     return 0
+
+
+def _check_apart(place: Path, model: str) -> None:
+    """Raise UsageError for a result in the place of the model that it is made from."""
+    given = Path(model).resolve()
+    if place.resolve() in (given, given.parent):
+        why = "the model that is given stays as it is"
+        raise UsageError("--output is the place of --model", where=str(place), why=why, hint="--output elsewhere")
 
 
 class _Watching:

@@ -102,9 +102,20 @@ def _check_output(config: EvaluateConfig) -> None:
 
     if config.output is not None:
         answers = [str(Path(PREDICTIONS).with_suffix(f".{form}")) for form in FORMS]
-        check_free(Path(config.output), ours=(METRICS, REPORT, *answers))
+        check_free(Path(config.output), ours=(METRICS, REPORT, *answers), made=_is_measured)
         check_output(Path(config.output), folder=True)
         check_form(config.predictions)
+
+
+def _is_measured(folder: Path) -> bool:
+    """Whether a folder's figures are of an evaluation: other programs write metrics.json too."""
+    from msresnet.train.fit import METRICS
+
+    try:
+        found = json.loads((folder / METRICS).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"task", "split", "params", "macs"} <= found.keys()
 
 
 def _check_possible(config: EvaluateConfig, *models: Trained | None) -> None:
@@ -141,7 +152,7 @@ def _calibrate(
     predictor: Predictor, sets: dict[str, Source], config: EvaluateConfig, screen: Screen
 ) -> tuple[Predictor, dict[str, Any]]:
     """A predictor with what was fitted, and how that came about."""
-    from msresnet.infer.backends.eager import predictor_of
+    from msresnet.infer.backends.opened import run_bundle
     from msresnet.infer.calibrate import calibrate, pick_for_fitting
     from msresnet.infer.evaluate import prepare
 
@@ -149,7 +160,7 @@ def _calibrate(
     bundle, fitted = calibrate(predictor, prepare(predictor.trained, source, config), split)
     words = (f"{name} {before:.4f} before, {after:.4f} after" for name, (before, after) in _pairs(fitted))
     screen.note(f"calibrated on the {split} set, {fitted['n']:,} images: {'; '.join(words)}", "bold")
-    return predictor_of(bundle, config.device, config.batch_size), fitted
+    return run_bundle(bundle, config.running), fitted
 
 
 def _pairs(fitted: dict[str, Any]) -> list[tuple[str, list[float]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -101,10 +100,10 @@ def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], scr
     from msresnet.data.decode import printable
     from msresnet.explain.explanation import Wanted, explain, subjects
     from msresnet.infer.backends.eager import predictor_of
-    from msresnet.infer.inputs import expand
+    from msresnet.infer.inputs import expand, standard_input
     from msresnet.report.explanation import explanation_picture
 
-    inputs = list(islice(expand(config.inputs, sys.stdin.buffer), MOST + 1))
+    inputs = list(islice(expand(config.inputs, standard_input()), MOST + 1))
     if len(inputs) > MOST:
         hint = "fewer images, or --split and --data for the scales of a whole set"
         raise UsageError(f"more than {MOST} images in one picture", hint=hint)

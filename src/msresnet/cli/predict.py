@@ -62,12 +62,12 @@ def _with_side(words: list[str]) -> list[str]:
 
 def inputs_of(config: PredictConfig) -> Iterator[Input]:
     """The images that are meant."""
-    from msresnet.infer.inputs import Allowed, expand, may_move
+    from msresnet.infer.inputs import Allowed, expand, may_move, standard_input
 
     if config.every is not None and not any(map(may_move, config.inputs)):
         raise UsageError("--every has no effect here", why="it is for videos and cameras", hint="leave it out")
     every = Allowed.every if config.every is None else seconds(config.every)
-    return expand(config.inputs, sys.stdin.buffer, Allowed(config.allow_urls, every))
+    return expand(config.inputs, standard_input(), Allowed(config.allow_urls, every))
 
 
 def _answer(config: PredictConfig, common: Common) -> int:
@@ -89,14 +89,13 @@ def _answer(config: PredictConfig, common: Common) -> int:
         names = columns(predictor.trained.postprocess, exits=config.budget is not None)
         write = stack.enter_context(open_writer(config, names))
         for part in answer_all(predictor, inputs, workers, previews=config.save_images is not None):
+            rows = [] if part.results is None else part.results.to_dict(config.top)
+            left.update(row["exit"] for row in rows if "exit" in row)
+            write.add_batch(rows, part.errors)
             if part.results is not None:
-                rows = part.results.to_dict(config.top)
-                left.update(row["exit"] for row in rows if "exit" in row)
-                write.add(rows)
                 write.show(part.results, part.previews)
             for error in part.bad:
                 print(f"error: {error}", file=sys.stderr)
-            write.unreadable(part.bad)
             failures += len(part.bad)
             if live:
                 sys.stdout.flush()

@@ -17,6 +17,7 @@ from msresnet.data.decode import printable
 from msresnet.errors import DataError
 from msresnet.infer.backends.artefact import find_file
 from msresnet.infer.config import Form, PredictConfig
+from msresnet.infer.inputs import standard_input
 from msresnet.infer.sharded import Asked, Outcome, Tally, Worker, beginning, work
 from msresnet.infer.shards import find_shards
 from msresnet.runtime import stop_on_signals
@@ -28,7 +29,7 @@ def answer_shards(config: PredictConfig, common: Common) -> int:
     """Write a file of answers for each shard; the exit code is 3 when a shard cannot be read."""
     assert config.output is not None
     screen, start = Screen(common), time.perf_counter()
-    shards = beginning(find_shards(config.inputs, sys.stdin.buffer), os.environ)
+    shards = beginning(find_shards(config.inputs, standard_input()), os.environ)
     asked = Asked(
         output=Path(config.output).absolute(),
         form=cast(Form, config.format or "csv"),

@@ -38,9 +38,9 @@ class Writer:
         """Put out some answers."""
         self.rows.add(rows)
 
-    def unreadable(self, errors: Sequence[DataError]) -> None:
-        """Note what could not be read, where it belongs among the answers."""
-        self.rows.unreadable(errors)
+    def add_batch(self, rows: Sequence[Row], errors: Sequence[DataError | None]) -> None:
+        """Put out the answers of a batch, and where it belongs among them what could not be read."""
+        self.rows.add_batch(rows, errors)
 
     def show(self, results: Results, previews: Sequence[Image | None]) -> None:
         """Save the pictures of some answers."""
@@ -55,8 +55,9 @@ class Rows(ABC):
     def add(self, rows: Sequence[Row]) -> None:
         """Put out some."""
 
-    def unreadable(self, errors: Sequence[DataError]) -> None:  # noqa: B027 - on a screen they stand among the errors
-        """Note what could not be read."""
+    def add_batch(self, rows: Sequence[Row], errors: Sequence[DataError | None]) -> None:
+        """Put out the rows of a batch; on a screen, what could not be read stands among the errors."""
+        self.add(rows)
 
     def close(self) -> None:  # noqa: B027 - most have nothing left
         """Put out what is left."""
@@ -138,9 +139,10 @@ class File(Rows):
         """Put out some."""
         self.answers.add(rows)
 
-    def unreadable(self, errors: Sequence[DataError]) -> None:
-        """A row for each."""
-        self.answers.add([unreadable(error.where, error) for error in errors])
+    def add_batch(self, rows: Sequence[Row], errors: Sequence[DataError | None]) -> None:
+        """A row for each, in order."""
+        left = iter(rows)
+        self.answers.add([next(left) if error is None else unreadable(error.where, error) for error in errors])
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msresnet.deploy.config import Form
 from msresnet.errors import ModelError, ResourceError, UsageError
 from msresnet.files import PART, check_free, check_output, disk_errors, make_folder, write_text
+from msresnet.hub import CONFIG
 from msresnet.infer.backend import INPUT, OUTPUT
 from msresnet.infer.backends.artefact import DIGEST, META, STEM, VERSION
 from msresnet.infer.backends.openvino import load_core, short
@@ -32,21 +33,41 @@ FILES: dict[Form, str] = {"onnx": f"{STEM}.onnx", "openvino": f"{STEM}.xml", "to
 TRITON_BACKENDS: dict[Form, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
 DELAY = 1000
 """Microseconds that Triton waits for more images."""
+CARRIED = f"as JSON under `{META}`"
+"""What every card says, so that a package is known from other models' folders for the same servers."""
+COMPRESS = "msresnet compress"
+"""By what the scores of a compressed bundle say they were measured."""
 
 
 def check_place(place: Path, ours: Collection[str] = (TRITON, CARD, VERSION)) -> None:
-    """Raise UsageError for a folder that cannot be written, or where anything but `ours` stands."""
+    """Raise UsageError for a folder that cannot be written, or where anything but an earlier result stands.
+
+    Such a result has no other names than `ours`.
+    """
     if place.exists() and not place.is_dir():
         raise UsageError("--output is a file", where=str(place), hint="--output elsewhere")
-    check_free(place, ours)
+    check_free(place, ours, made=_is_made)
     check_output(place.parent, folder=True)
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether `export` or `compress` wrote a folder: a package tells it in its card, a bundle in its scores."""
+    try:
+        if (folder / CONFIG).exists():
+            scores = json.loads((folder / CONFIG).read_text("utf-8"))["scores"]
+            return any(entry.get("measured_by") == COMPRESS for entry in scores.values())
+        inner = {file.name for file in (folder / VERSION).iterdir()}
+        known = bool(inner) and inner <= {*FILES.values(), f"{STEM}.bin"}
+        return known and CARRIED in (folder / CARD).read_text("utf-8")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 @contextmanager
 def new_folder(place: Path, ours: Collection[str] = (TRITON, CARD, VERSION)) -> Iterator[Path]:
     """A folder to fill, which takes its place when all went well; what stood there before stays until then.
 
-    Raises UsageError where there are other files than `ours`, ResourceError where it cannot be written.
+    Raises UsageError where `check_place` does, ResourceError where it cannot be written.
     """
     check_place(place, ours)
     with disk_errors(place):
@@ -154,8 +175,8 @@ Classes, in the order of their indices: {names}
 
 `{VERSION}/{FILES[about.form]}` takes `{INPUT}`, uint8 (N, {prep.channels}, H, W) of {size}, \
 {"grey" if prep.channels == 1 else "RGB"}, and gives `{OUTPUT}`, float32. It was trained on what this makes of an \
-image: {prep.steps()}. Normalising is part of the network. The file carries all of this, and what the outputs mean, as \
-JSON under `{META}`.
+image: {prep.steps()}. Normalising is part of the network. The file carries all of this, and what the outputs mean, \
+{CARRIED}.
 
 Computes in {about.precision}. Beside the model that it was made from: {about.proof}. Licence of the weights: \
 {trained.licence}.

@@ -59,7 +59,7 @@ def settled(
 
 
 def keep(folder: Path, bundle: Bundle, split: str | None, metrics: dict[str, Any]) -> None:
-    """Write a calibrated bundle's config into its folder; the weights there stay.
+    """Write a calibrated bundle's config into its folder; the weights there stay, and a card that somebody wrote.
 
     Figures that were measured before and depend on it leave the scores, those of `split` are replaced by new ones.
 
@@ -79,4 +79,4 @@ def keep(folder: Path, bundle: Bundle, split: str | None, metrics: dict[str, Any
         new = {name: metrics[name] for name in bundle.task.kept}
         scores[split] |= new | {"measured_by": COMMAND}
     with lock(folder) if (folder / LOCK).exists() else nullcontext():
-        bundle.with_scores(scores).save_config(folder)
+        bundle.with_scores(scores).save_config(folder, before=bundle)

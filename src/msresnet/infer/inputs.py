@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -125,6 +126,11 @@ def is_model(text: str) -> bool:
     return of_ours or path.suffix in ENDINGS or find_file(path / VERSION) is not None
 
 
+def standard_input() -> BinaryIO:
+    """What `-` is read from; nothing where it is closed."""
+    return sys.stdin.buffer if sys.stdin else io.BytesIO()
+
+
 def may_move(text: str) -> bool:
     """Whether an argument may stand for a video or a camera."""
     return text == STDIN or is_video(text) or glob.has_magic(text)
@@ -147,14 +153,23 @@ class Named:
         self.patterns = [_regex(path) for path in paths if glob.has_magic(path) and not os.path.lexists(path)]
 
     def covers(self, path: str) -> bool:
-        """Whether a file is named."""
+        """Whether a file is named, and so comes with one of the arguments."""
         if not self.files:
             return False
         path = os.path.abspath(path)  # noqa: PTH100
         if path in self.files:
             return True
-        inside = bool(self.folders) and path.startswith(self.folders) and is_image(Path(path))
-        return inside or any(pattern.fullmatch(path) for pattern in self.patterns)
+        if is_image(Path(path)) and any(_comes_with(folder, path) for folder in self.folders):
+            return True
+        return _known(path) and any(pattern.fullmatch(path) for pattern in self.patterns)
+
+
+def _comes_with(folder: str, path: str) -> bool:
+    """Whether `_below` reaches a path: it follows no links between them."""
+    if not path.startswith(folder):
+        return False
+    between = itertools.takewhile(lambda inner: len(str(inner)) >= len(folder), Path(path).parents)
+    return not any(inner.is_symlink() for inner in between)
 
 
 def _regex(pattern: str) -> re.Pattern[str]:

@@ -21,8 +21,8 @@ from msresnet.data.sample import Source
 from msresnet.data.sources.scaled_digits import scale_of
 from msresnet.data.zoom import Zoomed
 from msresnet.errors import DataError, UsageError
-from msresnet.infer.backends.eager import Eager, predictor_of
-from msresnet.infer.config import EvaluateConfig
+from msresnet.infer.backends.opened import USUAL, run_bundle
+from msresnet.infer.config import EvaluateConfig, Running
 from msresnet.infer.evaluate import prepare
 from msresnet.infer.predictor import Predictor
 from msresnet.metrics.bootstrap import mean_interval
@@ -89,7 +89,8 @@ def robustness(
         mine, theirs = _both(predictor, baseline, lambda p: object_scales(p, source, config, config.scales))
         found[SCALES] = against(mine, theirs, SCALES)
     if config.sizes:
-        mine, theirs = _both(predictor, baseline, lambda p: image_sizes(p, source, config, config.sizes))
+        sides, how = config.sizes, config.running
+        mine, theirs = _both(predictor, baseline, lambda p: image_sizes(p, source, config, sides, how))
         found[SIZES] = against(mine, theirs, SIZES)
     return found
 
@@ -109,18 +110,20 @@ def object_scales(predictor: Predictor, source: Source, options: DataOptions, sc
     return Curve(tuple(scales), np.stack([_right(predictor, Zoomed(data, scale, binary)) for scale in scales]))
 
 
-def image_sizes(predictor: Predictor, source: Source, options: DataOptions, sides: Sequence[int]) -> Curve:
+def image_sizes(
+    predictor: Predictor, source: Source, options: DataOptions, sides: Sequence[int], how: Running = USUAL
+) -> Curve:
     """Right answers when images are brought to other sizes; a side is that of the longer edge in pixels.
+
+    `how` the network runs at each of them is how the predictor was opened.
 
     Raises UsageError for a size that the network does not take.
     """
-    bundle, eager = bundle_of(predictor.trained, "--image-sizes"), predictor.backend
+    bundle = bundle_of(predictor.trained, "--image-sizes")
     right, macs = [], check_sizes(bundle, sides)
     for side in sides:
         resized = replace(bundle, preprocess=replace(bundle.preprocess, size=_size(bundle, side)))
-        tta = eager.tta if isinstance(eager, Eager) else "none"
-        other = predictor_of(resized, eager.device, predictor.batch_size, tta=tta)
-        right.append(_right(other, prepare(resized, source, options)))
+        right.append(_right(run_bundle(resized, how), prepare(resized, source, options)))
     return Curve(tuple(sides), np.stack(right), macs)
 
 

@@ -34,11 +34,16 @@ class Read:
 
 @dataclass(frozen=True)
 class Answered:
-    """A batch: its results, the reduced images beside them, and the errors of what could not be read."""
+    """A batch: its results, the reduced images beside them, and for each input, in order, why it could not be read."""
 
     results: Results | None
     previews: list[Image | None]
-    bad: list[DataError]
+    errors: list[DataError | None]
+
+    @property
+    def bad(self) -> list[DataError]:
+        """The errors of what could not be read."""
+        return [error for error in self.errors if error is not None]
 
 
 def answer_all(
@@ -48,9 +53,9 @@ def answer_all(
     read = ahead(lambda item: _read(item, predictor.trained.preprocess, previews), inputs, workers)
     for batch in _batches(read, predictor.batch_size):
         good = [(r.id, r.image, r.preview) for r in batch if not isinstance(r.image, DataError)]
-        bad = [r.image for r in batch if isinstance(r.image, DataError)]
+        errors = [r.image if isinstance(r.image, DataError) else None for r in batch]
         results = predictor.predict([image for _, image, _ in good], [name for name, _, _ in good]) if good else None
-        yield Answered(results, [preview for _, _, preview in good], bad)
+        yield Answered(results, [preview for _, _, preview in good], errors)
 
 
 def decode_all(

@@ -15,7 +15,7 @@ from msresnet.deploy.compress.made import Given, Made, Scores, Watcher, engines,
 from msresnet.deploy.compress.packed import pack, pixels
 from msresnet.deploy.compress.table import BATCH, Comparison, Row, check_good, speed
 from msresnet.deploy.compress.training import distil, prune
-from msresnet.deploy.package import new_folder
+from msresnet.deploy.package import COMPRESS, new_folder
 from msresnet.infer.baseline import beside
 from msresnet.infer.config import Engine
 from msresnet.infer.evaluate import evaluate
@@ -43,7 +43,7 @@ def compress(bundle: Bundle, data: Data, config: CompressConfig, place: Path, wa
     watcher.compared(found)
     check_good(found, read_gates(config.fail_under), config.max_drop)
     kept = {name: evaluation.metrics[name] for name in bundle.task.kept}
-    scores = {split: kept | {"measured_by": "msresnet compress", "data": data.settings.data}}
+    scores = {split: kept | {"measured_by": COMPRESS, "data": data.settings.data}}
     with new_folder(place, files_of(config.to)) as folder:
         made.write(folder, scores)
     return found

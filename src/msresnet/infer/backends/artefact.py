@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msresnet.errors import ModelError, MsresnetError, ResourceError
-from msresnet.hub import check_format
+from msresnet.hub import CONFIG, WEIGHTS, check_format
 from msresnet.trained import Exported
 
 if TYPE_CHECKING:
@@ -25,10 +25,12 @@ VERSION, STEM = "1", "model"
 
 
 def find_file(path: str | Path) -> Path | None:
-    """The exported file that is named, or lies in the folder that is named; None for what is none."""
+    """The exported file that is named, or lies in the folder that is named; None for what is none, such as a bundle."""
     path = Path(path)
     if path.suffix in ENDINGS:
         return path
+    if all((path / name).is_file() for name in (CONFIG, WEIGHTS)):
+        return None
     places = [folder / f"{STEM}{ending}" for ending in ENDINGS for folder in (path / VERSION, path)]
     return next((place for place in places if place.is_file()), None)
 
