@@ -170,7 +170,7 @@ def heard(header: dict[str, Any]) -> MsresnetError:
 
 def main(words: list[str]) -> int:
     """Serve one socket until it closes."""
-    if hasattr(os, "nice"):  # not on Windows
+    if sys.platform != "win32":
         os.nice(BEHIND)
     # The server says when to end, by closing; a signal to the whole group must not cut what it has accepted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
