@@ -174,6 +174,12 @@ def test_a_model_among_the_images_is_refused_before_another_answers(model: Path,
             expand([text, "a.png"], io.BytesIO())
     assert main(["predict", str(model), "a.png", "--model", str(model)]) == 2
     assert f"--model {model}" in capsys.readouterr().err
+    (here / "a.png").write_bytes(png(1))
+    outputs = []
+    for words in ([str(model), "a.png"], ["a.png", "--model", str(model)]):
+        assert main(["predict", *words]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
 
 
 @pytest.mark.parametrize(

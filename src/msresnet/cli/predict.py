@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msresnet.cli.layers import parse
@@ -44,11 +43,12 @@ def main(words: list[str], common: Common) -> int:
 
 
 def _with_model(config: PredictConfig) -> PredictConfig:
-    """`predict model.onnx cat.jpg`: an exported file in the first place is the model."""
-    first = Path(config.inputs[0]) if config.inputs else Path()
-    if config.model != LATEST or first.suffix not in (".onnx", ".xml"):
+    """`predict model.onnx cat.jpg`: a model in the first place is the model."""
+    from msresnet.infer.inputs import is_model
+
+    if config.model != LATEST or not config.inputs or not is_model(config.inputs[0]):
         return config
-    return replace(config, model=str(first), inputs=config.inputs[1:])
+    return replace(config, model=config.inputs[0], inputs=config.inputs[1:])
 
 
 def _with_side(words: list[str]) -> list[str]:

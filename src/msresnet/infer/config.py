@@ -191,8 +191,8 @@ class PredictConfig:
 
     inputs: Positional[tuple[str, ...]] = ()
     """Files, folders, patterns such as 'photos/*.jpg', .zip and .tar files, videos, camera:0, or - for a list of files
-    or one image on standard input. A first one that ends in .onnx or .xml is the model. With --output FOLDER, shards:
-    .tar files of images, folders, .txt or .csv lists of paths, patterns, 'shard-{000..099}.tar'."""
+    or one image on standard input. A first one that is a run or another model is the model. With --output FOLDER,
+    shards: .tar files of images, folders, .txt or .csv lists of paths, patterns, 'shard-{000..099}.tar'."""
     model: str = LATEST
     """A run's folder, any other bundle, hf:user/repo, or an exported file or folder."""
     output: str | None = None
