@@ -99,10 +99,12 @@ def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], scr
     """Explain single images."""
     from msresnet.data.decode import printable
     from msresnet.explain.explanation import Wanted, explain, subjects
+    from msresnet.infer.backends.artefact import refuse_models
     from msresnet.infer.backends.eager import predictor_of
     from msresnet.infer.inputs import expand, standard_input
     from msresnet.report.explanation import explanation_picture
 
+    refuse_models(config.inputs)
     inputs = list(islice(expand(config.inputs, standard_input()), MOST + 1))
     if len(inputs) > MOST:
         hint = "fewer images, or --split and --data for the scales of a whole set"

@@ -44,7 +44,7 @@ def main(words: list[str], common: Common) -> int:
 
 def _with_model(config: PredictConfig) -> PredictConfig:
     """`predict model.onnx cat.jpg`: a model in the first place is the model."""
-    from msresnet.infer.inputs import is_model
+    from msresnet.infer.backends.artefact import is_model
 
     if config.model != LATEST or not config.inputs or not is_model(config.inputs[0]):
         return config
@@ -62,7 +62,10 @@ def _with_side(words: list[str]) -> list[str]:
 
 def inputs_of(config: PredictConfig) -> Iterator[Input]:
     """The images that are meant."""
+    from msresnet.infer.backends.artefact import refuse_models
     from msresnet.infer.inputs import Allowed, expand, may_move, standard_input
+
+    refuse_models(config.inputs)
 
     if config.every is not None and not any(map(may_move, config.inputs)):
         raise UsageError("--every has no effect here", why="it is for videos and cameras", hint="leave it out")

@@ -23,9 +23,7 @@ from msresnet.data.resize import reduced
 from msresnet.data.sample import Image
 from msresnet.data.sources.folder import is_image
 from msresnet.errors import DataError, ResourceError, UsageError
-from msresnet.hub import CONFIG, WEIGHTS
 from msresnet.infer.archives import images_in, is_archive
-from msresnet.infer.backends.artefact import ENDINGS, VERSION, find_file
 from msresnet.infer.remote import fetch, is_url, shown
 from msresnet.infer.video import CAMERA, frames, is_video
 
@@ -106,7 +104,7 @@ class Allowed:
 def expand(inputs: Sequence[str], stdin: BinaryIO, allowed: Allowed = Allowed()) -> Iterator[Input]:
     """The images that are meant, one by one; an empty folder or pattern is one that cannot be read.
 
-    What two arguments name comes once. Raises UsageError at once when nothing was named, a model, or an address without
+    What two arguments name comes once. Raises UsageError at once when nothing was named, or an address without
     permission.
     """
     if not inputs:
@@ -114,16 +112,7 @@ def expand(inputs: Sequence[str], stdin: BinaryIO, allowed: Allowed = Allowed())
     for text in inputs:
         if is_url(text) and not allowed.urls:
             raise UsageError("addresses are not fetched", where=shown(text), hint="--allow-urls")
-        if is_model(text):
-            raise UsageError("that is a model, no image", where=text, hint=f"--model {text}")
     return _each(list(dict.fromkeys(inputs)), stdin, allowed)
-
-
-def is_model(text: str) -> bool:
-    """Whether an argument names a trained model, which somebody meant to ask."""
-    path = Path(text)
-    of_ours = all((path / name).is_file() for name in (CONFIG, WEIGHTS))
-    return of_ours or path.suffix in ENDINGS or find_file(path / VERSION) is not None
 
 
 def standard_input() -> BinaryIO:

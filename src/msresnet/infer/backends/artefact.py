@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msresnet.errors import ModelError, MsresnetError, ResourceError
+from msresnet.errors import ModelError, MsresnetError, ResourceError, UsageError
 from msresnet.hub import CONFIG, WEIGHTS, check_format
 from msresnet.trained import Exported
 
@@ -29,10 +30,28 @@ def find_file(path: str | Path) -> Path | None:
     path = Path(path)
     if path.suffix in ENDINGS:
         return path
-    if all((path / name).is_file() for name in (CONFIG, WEIGHTS)):
+    if is_bundle(path):
         return None
     places = [folder / f"{STEM}{ending}" for ending in ENDINGS for folder in (path / VERSION, path)]
     return next((place for place in places if place.is_file()), None)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder holds a bundle."""
+    return all((path / name).is_file() for name in (CONFIG, WEIGHTS))
+
+
+def is_model(text: str) -> bool:
+    """Whether an argument beside images names a trained model, which somebody meant to ask."""
+    path = Path(text)
+    return is_bundle(path) or path.suffix in ENDINGS or find_file(path / VERSION) is not None
+
+
+def refuse_models(inputs: Iterable[str]) -> None:
+    """Raise UsageError for a model among images."""
+    for text in inputs:
+        if is_model(text):
+            raise UsageError("that is a model, no image", where=text, hint=f"--model {text}")
 
 
 def read_bytes(path: Path) -> bytes:
