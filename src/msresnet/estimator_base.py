@@ -10,14 +10,14 @@ from copy import copy
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast, get_type_hints
+from typing import Any, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from typeguard import TypeCheckError, check_type
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from msresnet.bundle import Bundle
 from msresnet.data.arrays import Range
@@ -209,9 +209,18 @@ def _of_kind(setting: str, value: Any, kind: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     for meant in (value, tuple(value) if isinstance(value, list) else (value,)):
         with suppress(TypeCheckError):
-            return check_type(meant, kind)
-    words = str(getattr(kind, "__name__", kind)).replace("typing.", "")
-    raise UsageError(f"{ARGUMENTS.get(setting, setting)}={value!r}", why=f"it is {type(value).__name__}", hint=words)
+            return check_type(meant, kind, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+    words = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+    name = ARGUMENTS.get(setting, setting)
+    raise UsageError(f"{name}={value!r}", why=f"it takes {words}", hint=_example(name, kind))
+
+
+def _example(name: str, kind: Any) -> str:
+    """What to type for an argument: one of its texts, or its usual value."""
+    choices = [choice for part in (kind, *get_args(kind)) if get_origin(part) is Literal for choice in get_args(part)]
+    usual = {field.name: field.default for field in fields(TrainConfig)}
+    setting = next((setting for setting, argument in ARGUMENTS.items() if argument == name), name)
+    return " or ".join(f"{name}={value!r}" for value in (choices or [usual[setting]]))
 
 
 def is_path(X: Any) -> bool:  # noqa: N803

@@ -266,12 +266,14 @@ def test_unknown_options_and_labels_are_named(trained: Classifier, digits: tuple
         ({"options": {"optimizer": "adam"}}, "optimizer='adam'"), ({"options": {"mixup": "x"}}, "mixup='x'"),
         ({"time_limit": 5}, "time_limit=5"), ({"epochs": "2"}, "epochs='2'"), ({"epochs": 1.5}, "epochs=1.5"),
         ({"model": None}, "model=None"), ({"batch_size": 4.5}, "batch_size=4.5"),
-        ({"options": {"image_size": "28"}}, "image_size='28'"),
+        ({"options": {"image_size": "28"}}, "image_size='28'"), ({"options": {"image_size": (28, "x")}}, "image_size="),
     ],
 )  # fmt: skip
 def test_arguments_of_another_kind_are_named(arguments: dict[str, Any], words: str, digits: tuple[Any, Any]) -> None:
     with pytest.raises(UsageError, match=words):
         Classifier(**arguments).fit(*digits)
+    with pytest.raises(UsageError, match="optimizer='adamw' or optimizer='sgd'"):  # what to type
+        Classifier(options={"optimizer": "adam"}).fit(*digits)
     with pytest.raises(UsageError, match="validation_data is no pair"):
         Classifier(**FAST).fit(*digits, validation_data=(digits[0],))
 

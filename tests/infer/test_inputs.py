@@ -172,7 +172,7 @@ def test_standard_input_is_a_list_or_one_image(here: Path) -> None:
 def test_a_model_among_the_images_is_refused_before_another_answers(model: Path, here: Path, capsys: Any) -> None:
     for text in (str(model), "exported/m/1/model.onnx"):
         with pytest.raises(UsageError, match="that is a model, no image"):
-            refuse_models(["a.png", text])
+            refuse_models(["a.png", "x" * 300, text])
     assert main(["predict", str(model), "a.png", "--model", str(model)]) == 2
     assert f"--model {model}" in capsys.readouterr().err
     (here / "a.png").write_bytes(png(1))

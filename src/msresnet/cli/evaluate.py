@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,13 +177,15 @@ def _pick(sets: dict[str, Source], config: EvaluateConfig, fitted: dict[str, Any
     return pick(sets, fitted["split"] if measures_itself else config.split)
 
 
-@contextmanager
-def _about(baseline: str | None) -> Iterator[None]:
-    """Say of data that cannot be used that it is the baseline which cannot."""
+def _for_baseline(rival: Predictor, source: Source, config: EvaluateConfig) -> Samples:
+    """A set as the baseline takes it. Raises DataError, which says that it is the baseline that cannot."""
+    from msresnet.infer.evaluate import prepare
+
     try:
-        yield
+        return prepare(rival.trained, source, config)
     except DataError as error:
-        raise DataError(error.what, where=f"--baseline {baseline}", why=error.why, hint=error.hint) from error
+        where = f"--baseline {config.baseline}"
+        raise DataError(error.what, where=where, why=error.why, hint="--baseline ANOTHER") from error
 
 
 def _measure(
@@ -200,8 +201,7 @@ def _measure(
     screen.notes([f"measuring on the {split} set{views}"])
     data = prepare(model, source, config)
     _warn(config, split, data, screen)
-    with _about(config.baseline):
-        others = None if rival is None else prepare(rival.trained, source, config)
+    others = None if rival is None else _for_baseline(rival, source, config)
     measured = evaluate(predictor, data, split)
     figures = measured.metrics
     if rival is not None and others is not None:

@@ -66,7 +66,6 @@ def inputs_of(config: PredictConfig) -> Iterator[Input]:
     from msresnet.infer.inputs import Allowed, expand, may_move, standard_input
 
     refuse_models(config.inputs)
-
     if config.every is not None and not any(map(may_move, config.inputs)):
         raise UsageError("--every has no effect here", why="it is for videos and cameras", hint="leave it out")
     every = Allowed.every if config.every is None else seconds(config.every)

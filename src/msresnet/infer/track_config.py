@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -76,9 +76,8 @@ class TrackConfig:
         for name, share in {"weight": self.weight, "score": self.score}.items():
             if share is not None and not 0 <= share <= 1:
                 raise UsageError(f"--{name} {share:g}", why="from 0 to 1", hint=f"--{name} 0.5")
-        blind = {"--appearance none": self.appearance == "none", "--tracker cbiou": self.tracker == "cbiou"}
-        if self.weight != LOOKS and any(blind.values()):
-            why = next(flag for flag, given in blind.items() if given)
+        if self.weight != LOOKS and (self.appearance == "none" or self.tracker == "cbiou"):
+            why = "--appearance none" if self.appearance == "none" else "--tracker cbiou"
             raise UsageError(f"--weight {self.weight:g} has no effect here", why=why, hint="leave it out")
         if self.appearance not in ("auto", "none") and self.tracker == "cbiou":
             why = "cbiou compares boxes in a way of its own"
@@ -103,9 +102,8 @@ class TrackConfig:
 
     def _check_answered(self, folder: str) -> None:
         """Raise UsageError for what decides about answers, where they are given; a model may still say which data."""
-        usual = {each.name: each.default for each in fields(self)}
         for name in DECIDING:
-            if getattr(self, name) != usual[name]:
+            if getattr(self, name) != getattr(TrackConfig, name):
                 raise UsageError(f"--{name} has no effect here", why=f"the tracks are in {folder}", hint="leave it out")
 
     def _check_following(self, text: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,9 @@ def is_bundle(path: Path) -> bool:
 def is_model(text: str) -> bool:
     """Whether an argument beside images names a trained model, which somebody meant to ask."""
     path = Path(text)
-    return is_bundle(path) or path.suffix in ENDINGS or find_file(path / VERSION) is not None
+    if not os.path.isdir(text):  # noqa: PTH112 - which is False, and no error, for a name that is too long
+        return path.suffix in ENDINGS
+    return is_bundle(path) or find_file(path / VERSION) is not None
 
 
 def refuse_models(inputs: Iterable[str]) -> None:
