@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msresnet.data.splits import Splits, open_data
-from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError
+from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError, first_line
 from msresnet.files import as_yaml, write_text
 from msresnet.models.factory import MODELS
 from msresnet.runtime import StopRequest, stop_on_signals
@@ -161,7 +161,7 @@ class _Search:
             self._check_stop()
             raise
         except FAILURES as error:
-            watcher.note("failed", str(error).splitlines()[0][:300] or type(error).__name__)
+            watcher.note("failed", first_line(error, 300))
             self.study.tell(trial, state=TrialState.FAIL)
         else:
             watcher.note("finished")

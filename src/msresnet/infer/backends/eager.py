@@ -10,7 +10,7 @@ from torch import Tensor
 
 from msresnet.bundle import Bundle
 from msresnet.data.loaders import Samples
-from msresnet.errors import ResourceError, UsageError
+from msresnet.errors import ResourceError, UsageError, first_line
 from msresnet.infer.backend import Backend, Exits, Outputs, Pixels
 from msresnet.infer.config import TTA, Budget, Running
 from msresnet.infer.exits import EarlyExit
@@ -98,7 +98,7 @@ class Eager(Backend):
             with torch.inference_mode():
                 network(image.contiguous(memory_format=torch.channels_last))
         except Exception as error:  # torch wraps what its compilers raise in classes of its own
-            why = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            why = f"{type(error).__name__}: {first_line(error)}"
             hint = "--backend torch, or install a C++ compiler"
             raise ResourceError("torch cannot compile the network here", why=why, hint=hint) from error
         return network  # type: ignore[no-any-return]
