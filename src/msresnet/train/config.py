@@ -204,7 +204,7 @@ class TrainConfig(
     ScheduleOptions,
     RunOptions,
 ):
-    """Train a classifier, measure it on held-out images, and write a report."""
+    """Train a classifier, segmenter or detector, measure it on held-out images, and write a report."""
 
     def __post_init__(self) -> None:
         for name, low, high in _BOUNDS:
