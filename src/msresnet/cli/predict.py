@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.errors import DataError, UsageError
-from msresnet.infer.config import LATEST, PredictConfig, seconds, which_run
+from msresnet.infer.config import LATEST, PredictConfig, interval, which_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +68,7 @@ def inputs_of(config: PredictConfig) -> Iterator[Input]:
     refuse_models(config.inputs)
     if config.every is not None and not any(map(may_move, config.inputs)):
         raise UsageError("--every has no effect here", why="it is for videos and cameras", hint="leave it out")
-    every = Allowed.every if config.every is None else seconds(config.every)
+    every = Allowed.every if config.every is None else interval(config.every)
     return expand(config.inputs, standard_input(), Allowed(config.allow_urls, every))
 
 
