@@ -6,7 +6,7 @@ import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
@@ -24,11 +24,7 @@ MOST_ROWS = 10
 
 def main(words: list[str], common: Common) -> int:
     """Search, print the best trials, and write best.yaml, trials.csv, a picture and a page."""
-    parsed = parse("tune", TuneConfig, with_space(words), common.config, lambda name: find_recipe(name).settings)
-    config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    config = parse("tune", TuneConfig, with_space(words), common, recipes=_settings).config
     from msresnet.cli.screen import Bar, Screen
     from msresnet.files import check_free, lock
     from msresnet.report.tuning import tuning_picture, write_page
@@ -53,6 +49,10 @@ def main(words: list[str], common: Common) -> int:
     _print(tuned, config.format, screen)
     screen.note(f"best settings: msresnet train --config {folder / 'best.yaml'}")
     return 0
+
+
+def _settings(name: str) -> dict[str, Any]:
+    return find_recipe(name).settings
 
 
 def with_space(words: list[str]) -> list[str]:
