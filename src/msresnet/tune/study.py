@@ -19,6 +19,7 @@ from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError, 
 from msresnet.files import as_yaml, write_text
 from msresnet.models.factory import MODELS
 from msresnet.runtime import StopRequest, stop_on_signals
+from msresnet.tasks.known import TASKS
 from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.fit import fit
 from msresnet.train.observer import Observer, Silent
@@ -124,7 +125,8 @@ class _Search:
         """What was found. Raises UsageError where no trial ended with a model."""
         trials = tuple(self.trials())
         scales = {dimension.name: _scale(dimension) for dimension in self.space}
-        return Tuned(trials, self._settings(best(trials)), _importance(self.study), scales)
+        metric = TASKS[self.splits.train.task].metric
+        return Tuned(trials, self._settings(best(trials)), _importance(self.study), scales, metric)
 
     def write(self) -> None:
         """Write what people and `train --config` read; a killed search leaves it as of its last trial."""
