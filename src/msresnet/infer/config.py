@@ -61,10 +61,11 @@ class Running:
         precision: 'auto' is float32 for a bundle, and what an exported file was made for.
         threads: of one call; None is one for each core.
         batch_size: images at a time.
-        budget: for a network with several exits in torch, when to stop; None always goes to the end.
+        budget: for a network with several exits in torch, when to stop; None always goes to the end. Not beside
+            compiled code.
         tta: views of each image whose outputs are averaged, in torch; not beside a budget.
 
-    Raises UsageError for a budget beside views, and for no thread at all.
+    Raises UsageError for a budget beside views or compiled code, and for no thread at all.
     """
 
     device: str = "auto"
@@ -78,6 +79,9 @@ class Running:
     def __post_init__(self) -> None:
         check_views(self.tta, self.budget)
         at_least({"threads": (self.threads, 1)})
+        if self.backend == "compiled" and self.budget is not None:
+            why = "compiled code goes to the end of the network"
+            raise UsageError("--backend compiled and a budget contradict each other", why=why, hint="one of the two")
 
     @classmethod
     def of(cls, asked: Any) -> Running:
