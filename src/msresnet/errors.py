@@ -106,6 +106,11 @@ def some(count: int, word: str, plural: str = "") -> str:
     return f"{count:,} {word if count == 1 else plural or word + 's'}"
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of an error's message that is not empty, up to `most` characters; its type's name without one."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:most]
+
+
 def at_least(bounds: Mapping[str, tuple[float | None, float]]) -> None:
     """Raise UsageError for a flag below its bound: (value, bound) by its name; a value of None is not given."""
     for name, (value, low) in bounds.items():

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msresnet.cli.layers import parse, spelled_out
-from msresnet.cli.main import main
+from msresnet.cli.main import Common, main
 from msresnet.errors import UsageError
 from msresnet.infer.config import EvaluateConfig
 from msresnet.train.config import TrainConfig
@@ -23,7 +23,7 @@ from tiny import contents, train_words
 
 
 def config(*words: str, file: str | None = None) -> TrainConfig:
-    return parse("train", TrainConfig, list(words), file).config
+    return parse("train", TrainConfig, list(words), Common(config=file)).config
 
 
 def fails(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
@@ -57,7 +57,7 @@ def test_descriptions_flow_over_their_lines(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit):
-        parse("train", TrainConfig, ["--help"])
+        parse("train", TrainConfig, ["--help"], Common())
     assert "settings given here replace its own." in capsys.readouterr().out  # two lines of the source
 
 
@@ -85,7 +85,7 @@ def test_the_model_arguments_of_the_readme(capsys: pytest.CaptureFixture[str]) -
 def test_a_variable_speaks_to_one_verb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSRESNET_TRAIN_OUTPUT", "run")
     assert config().output == "run"
-    assert parse("evaluate", EvaluateConfig, []).config.output is None
+    assert parse("evaluate", EvaluateConfig, [], Common()).config.output is None
 
 
 def test_K01_an_unknown_variable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +95,7 @@ def test_K01_an_unknown_variable(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_a_value_may_hold_an_equals_sign() -> None:
     words = ["--fail-under", "top1=0.9"]
-    assert parse("evaluate", EvaluateConfig, words).config.fail_under == "top1=0.9"
+    assert parse("evaluate", EvaluateConfig, words, Common()).config.fail_under == "top1=0.9"
 
 
 @given(st.integers(1, 10**6), st.floats(1e-9, 10), st.booleans())
@@ -108,7 +108,7 @@ def test_default_then_file_then_environment_then_flag(here: Path, monkeypatch: p
     (here / "a.yaml").write_text("epochs: 3\nlr: 0.3\nseed: 3\nimage_size: [8, 9]\nval_data: null\n", encoding="utf-8")
     monkeypatch.setenv("MSRESNET_TRAIN_LR", "0.2")
     monkeypatch.setenv("MSRESNET_TRAIN_SEED", "2")
-    parsed = parse("train", TrainConfig, ["--seed", "1"], str(here / "a.yaml"))
+    parsed = parse("train", TrainConfig, ["--seed", "1"], Common(config=str(here / "a.yaml")))
     found = parsed.config
     assert (found.batch_size, found.epochs, found.lr, found.seed, found.image_size) == (128, 3, 0.2, 1, (8, 9))
     origin = parsed.origin
@@ -126,6 +126,13 @@ def test_print_config_shows_where_each_value_is_from(
     for row in ("epochs: 3  # a.yaml", "lr: 0.2  # environment", "image_size: [8, 9]  # flag", "seed: 0  # default"):
         assert row in text
     assert config(file=_file(here, text)).image_size == (8, 9)
+
+
+@pytest.mark.usefixtures("here")
+def test_print_config_shows_the_model_that_stands_in_the_first_place(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--top", "2", "model.onnx", "cat.jpg", "--print-config"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[:2] == ["inputs: [cat.jpg]  # flag", "model: model.onnx  # flag"]
 
 
 def _file(here: Path, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from torch import Tensor
 import msresnet
 from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
+from msresnet.data.options import DataOptions
 from msresnet.data.splits import open_data
 from msresnet.errors import DataError, UsageError
+from msresnet.infer.backends import eager
 from msresnet.infer.backends.eager import predictor_of
-from msresnet.infer.config import Budget, PredictConfig, budget
+from msresnet.infer.config import Budget, PredictConfig, Running, budget
+from msresnet.infer.evaluate import prepare
 from msresnet.infer.exits import CONFIDENCES, EarlyExit, cost_curve
 from msresnet.infer.inputs import expand
 from msresnet.infer.stream import decode_all
@@ -214,6 +218,48 @@ def test_predict_says_which_exit_answered(run: Path, bars: Path, form: str, caps
 def test_a_budget_that_cannot_be_kept_is_a_usage_error(run: Path, bars: Path, capsys: Any) -> None:
     assert main(["predict", str(bars / "lying"), "--model", str(run), "--budget", "0.0001ms"]) == 2
     assert "the first exit takes" in capsys.readouterr().err
+
+
+def test_a_budget_is_kept_in_the_precision_that_is_asked_for(
+    run: Path, bars: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit where nothing leaves early; of every exit the same. Slow without the hardware, but as exact."""
+    monkeypatch.setattr(eager, "choose_precision", lambda asked, where: (asked, ""))
+    bundle = load_bundle(run)
+    samples = prepare(bundle, open_data(str(bars), DataOptions()).train, DataOptions(workers=0))
+    pixels = np.stack([samples.image(i).numpy() for i in range(len(samples))])
+    exact = eager.Eager(bundle, Running(device="cpu", precision="fp32"))
+    how = Running(device="cpu", precision="bf16")
+    plain = eager.Eager(bundle, how)
+    expected, _ = plain(pixels)
+    found, exits = eager.Eager(bundle, replace(how, budget=Budget(confidence=1.0)))(pixels)
+    assert exits is not None
+    assert set(exits.tolist()) == {2}
+    assert np.array_equal(found, expected)
+    assert np.abs(expected - exact(pixels)[0]).max() > 1e-4  # float32 differs by less
+    each = plain.exit_outputs(samples, len(samples))
+    assert np.array_equal(each[-1].numpy(), expected)
+    first, _ = eager.Eager(bundle, replace(how, budget=Budget(confidence=1e-6)))(pixels)
+    assert np.array_equal(each[0].numpy(), first)
+
+
+def test_exits_are_timed_in_the_precision_that_is_asked_for(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eager, "choose_precision", lambda asked, where: (asked, ""))
+    bundle, seen = load_bundle(run), set[bool]()
+    advance = type(bundle.model).advance
+
+    def noted(self: ImageModel, state: list[Tensor], index: int) -> tuple[list[Tensor], Tensor]:
+        seen.add(torch.is_autocast_enabled("cpu"))
+        return advance(self, state, index)
+
+    monkeypatch.setattr(type(bundle.model), "advance", noted)
+    eager.Eager(bundle, Running(device="cpu", precision="bf16", budget=Budget(seconds=60)))
+    assert seen == {True}
+
+
+def test_compiled_code_and_a_budget_are_refused() -> None:
+    with pytest.raises(UsageError, match="--backend compiled and a budget contradict each other"):
+        PredictConfig(backend="compiled", budget="0.9")
 
 
 def test_the_python_door_keeps_a_budget_too(run: Path, bars: Path) -> None:

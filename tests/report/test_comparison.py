@@ -14,7 +14,7 @@ from msresnet.compare.judge import Comparison, judge
 from msresnet.compare.records import Answers, Training
 from msresnet.report import comparison, tuning
 from msresnet.report.comparison import accuracy_rows
-from msresnet.tune.trials import State, Trial, Tuned
+from msresnet.tune.trials import Scale, State, Trial, Tuned
 from stories import NASTY
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def searched() -> Tuned:
         chosen = {"lr": 10.0**-number, "model": ["a", "$x_{", NASTY][number % 3]}
         why = "" if score else f"it broke {NASTY}"
         trials.append(Trial(number, state, chosen, score, loss, 5, 12.0, why))
-    return Tuned(tuple(trials), {"data": "x", "lr": 0.01}, {"lr": 0.8, "model": 0.2}, {"lr": "log", "model": "list"})
+    scales: dict[str, Scale] = {"lr": "log", "model": "list"}
+    return Tuned(tuple(trials), {"data": "x", "lr": 0.01}, {"lr": 0.8, "model": 0.2}, scales, "top1")
 
 
 @pytest.fixture(scope="module")

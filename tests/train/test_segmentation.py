@@ -212,6 +212,17 @@ def test_evaluate_predict_and_python_give_the_same_masks(
     assert accuracy == pytest.approx(figures["pixel_accuracy"])
 
 
+def test_a_search_calls_its_scores_by_their_name(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = train_words(data, tmp_path / "out", "--trials", "1", "lr=1e-3:1e-2", epochs=1, batch=8)
+    assert main(["tune", *words[1:]]) == 0
+    assert "val mean IoU" in capsys.readouterr().out
+    page = (tmp_path / "out" / "tuning.html").read_text(encoding="utf-8")
+    assert "validation mean IoU of the best" in page
+    assert "top-1" not in page
+
+
 def test_a_mask_is_an_images_own_whatever_stands_beside_it(run: Path) -> None:
     predictor = predictor_of(load_bundle(run), "cpu")
     images = [drawn(n, side)[0][None] for n, side in ((1, 16), (2, 24), (3, 17))]

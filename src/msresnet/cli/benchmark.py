@@ -28,11 +28,7 @@ SEED = 0
 
 def main(words: list[str], common: Common) -> int:
     """Measure all contestants in turn; prints a row for each and each batch."""
-    parsed = parse("benchmark", BenchmarkConfig, words, common.config)
-    config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    config = parse("benchmark", BenchmarkConfig, words, common).config
     from msresnet.cli.screen import Screen
     from msresnet.data.options import cores
     from msresnet.deploy.benchmark.contestants import contestants

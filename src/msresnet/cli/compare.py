@@ -23,11 +23,7 @@ MARKDOWN, PICTURE, PAGE, LOG = "comparison.md", "comparison.png", "comparison.ht
 
 def main(words: list[str], common: Common) -> int:
     """Train the contestants, print who is better, and write tables, a picture and a page."""
-    parsed = parse("compare", CompareConfig, words, common.config, _recipe)
-    config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    config = parse("compare", CompareConfig, words, common, recipes=_recipe).config
     from msresnet.cli.screen import Bar, Screen
     from msresnet.compare.contestants import contestants
     from msresnet.compare.run import OURS, compare

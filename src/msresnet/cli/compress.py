@@ -22,11 +22,8 @@ FOLDER = "compressed"
 
 def main(words: list[str], common: Common) -> int:
     """Make the smaller model, print both side by side, and write it if it is good enough."""
-    parsed = parse("compress", CompressConfig, words, common.config)
+    parsed = parse("compress", CompressConfig, words, common)
     config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
     gates = read_gates(config.fail_under)
     check_used(parsed.origin, config)
     from msresnet.bundle import load_bundle

@@ -61,11 +61,8 @@ class CheckConfig(DataOptions, PreprocessOptions):
 
 def main(words: list[str], common: Common) -> int:
     """Print the classes of each set and everything that was found; raises what training would raise."""
-    parsed = parse("data check", CheckConfig, words, common.config)
+    parsed = parse("data check", CheckConfig, words, common)
     config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
     if "cache" in parsed.origin:
         why = "each image is looked at once; what was found is always remembered"
         raise UsageError("--cache has no effect here", why=why, hint="leave it out")

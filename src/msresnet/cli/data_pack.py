@@ -41,11 +41,8 @@ class PackConfig(DataOptions, PreprocessOptions):
 
 def main(words: list[str], common: Common) -> int:
     """Write the sets, and say how large they are."""
-    parsed = parse("data pack", PackConfig, words, common.config)
+    parsed = parse("data pack", PackConfig, words, common)
     config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
     _check_used(parsed.explicit(), config.format)
     from msresnet.cli.screen import Screen
     from msresnet.data.pack import begun, pack_cache, pack_shards

@@ -35,11 +35,7 @@ class ShowConfig(DataOptions, PreprocessOptions):
 
 def main(words: list[str], common: Common) -> int:
     """Print the classes of each set and write the picture."""
-    parsed = parse("data show", ShowConfig, words, common.config)
-    config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    config = parse("data show", ShowConfig, words, common).config
     from msresnet.cli.screen import Screen
     from msresnet.data.preprocess import choose
     from msresnet.data.splits import open_data

@@ -24,11 +24,7 @@ class DemoConfig:
 
 def main(words: list[str], common: Common) -> int:
     """Run the whole tour; the last lines are a labelled prediction and the report's path."""
-    parsed = parse("demo", DemoConfig, words, common.config)
-    config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    config = parse("demo", DemoConfig, words, common).config
     from msresnet.bundle import load_bundle
     from msresnet.cli.pipeline import headline, train_run
     from msresnet.cli.screen import Screen

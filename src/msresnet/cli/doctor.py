@@ -16,10 +16,7 @@ class DoctorConfig:
 
 def main(words: list[str], common: Common) -> int:
     """Print what training here would use, as JSON."""
-    parsed = parse("doctor", DoctorConfig, words, common.config)
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    parse("doctor", DoctorConfig, words, common)
     from msresnet.files import cache_folder
     from msresnet.runtime import choose_device, choose_precision, environment
 

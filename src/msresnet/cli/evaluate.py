@@ -31,11 +31,8 @@ READING = ("image_shape", "label_column")
 
 def main(words: list[str], common: Common) -> int:
     """Measure a model on labelled images; prints the figures."""
-    parsed = parse("evaluate", EvaluateConfig, words, common.config)
+    parsed = parse("evaluate", EvaluateConfig, words, common)
     config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
     gates = read_gates(config.fail_under)
     _check_used(parsed.origin, config)
     from msresnet.bundle import bundle_of

@@ -30,11 +30,7 @@ OBJECTS = 3
 
 def main(words: list[str], common: Common) -> int:
     """Write a picture of the heat maps and of the scales' responses, and print the figures."""
-    parsed = parse("explain", ExplainConfig, words, common.config)
-    config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    config = parse("explain", ExplainConfig, words, common).config
     path = Path(config.output)
     if path.suffix.lower() != ".png":
         hint = f"--output {path.stem or 'explanation'}.png"

@@ -20,11 +20,7 @@ FOLDER, SEED = "exported", 0
 
 def main(words: list[str], common: Common) -> int:
     """Write the package, and print where it lies and how it compares with the model."""
-    parsed = parse("export", ExportConfig, words, common.config)
-    config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    config = parse("export", ExportConfig, words, common).config
     from msresnet.bundle import load_bundle
     from msresnet.cli.screen import Screen
     from msresnet.deploy.export import export, summary

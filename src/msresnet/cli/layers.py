@@ -17,6 +17,7 @@ import docstring_parser
 import tyro
 from docstring_parser import DocstringStyle
 
+from msresnet.cli.main import Common
 from msresnet.errors import UsageError, nearest
 from msresnet.files import as_yaml, read_yaml
 from msresnet.train.settings import split_list
@@ -50,23 +51,28 @@ def parse(
     verb: str,
     kind: type[C],
     argv: list[str],
-    config_file: str | None = None,
+    common: Common,
+    *,
     recipes: Callable[[str], dict[str, Any]] | None = None,
+    settled: Callable[[Parsed[C]], Parsed[C]] = lambda parsed: parsed,
 ) -> Parsed[C]:
     """Read all layers. Raises UsageError, or exits with 2 after tyro's message, which names the nearest flag.
+
+    With --print-config prints all settings and exits with 0.
 
     Args:
         verb: for messages and the environment.
         kind: the dataclass of the settings.
         argv: the words after the verb.
-        config_file: of --config.
+        common: the switches of every verb.
         recipes: the settings of a recipe by name, for a verb that takes `--recipe`.
+        settled: what follows from all layers together, for a verb where something does.
     """
     kinds = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
     names = set(kinds)
     layers: list[tuple[str, list[str]]] = []
-    if config_file is not None:
-        layers.append((config_file, _tokens(_read(config_file, names), kinds)))
+    if common.config is not None:
+        layers.append((common.config, _tokens(_read(common.config, names), kinds)))
     layers.append(("environment", _tokens(_environment(verb, kinds), kinds)))
     layers.append(("flag", _together(spelled_out(argv, kinds), kinds)))
     name = _value_of("recipe", [token for _, tokens in layers for token in tokens])
@@ -82,7 +88,11 @@ def parse(
         bare = [name for name in names if _positional(kinds[name])]
         origin |= {name: source for name in bare if getattr(before, name) != getattr(current, name)}
     assert current is not None
-    return Parsed(current, origin)
+    parsed = settled(Parsed(current, origin))
+    if common.print_config:
+        print(parsed.table(), flush=True)  # what cannot be written is told before Python shuts down
+        raise SystemExit(0)
+    return parsed
 
 
 def spelled_out(argv: list[str], kinds: dict[str, str]) -> list[str]:

@@ -12,7 +12,7 @@ from msresnet.errors import Interrupted, MsresnetError, UsageError, nearest
 
 VERBS = {
     "demo": "train, measure, predict and explain on embedded digits, in under a minute",
-    "train": "train a classifier on your images",
+    "train": "train a classifier, segmenter or detector on your images",
     "evaluate": "measure a trained model on labelled images",
     "predict": "say what is on images",
     "track": "follow the objects in a video, or measure on labelled ones how well that goes",
@@ -22,7 +22,7 @@ VERBS = {
     "compress": "make a model smaller and faster, and measure what that costs",
     "export": "write a model for ONNX Runtime, OpenVINO, Triton and others, and prove that it answers the same",
     "benchmark": "measure speed, memory and accuracy by every backend and precision",
-    "data": "look at data as the network sees it (data show)",
+    "data": "look at data as the network sees it, check it, pack it (data show, check, pack)",
     "models": "list the networks, with parameters and operations",
     "serve": "answer over HTTP: a page for people, an API for programs",
     "doctor": "check this installation and machine",

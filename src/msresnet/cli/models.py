@@ -50,11 +50,7 @@ class ModelsConfig:
 
 def main(words: list[str], common: Common) -> int:
     """Print parameters, operations, published accuracy, licence and maps of networks, or the modules of one."""
-    parsed = parse("models", ModelsConfig, words, common.config)
-    config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    config = parse("models", ModelsConfig, words, common).config
     from msresnet.models.factory import MODELS, list_models
 
     names = list_models(config.pattern, pretrained=config.pretrained)

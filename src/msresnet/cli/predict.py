@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from msresnet.cli.layers import parse
+from msresnet.cli.layers import Parsed, parse
 from msresnet.cli.main import Common
 from msresnet.errors import DataError, UsageError
-from msresnet.infer.config import LATEST, PredictConfig, seconds, which_run
+from msresnet.infer.config import LATEST, PredictConfig, interval, which_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,11 +23,7 @@ TILE = "--tile"
 
 def main(words: list[str], common: Common) -> int:
     """Print the answer for each image; unreadable ones are named on standard error, and the exit code is then 3."""
-    parsed = parse("predict", PredictConfig, _with_side(words), common.config)
-    config = _with_model(parsed.config)
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    config = parse("predict", PredictConfig, _with_side(words), common, settled=_with_model).config
     if not common.quiet:
         for line in which_run(config.model):
             print(f"· {line}", file=sys.stderr)
@@ -42,13 +38,15 @@ def main(words: list[str], common: Common) -> int:
     return _answer(config, common)
 
 
-def _with_model(config: PredictConfig) -> PredictConfig:
+def _with_model(parsed: Parsed[PredictConfig]) -> Parsed[PredictConfig]:
     """`predict model.onnx cat.jpg`: a model in the first place is the model."""
     from msresnet.infer.backends.artefact import is_model
 
+    config = parsed.config
     if config.model != LATEST or not config.inputs or not is_model(config.inputs[0]):
-        return config
-    return replace(config, model=config.inputs[0], inputs=config.inputs[1:])
+        return parsed
+    found = replace(config, model=config.inputs[0], inputs=config.inputs[1:])
+    return Parsed(found, parsed.origin | {"model": parsed.origin["inputs"]})
 
 
 def _with_side(words: list[str]) -> list[str]:
@@ -68,7 +66,7 @@ def inputs_of(config: PredictConfig) -> Iterator[Input]:
     refuse_models(config.inputs)
     if config.every is not None and not any(map(may_move, config.inputs)):
         raise UsageError("--every has no effect here", why="it is for videos and cameras", hint="leave it out")
-    every = Allowed.every if config.every is None else seconds(config.every)
+    every = Allowed.every if config.every is None else interval(config.every)
     return expand(config.inputs, standard_input(), Allowed(config.allow_urls, every))
 
 

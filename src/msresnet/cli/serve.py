@@ -13,10 +13,7 @@ from msresnet.serve.config import ServeConfig
 
 def main(words: list[str], common: Common) -> int:
     """Serve until a signal comes. Raises ResourceError where the extra is missing."""
-    parsed = parse("serve", ServeConfig, words, common.config)
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    parsed = parse("serve", ServeConfig, words, common)
     try:
         from msresnet.serve.server import serve
     except ModuleNotFoundError as error:

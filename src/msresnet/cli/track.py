@@ -36,11 +36,7 @@ COUNTS = {"id_switches": "switches", "missed": "missed", "wrong": "wrong"}
 
 def main(words: list[str], common: Common) -> int:
     """Follow what is in a video and print it frame by frame, or measure on labelled videos and print the figures."""
-    parsed = parse("track", TrackConfig, _named(words), common.config)
-    config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    config = parse("track", TrackConfig, _named(words), common).config
     gates = read_gates(config.fail_under)
     check_gates(gates, GATES, ())
     from msresnet.cli.screen import Screen

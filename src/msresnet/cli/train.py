@@ -15,10 +15,7 @@ def main(words: list[str], common: Common) -> int:
     if words in (["--recipe", "list"], ["--recipe=list"], ["recipe=list"]):
         print("\n\n".join(f"{recipe.name}\n{_indented(recipe.text)}" for recipe in RECIPES.values()))
         return 0
-    parsed = parse("train", TrainConfig, words, common.config, _settings)
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    parsed = parse("train", TrainConfig, words, common, recipes=_settings)
     from msresnet.cli.pipeline import headline, resumed, start_processes, train_run
     from msresnet.cli.screen import Screen
 

@@ -6,7 +6,7 @@ import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
@@ -24,11 +24,7 @@ MOST_ROWS = 10
 
 def main(words: list[str], common: Common) -> int:
     """Search, print the best trials, and write best.yaml, trials.csv, a picture and a page."""
-    parsed = parse("tune", TuneConfig, with_space(words), common.config, lambda name: find_recipe(name).settings)
-    config = parsed.config
-    if common.print_config:
-        print(parsed.table())
-        return 0
+    config = parse("tune", TuneConfig, with_space(words), common, recipes=_settings).config
     from msresnet.cli.screen import Bar, Screen
     from msresnet.files import check_free, lock
     from msresnet.report.tuning import tuning_picture, write_page
@@ -53,6 +49,10 @@ def main(words: list[str], common: Common) -> int:
     _print(tuned, config.format, screen)
     screen.note(f"best settings: msresnet train --config {folder / 'best.yaml'}")
     return 0
+
+
+def _settings(name: str) -> dict[str, Any]:
+    return find_recipe(name).settings
 
 
 def with_space(words: list[str]) -> list[str]:
@@ -87,11 +87,12 @@ def _table(tuned: Tuned, screen: Screen) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from msresnet.infer.baseline import called
     from msresnet.tune.trials import ranked, shown
 
     names = list(tuned.best.chosen)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for title in ("trial", "val top-1", "val loss", "epochs", "seconds", *names, "end"):
+    for title in ("trial", f"val {called(tuned.metric)}", "val loss", "epochs", "seconds", *names, "end"):
         table.add_column(escape(title), justify="left" if title == "end" else "right")
     for trial in ranked(tuned.trials)[:MOST_ROWS]:
         figures = [

@@ -23,7 +23,7 @@ import PIL
 from msresnet.data.isolation import USUAL, Bounds, Lost, isolated
 from msresnet.data.sample import Source
 from msresnet.data.traits import BAD, GOOD, TRAITS, UNSEEN, Outcome, Traits, look_at
-from msresnet.errors import ResourceError
+from msresnet.errors import ResourceError, first_line
 from msresnet.files import cache_folder, write_atomic
 
 SAVE_EVERY = 60.0
@@ -178,7 +178,7 @@ class _Memory:
             write_atomic(self.place, write, chosen.size * TRAITS.itemsize)
             self.new = False
         except (ResourceError, OSError) as error:
-            self.notes = [f"the next check will be no faster: {str(error).splitlines()[0]}: {self.place}"]
+            self.notes = [f"the next check will be no faster: {first_line(error)}: {self.place}"]
 
     def _recall(self) -> None:
         try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 from tyro.conf import Positional, arg
 
 from msresnet.data.options import DataOptions, cores
+from msresnet.durations import duration
 from msresnet.errors import UsageError, at_least
 
 LATEST = "runs/latest"
@@ -33,11 +34,9 @@ class Budget:
 
 
 def budget(text: str) -> Budget:
-    """A budget from '0.9' (how sure) or '5ms', '0.2s' (how long). Raises UsageError for anything else."""
-    if timed := re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text):
-        seconds = float(timed[1]) / (1000 if timed[2] == "ms" else 1)
-        if seconds > 0:
-            return Budget(seconds=seconds)
+    """A budget from '0.9' (how sure), or from a time with its unit, such as '5ms'. Raises UsageError otherwise."""
+    if seconds := duration(text, bare=False):
+        return Budget(seconds=seconds)
     if re.fullmatch(r"\d?\.\d+|1", text) and 0 < float(text) <= 1:
         return Budget(confidence=float(text))
     raise UsageError(f"--budget {text}", why="a probability up to 1, or a time", hint="--budget 0.9, or --budget 5ms")
@@ -62,10 +61,11 @@ class Running:
         precision: 'auto' is float32 for a bundle, and what an exported file was made for.
         threads: of one call; None is one for each core.
         batch_size: images at a time.
-        budget: for a network with several exits in torch, when to stop; None always goes to the end.
+        budget: for a network with several exits in torch, when to stop; None always goes to the end. Not beside
+            compiled code.
         tta: views of each image whose outputs are averaged, in torch; not beside a budget.
 
-    Raises UsageError for a budget beside views, and for no thread at all.
+    Raises UsageError for a budget beside views or compiled code, and for no thread at all.
     """
 
     device: str = "auto"
@@ -79,6 +79,9 @@ class Running:
     def __post_init__(self) -> None:
         check_views(self.tta, self.budget)
         at_least({"threads": (self.threads, 1)})
+        if self.backend == "compiled" and self.budget is not None:
+            why = "compiled code goes to the end of the network"
+            raise UsageError("--backend compiled and a budget contradict each other", why=why, hint="one of the two")
 
     @classmethod
     def of(cls, asked: Any) -> Running:
@@ -230,7 +233,7 @@ class PredictConfig:
     allow_urls: bool = False
     """Let inputs, and lines of a list, be http:// and https:// addresses, each of one image."""
     every: str | None = None
-    """Of videos and cameras, an image each time so many seconds have passed, such as 0.5s. Default: 1s."""
+    """Of videos and cameras, an image each time so long has passed, such as 0.5s or 2m. Default: 1s."""
     tile: Literal["auto"] | int | None = None
     """Look at images of any size tile by tile: of so many pixels a side, or (auto) as many as the network takes."""
     overlap: float = 0.25
@@ -245,7 +248,7 @@ class PredictConfig:
         at_least(lows)
         limit = self.running.budget
         if self.every is not None:
-            seconds(self.every)
+            interval(self.every)
         self._check_tiles()
         place = self.place
         if place == "folder":
@@ -335,12 +338,12 @@ def tiling(config: PredictConfig) -> Tiling:
     return Tiling(side, config.overlap, config.whole)
 
 
-def seconds(text: str) -> float:
-    """Seconds from '0.5s' or '0.5'. Raises UsageError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)s?", text)
-    if found is None or not 0 < float(found[1]) < MOST_SECONDS:
+def interval(text: str) -> float:
+    """Seconds from one image of a video to the next, as `duration` reads them. Raises UsageError for anything else."""
+    found = duration(text)
+    if found is None or not 0 < found < MOST_SECONDS:
         raise UsageError(f"--every {text}", why="seconds from one image to the next", hint="--every 0.5s")
-    return float(found[1])
+    return found
 
 
 def which_run(model: str) -> list[str]:

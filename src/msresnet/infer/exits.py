@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -34,15 +35,23 @@ class EarlyExit:
         task: says how sure an answer is.
         budget: when to stop.
         image: one image (1, C, H, W) as the network takes it, by which its exits are timed.
+        computing: within what it gives the network computes, such as autocast to another precision.
 
     Raises UsageError for a network with one exit, and for a time in which not even the first exit is reached.
     """
 
-    def __init__(self, model: ImageModel, task: Task, budget: Budget, image: Tensor) -> None:
+    def __init__(
+        self,
+        model: ImageModel,
+        task: Task,
+        budget: Budget,
+        image: Tensor,
+        computing: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
         if model.num_exits == 1:
             why, hint = "the network answers only at its end", "an MSDNet, or train with --model-args exits=true"
             raise UsageError("--budget, but there is one exit", why=why, hint=hint)
-        self.model, self.task, self.confidence = model, task, budget.confidence
+        self.model, self.task, self.confidence, self.computing = model, task, budget.confidence, computing
         self.last = model.num_exits - 1
         self.reason = f"the first exit of {model.num_exits} that is sure to {budget.confidence}"
         if budget.seconds is not None:
@@ -95,8 +104,9 @@ class EarlyExit:
         count = len(state[0])
         if count == 1:
             state = [part.repeat(2, *[1] * (part.ndim - 1)) for part in state]
-        state, logits = self.model.advance(state, index)
-        return [part[:count] for part in state], logits[:count]
+        with self.computing():
+            state, logits = self.model.advance(state, index)
+        return [part[:count] for part in state], logits[:count].float()
 
     def _sure(self, logits: Tensor) -> Tensor:
         if self.confidence is None:  # a time alone: everything goes as deep as it allows

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from msresnet.bundle import Bundle
-from msresnet.errors import MsresnetError, ResourceError
+from msresnet.errors import MsresnetError, ResourceError, first_line
 from msresnet.infer.sharded import Asked, Outcome, Tally, Worker
 from msresnet.infer.shards import Shard
 from msresnet.runtime import StopRequest
@@ -89,7 +89,7 @@ def _connected(ray: Any) -> Iterator[None]:
         try:
             ray.init(log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError) as error:
-            why = str(error).splitlines()[0][:200]
+            why = first_line(error)
             raise ResourceError("Ray cannot be reached or started", why=why, hint="ray status; RAY_ADDRESS") from error
     try:
         yield
@@ -116,5 +116,5 @@ def _result(ray: Any, done: Any) -> Outcome | None:
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
-        why = str(error).splitlines()[0][:200]
+        why = first_line(error)
         raise ResourceError("a process of Ray's is lost", why=why, hint="the same command continues") from error

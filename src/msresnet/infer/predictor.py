@@ -35,11 +35,14 @@ class Predictor:
         trained: what the model says of itself.
         backend: its network at work.
         batch_size: images at a time.
+        postprocess: how outputs are read; None is as the model says.
     """
 
-    def __init__(self, trained: Trained, backend: Backend, batch_size: int = 64) -> None:
+    def __init__(
+        self, trained: Trained, backend: Backend, batch_size: int = 64, postprocess: Postprocess | None = None
+    ) -> None:
         self.trained, self.backend, self.batch_size = trained, backend, max(1, batch_size)
-        self.postprocess = trained.postprocess
+        self.postprocess = trained.postprocess if postprocess is None else postprocess
 
     def from_score(self, score: float) -> Predictor:
         """The same model, its answers for people beginning at a score. Raises UsageError for a task without scores."""
@@ -83,9 +86,7 @@ class Predictor:
 
     def _with(self, postprocess: Postprocess) -> Predictor:
         """The same network, its outputs read otherwise."""
-        other = Predictor(self.trained, self.backend, self.batch_size)
-        other.postprocess = postprocess
-        return other
+        return Predictor(self.trained, self.backend, self.batch_size, postprocess)
 
     def _results(self, images: Pixels, ids: Sequence[str], frames: Sequence[Frame] | None) -> Results:
         """Results for one batch of preprocessed images (B, C, H, W) uint8."""

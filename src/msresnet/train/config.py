@@ -6,13 +6,13 @@ No torch here: `msresnet train --help` reads this file.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tyro.conf import arg
 
 from msresnet.data.options import DataOptions, PreprocessOptions
+from msresnet.durations import duration
 from msresnet.errors import UsageError
 
 Auto = Literal["auto"]
@@ -204,7 +204,7 @@ class TrainConfig(
     ScheduleOptions,
     RunOptions,
 ):
-    """Train a classifier, measure it on held-out images, and write a report."""
+    """Train a classifier, segmenter or detector, measure it on held-out images, and write a report."""
 
     def __post_init__(self) -> None:
         for name, low, high in _BOUNDS:
@@ -264,19 +264,16 @@ class TrainConfig(
 
 
 def seconds(text: str) -> float:
-    """Seconds from '90', '90s', '2m' or '1h30m'. Raises UsageError for anything else, zero included."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        text += "s"
-    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+    """Seconds of a time limit, as `duration` reads them. Raises UsageError for anything else, zero included."""
+    total = duration(text)
+    if total is None:
         raise UsageError(f"{text!r} is no length of time", hint="--time-limit 90s, 2m or 1h30m")
-    total = sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", text))
     if total <= 0:
         raise UsageError("a time limit of zero leaves nothing to do", hint="--time-limit 2m")
     return total
 
 
 DEFAULT_EPOCHS = 20
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 AUGMENTATIONS = (
     "flip", "shift", "rotate", "scale", "shear", "elastic", "policy", "shade", "noise", "erase", "mixup", "cutmix",
     "mosaic"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from msresnet.data.sets import UPLOADING
+from msresnet.errors import first_line
 
 MOST = 16
 """Shapes that are recorded; a training has one for each of its sizes, the search for a batch size some more."""
@@ -69,7 +70,7 @@ class Recorded(nn.Module):
                     _Answers(self.model), (images.clone(),), allow_unused_input=True, pool=self.pool
                 )
         except RuntimeError as error:  # a network that waits for the GPU, or too little memory
-            self.failure = str(error).splitlines()[0][:200]
+            self.failure = first_line(error)
             torch.cuda.empty_cache()
             found = _Answers(self.model)
         finally:  # batch statistics and random numbers of the trials

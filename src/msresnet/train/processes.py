@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, distributed, nn
 
-from msresnet.errors import MsresnetError, PeerLostError
+from msresnet.errors import MsresnetError, PeerLostError, first_line
 from msresnet.runtime import Precision
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ def peers_named(world: int) -> Iterator[None]:
         raise PeerLostError(
             "another process of this training is gone, or cannot be reached",
             where=f"process {os.environ.get('RANK', '?')} of {world}",
-            why=str(error).splitlines()[0][:200],
+            why=first_line(error),
             hint="look at the log of the process that ended first, then continue with --resume",
         ) from error
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msresnet.data.splits import Splits, open_data
-from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError
+from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError, first_line
 from msresnet.files import as_yaml, write_text
 from msresnet.models.factory import MODELS
 from msresnet.runtime import StopRequest, stop_on_signals
+from msresnet.tasks.known import TASKS
 from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.fit import fit
 from msresnet.train.observer import Observer, Silent
@@ -124,7 +125,8 @@ class _Search:
         """What was found. Raises UsageError where no trial ended with a model."""
         trials = tuple(self.trials())
         scales = {dimension.name: _scale(dimension) for dimension in self.space}
-        return Tuned(trials, self._settings(best(trials)), _importance(self.study), scales)
+        metric = TASKS[self.splits.train.task].metric
+        return Tuned(trials, self._settings(best(trials)), _importance(self.study), scales, metric)
 
     def write(self) -> None:
         """Write what people and `train --config` read; a killed search leaves it as of its last trial."""
@@ -161,7 +163,7 @@ class _Search:
             self._check_stop()
             raise
         except FAILURES as error:
-            watcher.note("failed", str(error).splitlines()[0][:300] or type(error).__name__)
+            watcher.note("failed", first_line(error, 300))
             self.study.tell(trial, state=TrialState.FAIL)
         else:
             watcher.note("finished")

@@ -57,12 +57,14 @@ class Tuned:
         settings: all settings of the best one that are no defaults, as best.yaml holds them.
         importance: share of each dimension in how the scores vary (fANOVA); empty where too little was tried.
         scales: how each dimension is searched: 'linear', 'log', or 'list' of values.
+        metric: the figure that the scores are, as the task names it.
     """
 
     trials: tuple[Trial, ...]
     settings: dict[str, Any]
     importance: Mapping[str, float]
     scales: Mapping[str, Scale]
+    metric: str
 
     @property
     def best(self) -> Trial:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from msresnet.bundle import Bundle
 from msresnet.data.loaders import Samples
-from msresnet.errors import ResourceError, UsageError
+from msresnet.errors import ResourceError, UsageError, first_line
 from msresnet.infer.backend import Backend, Exits, Outputs, Pixels
 from msresnet.infer.config import TTA, Budget, Running
 from msresnet.infer.exits import EarlyExit
@@ -51,7 +51,7 @@ class Eager(Backend):
         self.exits: EarlyExit | None = None
         if how.budget is not None:
             image = torch.zeros(1, bundle.preprocess.channels, *bundle.preprocess.size, device=where)
-            self.exits = EarlyExit(self.model, bundle.task, how.budget, image)
+            self.exits = EarlyExit(self.model, bundle.task, how.budget, image, self._autocast)
             self.early = self.exits.reason
 
     def __call__(self, images: Pixels) -> tuple[Outputs, Exits | None]:
@@ -65,8 +65,11 @@ class Eager(Backend):
     @torch.inference_mode()
     def exit_outputs(self, data: Samples, batch_size: int) -> list[Tensor]:
         """The outputs (N, K) of every exit for the readable images of a set."""
-        batches = data.in_order(batch_size, self.where)
-        parts = [[answer.cpu() for answer in self.model(self._input(b.images), exits=True)] for b in batches]
+        parts = []
+        for batch in data.in_order(batch_size, self.where):
+            with self._autocast():
+                answers = self.model(self._input(batch.images), exits=True)
+            parts.append([answer.float().cpu() for answer in answers])
         return [torch.cat(answers) for answers in zip(*parts, strict=True)]
 
     @torch.inference_mode()
@@ -77,14 +80,18 @@ class Eager(Backend):
             # Convolutions of one image and matrix products of one row take other paths, whose last bit differs; as
             # one of two an image gets the same answer alone as in company.
             images = images.repeat(2, 1, 1, 1)
-        with torch.autocast(self.where.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with self._autocast():
             answers = averaged(self.network, self._input(images), self.tta)
         return answers[:count].float().cpu()
 
     @torch.inference_mode()
     def _early(self, images: Tensor, early: EarlyExit) -> tuple[Tensor, Tensor]:
         answers, exits = early(self._input(images))
-        return answers.float().cpu(), exits.cpu()
+        return answers.cpu(), exits.cpu()
+
+    def _autocast(self) -> torch.autocast:
+        """Within this, the network computes in the precision that was asked for."""
+        return torch.autocast(self.where.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _input(self, images: Tensor) -> Tensor:
         batch = self.bundle.preprocess.tensor(images.to(self.where))
@@ -98,7 +105,7 @@ class Eager(Backend):
             with torch.inference_mode():
                 network(image.contiguous(memory_format=torch.channels_last))
         except Exception as error:  # torch wraps what its compilers raise in classes of its own
-            why = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            why = f"{type(error).__name__}: {first_line(error)}"
             hint = "--backend torch, or install a C++ compiler"
             raise ResourceError("torch cannot compile the network here", why=why, hint=hint) from error
         return network  # type: ignore[no-any-return]

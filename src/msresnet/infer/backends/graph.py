@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from msresnet.bundle import Bundle
 from msresnet.data.preprocess import Preprocess
-from msresnet.errors import ModelError
+from msresnet.errors import ModelError, first_line
 from msresnet.infer.backend import INPUT, OUTPUT
 from msresnet.infer.backends.artefact import missing, stamp
 from msresnet.infer.backends.group_norm import group_norm
@@ -61,7 +61,8 @@ def program_of(bundle: Bundle) -> torch.export.ExportedProgram:
                 return torch.export.export(network, (sample,), dynamic_shapes=(free,))
         except Exception as error:  # torch raises many kinds for a graph that it cannot follow
             failure = error
-    why = f"{type(failure).__name__}: {str(failure).splitlines()[0][:200]}"
+    assert failure is not None
+    why = f"{type(failure).__name__}: {first_line(failure)}"
     raise ModelError(f"torch cannot export {bundle.architecture}", why=why) from failure
 
 
@@ -102,7 +103,7 @@ def onnx_model(bundle: Bundle, program: torch.export.ExportedProgram | None = No
                 optimize=True,
             )
     except torch.onnx.OnnxExporterError as error:
-        why = str(error).splitlines()[0][:200]
+        why = first_line(error)
         raise ModelError(f"{bundle.architecture} does not go into ONNX", why=why) from error
     finally:
         quiet.setLevel(level)

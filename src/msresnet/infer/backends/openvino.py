@@ -17,7 +17,7 @@ import numpy as np
 
 from msresnet.errors import ModelError, UsageError, some
 from msresnet.infer.backend import Backend, Exits, Outputs, Pixels, threads_for
-from msresnet.infer.backends.artefact import missing
+from msresnet.infer.backends.artefact import DIGEST, META, missing
 from msresnet.infer.config import Running
 
 Shape = tuple[int, ...]
@@ -146,7 +146,7 @@ def read_model(path: Path) -> tuple[Any, str | None, str | None]:
     except RuntimeError as error:
         hint = "export it anew; the .bin belongs beside the .xml"
         raise ModelError("no whole OpenVINO model", where=str(path), why=short(error), hint=hint) from error
-    return model, _carried(model, "msresnet"), _carried(model, "msresnet_sha256")
+    return model, _carried(model, META), _carried(model, DIGEST)
 
 
 def _carried(model: Any, key: str) -> str | None:
