@@ -84,10 +84,9 @@ class Figures:
             for index, name in enumerate(class_names)
         ]
 
-    def curve(self, index: int, threshold: float = 0.5) -> tuple[Floats, Floats]:
-        """Precision (R,) of a class at each of RECALLS, and the score (R,) of the last box that it takes."""
-        place = _places(threshold)
-        return self.precision[place, :, index, 0][0], self.scores[place, :, index, 0][0]
+    def curve(self, index: int) -> tuple[Floats, Floats]:
+        """Of a class at a threshold of 0.5, precision (R,) at each of RECALLS, and the last box's score (R,)."""
+        return self.precision[0, :, index, 0], self.scores[0, :, index, 0]
 
 
 def figures(found: Detections, truths: Sequence[Boxes]) -> Figures:

@@ -18,6 +18,8 @@ ANCHOR = 8
 """Side in strides of the box that a place begins with, and by which boxes are assigned (arXiv 1912.02424)."""
 FARTHEST = math.log(512)
 """Bound of the logarithm of how far an edge is, in halves of an anchor: what is not bounded may overflow."""
+DEPTH = 4
+"""Convolutions of a tower."""
 FEW = 8
 """Channels that GroupNorm takes together (arXiv 1803.08494 takes groups of 8 in 256 channels)."""
 
@@ -31,16 +33,13 @@ class DetectionHead(nn.Module):
         strides: of each map, fine to coarse.
         width: channels of each.
         num_classes: K; 0 gives the map before the last layer.
-        depth: convolutions of a tower.
         drop_rate: dropout before the last layer.
     """
 
-    def __init__(
-        self, strides: Sequence[int], width: int, num_classes: int, depth: int = 4, drop_rate: float = 0.0
-    ) -> None:
+    def __init__(self, strides: Sequence[int], width: int, num_classes: int, drop_rate: float = 0.0) -> None:
         super().__init__()
         self.strides, self.width = tuple(strides), width
-        self.class_tower, self.box_tower = tower(width, depth), tower(width, depth)
+        self.class_tower, self.box_tower = tower(width, DEPTH), tower(width, DEPTH)
         self.drop = nn.Dropout(drop_rate)
         self.scales = nn.Parameter(torch.ones(len(self.strides)))
         self.box = nn.Conv2d(width, 4, 3, padding=1)
