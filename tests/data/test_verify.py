@@ -473,11 +473,11 @@ INTERRUPTED = """
 import sys
 from msresnet.cli import data_check, main
 from msresnet.data.sources import folder
-seen = folder.FolderSource.image
+seen = folder.FileSource.image
 def slow(self, index, at_least=None):
     import time; time.sleep(0.2)
     return seen(self, index, at_least)
-folder.FolderSource.image = slow
+folder.FileSource.image = slow
 sys.modules["msresnet.cli.data"] = data_check
 print("ready", flush=True)
 sys.exit(main.main(["data", "--data", sys.argv[1]]))
