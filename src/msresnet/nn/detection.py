@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from msresnet.nn.convolution import he_init
+
 PRIOR = 0.01
 """What each class's probability begins at: nearly all places show nothing (arXiv 1708.02002, section 4.1)."""
 ANCHOR = 8
@@ -79,8 +81,7 @@ def tower(width: int, depth: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(depth):
         convolution = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        if not convolution.weight.is_meta:
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        he_init(convolution)
         layers += [convolution, nn.GroupNorm(groups, width), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
