@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 
 from msresnet.boxes import Boxes
+from msresnet.data.sources.digit_scenes import HEIGHT, WIDTH
+from msresnet.data.videos import VideoSource
 from msresnet.results import Detections, Tracks
 from msresnet.track.association import Association, Rules
 from msresnet.track.figures import Truth
@@ -74,3 +77,32 @@ def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
+
+
+def write_videos(source: VideoSource, folder: Path) -> list[Path]:
+    """Write the videos of a source in MOTChallenge's layout, the frames as PNG; gives the folder of each."""
+    folders = []
+    for video in source.followed.videos:
+        place = folder / video.name
+        (place / "img1").mkdir(parents=True, exist_ok=True)
+        (place / "gt").mkdir(exist_ok=True)
+        lines = []
+        for frame, index in enumerate(range(video.start, video.stop), 1):
+            Pillow.fromarray(source.image(index)[0]).save(place / "img1" / f"{frame:06d}.png")
+            lines += _lines(source.truth(index), source.objects(index), frame)
+        (place / "gt" / "gt.txt").write_text("".join(lines))
+        (place / "gt" / "labels.txt").write_text("".join(f"{name}\n" for name in source.classes))
+        facts: dict[str, object] = {"name": video.name, "imDir": "img1", "frameRate": f"{video.rate:g}"}
+        facts |= {"seqLength": video.stop - video.start, "imWidth": WIDTH, "imHeight": HEIGHT, "imExt": ".png"}
+        text = "".join(f"{key}={value}\n" for key, value in facts.items())
+        (place / "seqinfo.ini").write_text(f"[Sequence]\n{text}")
+        folders.append(place)
+    return folders
+
+
+def _lines(boxes: Boxes, objects: npt.NDArray[np.int64], frame: int) -> list[str]:
+    """Lines of MOTChallenge's truth, where frames, pixels and classes count from 1."""
+    return [
+        f"{frame},{who},{left + 1:g},{top + 1:g},{right - left:g},{bottom - top:g},1,{kind + 1},1\n"
+        for (left, top, right, bottom), kind, who in zip(boxes.xyxy, boxes.classes, objects, strict=True)
+    ]

@@ -138,17 +138,6 @@ def to_xywh(boxes: npt.NDArray[F]) -> npt.NDArray[F]:
     return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
 
 
-def from_cxcywh(boxes: npt.NDArray[F]) -> npt.NDArray[F]:
-    """(..., 4) centre, w, h -> xyxy."""
-    half = boxes[..., 2:] / 2
-    return np.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], -1)
-
-
-def to_cxcywh(boxes: npt.NDArray[F]) -> npt.NDArray[F]:
-    """(..., 4) xyxy -> centre, w, h."""
-    return np.concatenate([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)
-
-
 def nms(boxes: Floats, scores: Floats, classes: Ints, threshold: float, most: int | None = None) -> Ints:
     """Which boxes (M, 4) stay when each class's boxes remove those of lower scores (M,) that they cover.
 

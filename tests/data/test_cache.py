@@ -20,7 +20,7 @@ import hostile
 from msresnet.data.cache import Store, free_disk, free_memory, open_store, store_key
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import Subset
-from msresnet.data.sources.folder import FolderSource, folder
+from msresnet.data.sources.folder import FileSource, folder
 from msresnet.errors import ResourceError
 
 SHAPE = (3, 5, 4)
@@ -32,7 +32,7 @@ def picture(index: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray[tuple
     return hostile.random_pixels(*shape, seed=index)
 
 
-def files(root: Path) -> FolderSource:
+def files(root: Path) -> FileSource:
     """Six images of two classes."""
     return folder(hostile.write_classes(root, {"cat": 3, "dog": 3}))[0]
 

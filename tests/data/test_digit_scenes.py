@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from following import write_videos
 from msresnet.boxes import areas, iou
 from msresnet.data.boxed import BoxedArrays
 from msresnet.data.options import DataOptions, PreprocessOptions
@@ -133,7 +134,7 @@ def test_an_object_keeps_its_class_and_moves_steadily(filmed: dict[str, VideoSou
 
 def test_files_in_motchallenges_layout_say_the_same(filmed: dict[str, VideoSource], tmp_path: Path) -> None:
     source = filmed["val"]
-    folders = videos.write_videos(source, tmp_path / "train")
+    folders = write_videos(source, tmp_path / "train")
     assert [folder.name for folder in folders] == [video.name for video in source.followed.videos]
     found = read_any(str(tmp_path), DataOptions())[0]["train"]
     assert isinstance(found, VideoSource)

@@ -30,7 +30,7 @@ from msresnet.data.loaders import decode_sets
 from msresnet.data.preprocess import Preprocess, choose
 from msresnet.data.sample import ArraySource, Image, Source
 from msresnet.data.splits import Splits, open_data
-from msresnet.data.survey import survey
+from msresnet.data.survey import Survey, survey
 from msresnet.data.verify import Report, report
 from msresnet.errors import DataError, QualityGateError, UsageError
 
@@ -295,13 +295,19 @@ def test_F9_what_kills_or_hangs_its_process_is_one_unreadable_image(deed: Callab
     assert reason in found["corrupt"].items[0]["reason"]
 
 
+def recalled(splits: Splits, name: str, workers: int = 2) -> tuple[Survey, int]:
+    """What is known of all images, and how many of them were not looked at again."""
+    looked_at: list[int] = []
+    seen = survey(splits.named(), name, workers, lambda done, total: looked_at.append(done))
+    return seen, len(seen.traits) - len(looked_at)
+
+
 def test_the_outcome_is_the_same_with_any_number_of_processes_and_from_memory(sound: Path) -> None:
     hostile.spoil(sound / "train", ["cat/0003.png", "dog/0001.png"])
     splits = open_data(str(sound), CONFIG)
-    results = [survey(splits.named(), f"first {workers}", workers) for workers in (1, 2, 5)]
-    again = survey(splits.named(), "first 1", 2)
-    assert [result.remembered for result in results] == [0, 0, 0]
-    assert again.remembered == 46
+    results, counts = zip(*(recalled(splits, f"first {workers}", workers) for workers in (1, 2, 5)), strict=True)
+    again, known = recalled(splits, "first 1")
+    assert (counts, known) == ((0, 0, 0), 46)
     expected = report(results[0], splits, CONFIG)
     assert all(report(result, splits, CONFIG) == expected for result in [*results, again])
     assert again.reasons == results[0].reasons
@@ -309,8 +315,7 @@ def test_the_outcome_is_the_same_with_any_number_of_processes_and_from_memory(so
 
 def test_what_changed_is_looked_at_again(sound: Path) -> None:
     def remembered() -> int:
-        splits = open_data(str(sound), CONFIG)
-        return survey(splits.named(), "x", 2).remembered
+        return recalled(open_data(str(sound), CONFIG), "x")[1]
 
     assert (remembered(), remembered()) == (0, 48)
     path = sound / "train" / "cat" / "0000.png"
@@ -468,11 +473,11 @@ INTERRUPTED = """
 import sys
 from msresnet.cli import data_check, main
 from msresnet.data.sources import folder
-seen = folder.FolderSource.image
+seen = folder.FileSource.image
 def slow(self, index, at_least=None):
     import time; time.sleep(0.2)
     return seen(self, index, at_least)
-folder.FolderSource.image = slow
+folder.FileSource.image = slow
 sys.modules["msresnet.cli.data"] = data_check
 print("ready", flush=True)
 sys.exit(main.main(["data", "--data", sys.argv[1]]))
@@ -499,6 +504,6 @@ def test_F6_stopping_keeps_what_is_known_and_leaves_no_process(sound: Path, tmp_
         os.killpg(job.pid, 0)
     splits = open_data(str(sound), CONFIG)
     name = json.dumps([str(sound), None, None])
-    assert 0 < survey(splits.named(), name, 2).remembered < 48
+    assert 0 < recalled(splits, name)[1] < 48
     (kept,) = (tmp_path / "cache" / "check").iterdir()
     assert stat.S_ISREG(kept.stat().st_mode)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explained import ONE_OF_EACH, bundle, picture, side_of
+from explained import ONE_OF_EACH, bundle, heat_map, picture, side_of
 from msresnet.bundle import Bundle
 from msresnet.errors import ModelError, UsageError
 from msresnet.explain.attribution import (
@@ -21,7 +21,6 @@ from msresnet.explain.attribution import (
     attribute,
     blurred,
     gap,
-    heat_map,
     heat_maps,
     integrated_gradients,
     layer_of,

@@ -22,8 +22,9 @@ from msresnet.cli.main import main
 from msresnet.data.preprocess import Preprocess
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.config import PredictConfig
+from msresnet.infer.inputs import Input
 from msresnet.infer.sharded import Asked, Worker, read_ahead
-from msresnet.infer.shards import FolderShard, Item, ListShard, TarShard, find_shards
+from msresnet.infer.shards import FolderShard, ListShard, TarShard, find_shards
 from msresnet.runtime import StopRequest
 from sharding import packed, png, predict, rows
 from tiny import contents
@@ -126,10 +127,10 @@ def test_reading_ahead_keeps_order_and_bound(count: int, workers: int, ahead: in
     started: list[int] = []
     preprocess = Preprocess((2, 2), 1)
 
-    def item(number: int) -> Item:
+    def item(number: int) -> Input:
         data = encode(np.full((2, 2), number, np.uint8), "PNG") if number % 5 else b""
         started.append(number)
-        return Item(str(number), lambda: data)
+        return Input(str(number), lambda: data)
 
     seen = []
     for name, image in read_ahead(map(item, range(count)), preprocess, workers, ahead):

@@ -22,12 +22,12 @@ import torch
 from PIL import Image as Pillow
 from scipy import ndimage
 
-from following import moving, tracks, truth
+from following import moving, tracks, truth, write_videos
 from msresnet.bundle import Bundle
 from msresnet.cli.main import main
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import Image
-from msresnet.data.sources.digit_videos import digit_videos, write_videos
+from msresnet.data.sources.digit_videos import digit_videos
 from msresnet.data.videos import VideoSource
 from msresnet.errors import DataError
 from msresnet.infer.backend import Backend, Exits, Outputs, Pixels

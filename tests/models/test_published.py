@@ -11,10 +11,12 @@ import torch
 from msresnet.models.base import ImageModel
 from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_classifier, list_models
-from msresnet.models.published import Published, agrees, amount, published, table
+from msresnet.models.published import Published, published, table
 
 LARGE = 26e6
 """Parameters above which counting operations is left to the slow tests."""
+UNITS = {"K": 3, "M": 6, "G": 9}
+"""Powers of ten."""
 
 _SPLITS = "the paper counts 10 classes, and a 3x3 for the split that the first block of each stage pools"
 PARAMETERS_DIFFER = {
@@ -37,6 +39,23 @@ OPERATIONS_DIFFER = {
     "blresnext101_64x4d_a2b4": ("7.142G", "the source prints what beta = 2 costs, 7.963G"),
 }
 """Likewise for multiply-accumulates that are more than 1 % from the printed figure."""
+
+
+def amount(text: str) -> float:
+    """The number that '4.11G', '25.56M' or '25557032' prints. Raises ValueError for any other text."""
+    digits, power = _split(text)
+    return float(digits) * 10.0**power
+
+
+def agrees(text: str, value: float) -> bool:
+    """Whether a value, rounded to as many digits as are printed, is what is printed."""
+    digits, power = _split(text)
+    return f"{value / 10.0**power:.{len(digits.partition('.')[2])}f}" == digits
+
+
+def _split(text: str) -> tuple[str, int]:
+    """Digits, and the power of ten that their unit stands for."""
+    return (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 0)
 
 
 @cache

@@ -13,7 +13,8 @@ from msresnet.serve.batching import Batcher
 from msresnet.serve.failures import Refusal
 from msresnet.serve.metrics import Metrics
 from msresnet.serve.team import Team
-from msresnet.serve.workers import Images, Started, Worker, WorkerDied
+from msresnet.serve.worker import Started
+from msresnet.serve.workers import Images, Worker, WorkerDied
 
 STARTED = Started({}, "none", "fp32", "for a test", 1, "as asked", exported=True)
 

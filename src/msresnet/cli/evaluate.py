@@ -242,8 +242,7 @@ def _keep(bundle: Bundle, split: str, metrics: dict[str, Any], config: EvaluateC
     keep(folder, bundle, split if config.data is None else None, metrics)
     name, (_, value) = _pairs(metrics["calibration"])[0]
     screen.note(f"{name} {value:.4f} is kept in {folder}; every verb and Python use it from now on")
-    flattered = any(better == "lower" for better in bundle.task.gates.values())
-    if flattered and metrics["calibration"]["split"] == split:
+    if bundle.task.calibrated_figures and metrics["calibration"]["split"] == split:
         why = "it was fitted on the images that are measured here: their loss and calibration error flatter"
         screen.note(f"warning: {why}", "yellow")
 

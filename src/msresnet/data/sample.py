@@ -216,44 +216,61 @@ class Chosen(Texts):
         return self.texts[int(self.indices[index])]
 
 
-class Subset(Source):
-    """Some samples of a source, with the classes of the whole."""
+class Derived(Source):
+    """Samples of another source, perhaps at other places or by other class numbers."""
 
-    def __init__(self, source: Source, indices: npt.NDArray[np.int64]) -> None:
-        super().__init__(source.classes, source.targets[indices], Chosen(source.ids, indices))
-        self.source, self.indices, self.applied = source, indices, source.applied
+    def __init__(
+        self, source: Source, classes: Sequence[str], targets: npt.NDArray[np.int64], ids: Sequence[str]
+    ) -> None:
+        super().__init__(classes, targets, ids)
+        self.source, self.applied = source, source.applied
         self.task, self.planes, self.boxed = source.task, source.planes, source.boxed
+
+    def _at(self, index: int) -> int:
+        """Where a sample is in the other source."""
+        return index
 
     def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
         """One image (C, H, W)."""
-        return self.source.image(int(self.indices[index]), at_least)
+        return self.source.image(self._at(index), at_least)
 
     def truth(self, index: int) -> Any:
         """What belongs to one image."""
-        return self.source.truth(int(self.indices[index]))
+        return self.source.truth(self._at(index))
 
     def identities(self, index: int) -> npt.NDArray[np.int64] | None:
-        """Which objects of the whole one image shows."""
-        return self.source.identities(int(self.indices[index]))
+        """Which objects of the other source one image shows."""
+        return self.source.identities(self._at(index))
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) of one image as it came."""
-        return self.source.size(int(self.indices[index]))
+        return self.source.size(self._at(index))
 
     def split_key(self, index: int) -> bytes:
-        """The key in the whole."""
-        return self.source.split_key(int(self.indices[index]))
+        """The key in the other source."""
+        return self.source.split_key(self._at(index))
 
     def path(self, index: int) -> Path | None:
-        """The file in the whole."""
-        return self.source.path(int(self.indices[index]))
+        """The file in the other source."""
+        return self.source.path(self._at(index))
 
     def files(self, index: int) -> list[Path]:
-        """The files in the whole."""
-        return self.source.files(int(self.indices[index]))
+        """The files in the other source."""
+        return self.source.files(self._at(index))
 
 
-class Relabelled(Source):
+class Subset(Derived):
+    """Some samples of a source, with the classes of the whole."""
+
+    def __init__(self, source: Source, indices: npt.NDArray[np.int64]) -> None:
+        super().__init__(source, source.classes, source.targets[indices], Chosen(source.ids, indices))
+        self.indices = indices
+
+    def _at(self, index: int) -> int:
+        return int(self.indices[index])
+
+
+class Relabelled(Derived):
     """A source whose classes are renumbered to those of another, by name."""
 
     def __init__(self, source: Source, classes: Sequence[str]) -> None:
@@ -261,40 +278,14 @@ class Relabelled(Source):
         targets = source.targets
         if not source.planes and not source.boxed:
             targets = np.where(source.targets >= 0, lookup[source.targets], UNLABELLED)
-        super().__init__(classes, targets, source.ids)
-        self.source, self.applied = source, source.applied
-        self.task, self.planes, self.boxed = source.task, source.planes, source.boxed
-        self.indices = lookup
-        self.lookup = np.full(256, IGNORED, np.uint8)  # of masks, which hold no more classes
-        self.lookup[: min(len(lookup), IGNORED)] = lookup[:IGNORED]
-
-    def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
-        """One image (C, H, W)."""
-        return self.source.image(index, at_least)
+        super().__init__(source, classes, targets, source.ids)
+        self.class_lookup = lookup
+        self.mask_lookup = np.full(256, IGNORED, np.uint8)  # masks hold no more classes
+        self.mask_lookup[: min(len(lookup), IGNORED)] = lookup[:IGNORED]
 
     def truth(self, index: int) -> Any:
         """What belongs to one image, in the new numbers."""
         if self.boxed:
             boxes: Boxes = self.source.truth(index)
-            return boxes.renumbered(self.indices)
-        return self.lookup[self.source.truth(index)] if self.planes else super().truth(index)
-
-    def identities(self, index: int) -> npt.NDArray[np.int64] | None:
-        """Which objects one image shows."""
-        return self.source.identities(index)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """(H, W) of one image as it came."""
-        return self.source.size(index)
-
-    def split_key(self, index: int) -> bytes:
-        """The key before relabelling."""
-        return self.source.split_key(index)
-
-    def path(self, index: int) -> Path | None:
-        """The file before relabelling."""
-        return self.source.path(index)
-
-    def files(self, index: int) -> list[Path]:
-        """The files before relabelling."""
-        return self.source.files(index)
+            return boxes.renumbered(self.class_lookup)
+        return self.mask_lookup[self.source.truth(index)] if self.planes else int(self.targets[index])

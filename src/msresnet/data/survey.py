@@ -41,14 +41,12 @@ class Survey:
         sets: by name.
         traits: one record each (N).
         reasons: why an image cannot be read, by index.
-        remembered: how many were known from the last time.
         notes: what did not go as planned, in words.
     """
 
     sets: dict[str, Source]
     traits: Traits
     reasons: dict[int, str]
-    remembered: int
     notes: list[str]
 
     def __post_init__(self) -> None:
@@ -107,7 +105,7 @@ def survey(
             progress(known + count, len(keys))
     finally:
         memory.save()
-    return Survey(sets, memory.traits, memory.reasons, known, memory.notes)
+    return Survey(sets, memory.traits, memory.reasons, memory.notes)
 
 
 def _look(sources: Sequence[Source], index: int) -> Outcome:

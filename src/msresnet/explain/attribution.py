@@ -196,24 +196,6 @@ def full_size(attribution: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(attribution[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def heat_map(
-    bundle: Bundle, image: npt.NDArray[np.uint8], target: int, method: str = DEFAULT, stage: int | None = None
-) -> npt.NDArray[np.float32]:
-    """How much each place speaks for a class: (H, W) of the network's input, from 0 to 1.
-
-    Args:
-        image: decoded, uint8 (C, H, W), any size.
-        target: index of the class.
-        method: one of `METHODS`.
-        stage: index into the network's `feature_info`, for Grad-CAM; None is the network's own `attribution_layer`.
-
-    Raises UsageError and ModelError as `attribute` does.
-    """
-    x = ready(bundle, image)
-    found = attribute(bundle, x, torch.tensor([target], device=x.device), method, stage)
-    return heat_maps(found, (x.shape[-2], x.shape[-1]))[0].cpu().numpy()
-
-
 def check_method(method: str) -> str:
     """The name of a method. Raises UsageError, with the nearest, for one that does not exist."""
     if method not in METHODS:

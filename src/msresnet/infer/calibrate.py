@@ -71,7 +71,7 @@ def keep(folder: Path, bundle: Bundle, split: str | None, metrics: dict[str, Any
 
     Raises ResourceError when that fails; the bundle is then as it was before.
     """
-    depend = {name for name, better in bundle.task.gates.items() if better == "lower"}
+    depend = bundle.task.calibrated_figures
     scores = {
         name: {key: value for key, value in entry.items() if key not in depend} for name, entry in bundle.scores.items()
     }

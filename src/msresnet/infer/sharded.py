@@ -17,9 +17,10 @@ from msresnet.errors import DataError, Interrupted
 from msresnet.infer.answers import KINDS, Row, columns, need_pyarrow, unreadable
 from msresnet.infer.backends.opened import open_predictor, run_bundle
 from msresnet.infer.config import TTA, Engine, Form, Precision, Running
+from msresnet.infer.inputs import Input
 from msresnet.infer.ledger import Ledger, Mark, digest
 from msresnet.infer.predictor import Predictor, batched
-from msresnet.infer.shards import Item, Shard
+from msresnet.infer.shards import Shard
 from msresnet.infer.stream import ahead
 from msresnet.runtime import StopRequest, version
 from msresnet.trained import Trained
@@ -167,7 +168,7 @@ class Worker:
         """The images as a network takes them, or as they are where an answer has their size."""
         trained, workers = self.predictor.trained, self.asked.workers
         if trained.postprocess.whole:
-            return ahead(lambda item: (item.id, item.decode(trained.preprocess)), shard.items(), workers)
+            return ahead(lambda item: (item.id, item.decode(trained.preprocess.at_least)), shard.items(), workers)
         return read_ahead(shard.items(), trained.preprocess, workers, 2 * self.predictor.batch_size)
 
     def _good(self, pairs: Sequence[tuple[str, Image]]) -> list[Row]:
@@ -234,10 +235,16 @@ def _numbers(environment: Mapping[str, str], place: str, count: str) -> tuple[in
 
 
 def read_ahead(
-    items: Iterable[Item], preprocess: Preprocess, workers: int, most: int
+    items: Iterable[Input], preprocess: Preprocess, workers: int, most: int
 ) -> Generator[tuple[str, Image | DataError], None, None]:
     """Images as a network takes them, in order, or why there is none; threads make up to `most` of them in advance."""
-    return ahead(lambda item: (item.id, item.ready(preprocess)), items, workers, most)
+    return ahead(lambda item: (item.id, _ready(item, preprocess)), items, workers, most)
+
+
+def _ready(item: Input, preprocess: Preprocess) -> Image | DataError:
+    """One image as a network takes it (C, H, W) uint8, or why there is none."""
+    image = item.decode(preprocess.at_least)
+    return image if isinstance(image, DataError) else preprocess.image(image)
 
 
 def _whole(shard: Shard, mark: Mark) -> Outcome:

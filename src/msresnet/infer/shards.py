@@ -12,21 +12,19 @@ import hashlib
 import itertools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from msresnet.data.decode import MAX_BYTES, decode_bytes, printable, read_regular, refuse_pointer
-from msresnet.data.preprocess import Preprocess
-from msresnet.data.sample import Image
+from msresnet.data.decode import MAX_BYTES, printable, read_regular, refuse_pointer
 from msresnet.data.sources.columns import PATHS, guessed
-from msresnet.data.sources.folder import is_image
+from msresnet.data.sources.folder import is_image, unreadable
 from msresnet.data.sources.tar import members, read_at
 from msresnet.data.sources.wds import PREFIX, expand
 from msresnet.errors import DataError, UsageError, nearest
-from msresnet.infer.inputs import STDIN
+from msresnet.infer.inputs import STDIN, Input
 
 TARS, LISTS, TABLES = (".tar", ".tar.gz", ".tgz"), (".txt", ".lst"), (".csv", ".tsv")
 EXAMPLE = "msresnet predict 'shards/*.tar' --model RUN --output answers"
@@ -34,26 +32,6 @@ MOST_LINE = 1 << 16
 """Characters of a line in a list; no path is longer."""
 PROBES = 20
 """Paths of a list that are looked for before it is answered."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """An image to be: its name in the answers, and how its bytes are read."""
-
-    id: str
-    read: Callable[[], bytes]
-
-    def ready(self, preprocess: Preprocess) -> Image | DataError:
-        """The image as a network takes it (C, H, W) uint8, or why there is none."""
-        image = self.decode(preprocess)
-        return image if isinstance(image, DataError) else preprocess.image(image)
-
-    def decode(self, preprocess: Preprocess) -> Image | DataError:
-        """The image (C, H, W) uint8 no smaller than `preprocess` needs it, or why there is none."""
-        try:
-            return decode_bytes(self.read(), self.id, preprocess.at_least)
-        except DataError as error:
-            return error
 
 
 @dataclass(frozen=True)
@@ -69,7 +47,7 @@ class Shard(ABC):
     path: Path
 
     @abstractmethod
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[Input]:
         """The images, in a fixed order. Raises DataError for a shard that cannot be read to its end."""
 
     @abstractmethod
@@ -80,12 +58,12 @@ class Shard(ABC):
 class TarShard(Shard):
     """The images among a tar file's members; an id is the file's and the member's name, as `evaluate` has it."""
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[Input]:
         """The images, in the file's order."""
         for member in members(self.path):
             if member.plain and is_image(Path(member.name)):
                 name = printable(f"{self.path.name}/{member.name}")
-                yield Item(name, partial(_member, self.path, member.start, member.size))
+                yield Input(name, partial(_member, self.path, member.start, member.size))
 
     def stamp(self) -> str:
         """Size and time of change."""
@@ -95,10 +73,10 @@ class TarShard(Shard):
 class FolderShard(Shard):
     """The images below a folder, by name; an id begins with the folder's name."""
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[Input]:
         """The images, folder by folder."""
         for below in self._paths():
-            yield Item(printable(f"{self.path.name}/{below}"), partial(read_regular, self.path / below))
+            yield Input(printable(f"{self.path.name}/{below}"), partial(read_regular, self.path / below))
 
     def stamp(self) -> str:
         """A digest of the images' names, sizes and times of change."""
@@ -113,7 +91,7 @@ class FolderShard(Shard):
         return digest.hexdigest()
 
     def _paths(self) -> Iterator[str]:
-        for base, folders, files in os.walk(self.path, onerror=_unreadable):
+        for base, folders, files in os.walk(self.path, onerror=unreadable):
             folders.sort()
             inside = Path(base).relative_to(self.path)
             yield from (str(inside / name) for name in sorted(files) if is_image(Path(name)))
@@ -126,7 +104,7 @@ class ListShard(Shard):
     `image`; without such a header it is the first.
     """
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[Input]:
         """The images, in the list's order."""
         paths = self._paths()
         first = list(itertools.islice(paths, PROBES))
@@ -138,7 +116,7 @@ class ListShard(Shard):
                 hint=f"paths that are absolute, or relative to {printable(self.path.parent)}",
             )
         for path in itertools.chain(first, paths):
-            yield Item(printable(path), partial(read_regular, self.path.parent / path))
+            yield Input(printable(path), partial(read_regular, self.path.parent / path))
 
     def stamp(self) -> str:
         """Size and time of change of the list."""
@@ -248,7 +226,3 @@ def _file_stamp(path: Path) -> str:
     except OSError as error:
         raise DataError("cannot read the shard", where=printable(path), why=error.strerror or "") from error
     return f"{status.st_size} bytes, changed at {status.st_mtime_ns}"
-
-
-def _unreadable(error: OSError) -> None:
-    raise DataError("cannot read the folder", where=printable(error.filename), why=error.strerror or "") from error

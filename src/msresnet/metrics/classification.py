@@ -23,11 +23,11 @@ class Counts(NamedTuple):
     answered: npt.NDArray[Any]
 
 
-def wilson_interval(correct: int, total: int, z: float = Z95) -> tuple[float, float]:
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson, 1927). (0, 1) when nothing was counted."""
     if total == 0:
         return 0.0, 1.0
-    share = correct / total
+    z, share = Z95, correct / total
     centre = share + z * z / (2 * total)
     spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total

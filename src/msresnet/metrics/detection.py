@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from msresnet.boxes import Boxes, areas
+from msresnet.boxes import Boxes, areas, to_xywh
 from msresnet.errors import ResourceError
 from msresnet.results import Detections
 
@@ -84,10 +84,9 @@ class Figures:
             for index, name in enumerate(class_names)
         ]
 
-    def curve(self, index: int, threshold: float = 0.5) -> tuple[Floats, Floats]:
-        """Precision (R,) of a class at each of RECALLS, and the score (R,) of the last box that it takes."""
-        place = _places(threshold)
-        return self.precision[place, :, index, 0][0], self.scores[place, :, index, 0][0]
+    def curve(self, index: int) -> tuple[Floats, Floats]:
+        """Of a class at a threshold of 0.5, precision (R,) at each of RECALLS, and the last box's score (R,)."""
+        return self.precision[0, :, index, 0], self.scores[0, :, index, 0]
 
 
 def figures(found: Detections, truths: Sequence[Boxes]) -> Figures:
@@ -129,11 +128,9 @@ def _dataset(images: Sequence[tuple[Any, Any, dict[str, Any]]], classes: int) ->
     """Boxes (M, 4) xyxy, their classes, and one more column, of each image, in the library's form."""
     annotations: list[dict[str, Any]] = []
     for number, (boxes, kinds, more) in enumerate(images, 1):
-        sides = np.concatenate([boxes[:, :2], boxes[:, 2:].astype(np.float64) - boxes[:, :2]], 1)
+        exact = boxes.astype(np.float64)
         ((name, column),) = more.items()
-        columns = zip(
-            sides.tolist(), areas(boxes.astype(np.float64)).tolist(), kinds.tolist(), column.tolist(), strict=True
-        )
+        columns = zip(to_xywh(exact).tolist(), areas(exact).tolist(), kinds.tolist(), column.tolist(), strict=True)
         for box, area, kind, value in columns:
             annotations.append(
                 {

@@ -172,12 +172,6 @@ class ImageModel(nn.Module, ABC):
             return classifier(x[..., None, None]).flatten(1)  # type: ignore[no-any-return]
         return classifier(x)  # type: ignore[no-any-return]
 
-    def init_convolutions(self) -> None:
-        """Start every convolution as He et al. do (arXiv 1502.01852), fan-out."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # there are no numbers there, only time
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
     @property
     def head_hidden_size(self) -> int:
         """Length of the pooled vector."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from msresnet.errors import UsageError
 from msresnet.models.arguments import MOST_BLOCKS, MOST_CHANNELS, check_choice, check_count, check_counts
 from msresnet.models.base import Config, FeatureInfo, ImageModel, StageInfo
-from msresnet.nn.blocks import BlockSpec, Bottleneck
+from msresnet.nn.blocks import BlockSpec, Bottleneck, init_residual
 from msresnet.nn.convolution import conv_bn
 from msresnet.nn.fusion import resize_to
 from msresnet.nn.grammar import PLAIN
@@ -152,7 +152,7 @@ class BigLittleNet(ImageModel):
         self.feature_info = FeatureInfo(info)
         self.num_features = info[-1].num_chs
         self.attribution_layer = f"layer{len(spec.depths)}"
-        self._init_weights()
+        init_residual(self)
         self.add_classifier()
 
     def _stage(self, index: int) -> nn.Module:
@@ -205,12 +205,6 @@ class BigLittleNet(ImageModel):
                 drop_path=self.config.drop_path_rate * number / max(1, sum(spec.depths) - 1),
             )
         )
-
-    def _init_weights(self) -> None:
-        self.init_convolutions()
-        for module in self.modules():
-            if isinstance(module, Bottleneck):
-                module.zero_init_last()
 
     def forward_stages(self, x: Tensor, last: int | None = None) -> list[Tensor]:
         """(B, C, H, W) -> the first convolution's map and each stage's; see `feature_info`."""

@@ -47,9 +47,9 @@ def count_macs(model: ImageModel, size: tuple[int, int] | None = None) -> int:
     return int(counter.get_total_flops() // 2)
 
 
-def exit_macs(model: ImageModel, size: tuple[int, int] | None = None) -> list[int]:
-    """Multiply-accumulates of the folded network up to and with each exit, those before it included."""
-    folded, image = _shapes(model, size)
+def exit_macs(model: ImageModel) -> list[int]:
+    """Multiply-accumulates of the folded network up to and with each exit, for one image of its usual size."""
+    folded, image = _shapes(model, None)
     state, totals = [image], []
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         for index in range(model.num_exits):

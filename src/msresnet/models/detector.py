@@ -25,7 +25,8 @@ from torch import Tensor
 from msresnet.errors import UsageError
 from msresnet.models.arguments import check_count
 from msresnet.models.base import Config, FeatureInfo
-from msresnet.models.embodied import BodySpec, Embodied, init_convolutions
+from msresnet.models.embodied import BodySpec, Embodied
+from msresnet.nn.convolution import he_init
 from msresnet.nn.detection import DetectionHead
 from msresnet.nn.embedding import Embedder, EmbeddingHead
 from msresnet.nn.fusion import resize_to
@@ -70,7 +71,7 @@ class Detector(Embodied):
         self.num_features = self.width(channels[0], NARROWEST, WIDEST)
         self.neck = PathAggregation(channels, self.num_features, extra)
         self.head = DetectionHead(self.strides, self.num_features, config.num_classes, drop_rate=config.drop_rate)
-        init_convolutions(self.neck)
+        he_init(self.neck)
         self.embedder: Embedder | None = EmbeddingHead(self.num_features, spec.embedding) if spec.embedding else None
 
     @property

@@ -21,7 +21,7 @@ from msresnet.errors import UsageError
 from msresnet.models.arguments import MOST_CHANNELS, check_choice, check_count, check_counts
 from msresnet.models.base import Config, FeatureInfo, ImageModel, StageInfo
 from msresnet.nn.blocks import BLOCKS, BlockSpec
-from msresnet.nn.convolution import conv_bn
+from msresnet.nn.convolution import conv_bn, he_init
 from msresnet.nn.grammar import OPERATORS, PLAIN, Operator, res2net
 from msresnet.nn.stems import stem_for
 
@@ -204,7 +204,7 @@ class DLA(ImageModel):
         self.feature_info = FeatureInfo(info)
         self.num_features = widths[-1]
         self.unused_weights = _unused_projections(spec)
-        self.init_convolutions()
+        he_init(self)
         self.add_classifier()
 
     def forward_stages(self, x: Tensor, last: int | None = None) -> list[Tensor]:

@@ -84,13 +84,6 @@ class Embodied(ImageModel):
         return {"stem": _below(matcher["stem"]), "blocks": [(_below(p), suffix) for p, suffix in patterns]}
 
 
-def init_convolutions(part: nn.Module) -> None:
-    """Start the convolutions of a part as He et al. do (arXiv 1502.01852), fan-out."""
-    for module in part.modules():
-        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
 def _below(pattern: str) -> str:
     """A pattern of names in the backbone for names in the whole."""
     return rf"^body\.(?:{pattern.replace('^', '')})"

@@ -21,7 +21,7 @@ from msresnet.errors import UsageError
 from msresnet.models.arguments import MOST_BLOCKS, check_choice, check_count, check_counts
 from msresnet.models.base import Config, FeatureInfo, ImageModel, StageInfo
 from msresnet.nn.blocks import BasicBlock, BlockSpec, Bottleneck
-from msresnet.nn.convolution import conv_bn
+from msresnet.nn.convolution import conv_bn, he_init
 from msresnet.nn.stems import stem_for
 
 STEM_WIDTH = 64
@@ -148,7 +148,7 @@ class HRNet(ImageModel):
         self.feature_info = FeatureInfo([StageInfo(*stage) for stage in info])
         self.num_features = FINAL_WIDTH
         self.attribution_layer = "final_layer"
-        self.init_convolutions()
+        he_init(self)
         self.add_classifier()
 
     def _add_body(self, rates: list[float]) -> None:

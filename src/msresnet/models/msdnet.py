@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from msresnet.errors import UsageError
 from msresnet.models.arguments import MOST_BLOCKS, MOST_CHANNELS, check_choice, check_count, check_counts
 from msresnet.models.base import Config, FeatureInfo, ImageModel, StageInfo
-from msresnet.nn.convolution import conv_bn
+from msresnet.nn.convolution import conv_bn, he_init
 from msresnet.nn.heads import ExitHead
 from msresnet.nn.stems import StemKind, stem_for
 
@@ -165,7 +165,7 @@ class MSDNet(ImageModel):
         )
         self.num_exits = len(info)
         self.last = ExitHead(info[-1].num_chs, self.num_features, 0, depth=2).layers
-        self.init_convolutions()
+        he_init(self)
         self.add_classifier()
 
     def blocks(self) -> list[nn.Module]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from msresnet.errors import UsageError
 from msresnet.models.arguments import MOST_BLOCKS, check_choice, check_count, check_counts
 from msresnet.models.base import Config, FeatureInfo, ImageModel, StageInfo
+from msresnet.nn.convolution import he_init
 from msresnet.nn.octave import JoinOctaves, Octaves, OctConv2d, OctConvBN, low_channels
 from msresnet.nn.shortcuts import DropPath
 from msresnet.nn.stems import build_stem, stem_for
@@ -158,8 +159,7 @@ class OctResNet(ImageModel):
         ]
 
     def _init_weights(self) -> None:
-        assert isinstance(self.conv1, nn.Conv2d)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        he_init(self.conv1)
         for module in self.modules():
             if isinstance(module, OctBottleneck):
                 module.zero_init_last()

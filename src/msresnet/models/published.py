@@ -10,9 +10,6 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-UNITS = {"K": 3, "M": 6, "G": 9}
-"""Powers of ten."""
-
 
 class Published(NamedTuple):
     """A row of the table; every figure as its source prints it.
@@ -52,20 +49,3 @@ def table() -> dict[str, Published]:
 def published(name: str) -> Published:
     """What is known about a model; a row of empty cells when nothing is."""
     return table().get(name, Published(name))
-
-
-def amount(text: str) -> float:
-    """The number that '4.11G', '25.56M' or '25557032' prints. Raises ValueError for any other text."""
-    digits, power = _split(text)
-    return float(digits) * 10.0**power
-
-
-def agrees(text: str, value: float) -> bool:
-    """Whether a value, rounded to as many digits as are printed, is what is printed."""
-    digits, power = _split(text)
-    return f"{value / 10.0**power:.{len(digits.partition('.')[2])}f}" == digits
-
-
-def _split(text: str) -> tuple[str, int]:
-    """Digits, and the power of ten that their unit stands for."""
-    return (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 0)

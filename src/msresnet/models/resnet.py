@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from msresnet.errors import UsageError
 from msresnet.models.arguments import MOST_BLOCKS, MOST_CHANNELS, check_choice, check_count, check_counts
 from msresnet.models.base import Config, FeatureInfo, ImageModel, StageInfo
-from msresnet.nn.blocks import BLOCKS, BlockForm, BlockSpec, ResidualBlock, rename_keys
+from msresnet.nn.blocks import BLOCKS, BlockForm, BlockSpec, ResidualBlock, init_residual, rename_keys
 from msresnet.nn.downsampling import Downsampling
 from msresnet.nn.fusion import MultiStageFusion
 from msresnet.nn.grammar import OPERATORS, PLAIN, Operator
@@ -229,7 +229,7 @@ class MultiScaleResNet(ImageModel):
         )
         self.num_exits = len(self.exits) + 1
         self.optional_weights = r"exits\..+"
-        self._init_weights()
+        init_residual(self)
         self.convolutional_classifier = preact
         self.add_classifier()
         if preact:
@@ -266,12 +266,6 @@ class MultiScaleResNet(ImageModel):
         shortcut = LayerShortcut(in_chs, out_chs, spec.gate) if levels >= 2 else None
         summed_later = levels == 3 and index == len(spec.depths) - 1
         return Stage(blocks, shortcut, act=not (preact or summed_later))
-
-    def _init_weights(self) -> None:
-        self.init_convolutions()
-        for module in self.modules():
-            if isinstance(module, ResidualBlock):
-                module.zero_init_last()
 
     def stages(self) -> list[nn.Module]:
         """The stages, fine to coarse."""

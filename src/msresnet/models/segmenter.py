@@ -13,7 +13,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from msresnet.models.base import Config, FeatureInfo
-from msresnet.models.embodied import BodySpec, Embodied, init_convolutions
+from msresnet.models.embodied import BodySpec, Embodied
+from msresnet.nn.convolution import he_init
 from msresnet.nn.heads import PyramidHead
 from msresnet.nn.necks import FeaturePyramid
 
@@ -36,7 +37,7 @@ class Segmenter(Embodied):
         self.neck = FeaturePyramid(channels, self.num_features)
         self.head = PyramidHead(len(channels), self.num_features, config.num_classes, config.drop_rate)
         for part in (self.neck, self.head.steps):
-            init_convolutions(part)
+            he_init(part)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the pyramid's maps, summed at the finest resolution (B, num_features, h, w)."""

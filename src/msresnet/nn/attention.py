@@ -13,9 +13,9 @@ from msresnet.nn.fusion import make_divisible
 class SqueezeExcite(nn.Module):
     """Each channel weighted by a sigmoid of all channels' means (SENet, arXiv 1709.01507). Keys are timm's."""
 
-    def __init__(self, channels: int, reduction: float = 1 / 16) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = make_divisible(channels * reduction, 8)
+        hidden = make_divisible(channels / 16, 8)
         self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.act = nn.ReLU(inplace=True)
         self.fc2 = nn.Conv2d(hidden, channels, 1)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from msresnet.nn.attention import SqueezeExcite
+from msresnet.nn.convolution import he_init
 from msresnet.nn.downsampling import Downsampling, pools
 from msresnet.nn.fusion import resize_to
 from msresnet.nn.grammar import PLAIN, Operator
@@ -281,6 +282,14 @@ BLOCKS: dict[BlockForm, type[ResidualBlock]] = {
     "preact_basic": PreActBasicBlock,
     "preact_bottleneck": PreActBottleneck,
 }
+
+
+def init_residual(network: nn.Module) -> None:
+    """Start the convolutions of a network as `he_init` does, and the residual of each of its blocks at zero."""
+    he_init(network)
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            module.zero_init_last()
 
 
 def hoist(block: nn.Module, child: str) -> None:

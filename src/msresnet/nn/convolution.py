@@ -36,3 +36,10 @@ def conv_bn(in_chs: int, out_chs: int, kernel: int = 3, stride: int = 1, act: bo
     """Convolution, BN, and perhaps ReLU: (B, C_in, H, W) -> (B, C_out, ceil(H/s), ceil(W/s))."""
     conv = nn.Conv2d(in_chs, out_chs, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_chs), *([nn.ReLU(inplace=True)] if act else []))
+
+
+def he_init(part: nn.Module) -> None:
+    """Start the convolutions of a part, or one alone, as He et al. do (arXiv 1502.01852), fan-out."""
+    for module in part.modules():
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # there are no numbers there, only time
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

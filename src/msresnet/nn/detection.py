@@ -12,12 +12,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from msresnet.nn.convolution import he_init
+
 PRIOR = 0.01
 """What each class's probability begins at: nearly all places show nothing (arXiv 1708.02002, section 4.1)."""
 ANCHOR = 8
 """Side in strides of the box that a place begins with, and by which boxes are assigned (arXiv 1912.02424)."""
 FARTHEST = math.log(512)
 """Bound of the logarithm of how far an edge is, in halves of an anchor: what is not bounded may overflow."""
+DEPTH = 4
+"""Convolutions of a tower."""
 FEW = 8
 """Channels that GroupNorm takes together (arXiv 1803.08494 takes groups of 8 in 256 channels)."""
 
@@ -31,16 +35,13 @@ class DetectionHead(nn.Module):
         strides: of each map, fine to coarse.
         width: channels of each.
         num_classes: K; 0 gives the map before the last layer.
-        depth: convolutions of a tower.
         drop_rate: dropout before the last layer.
     """
 
-    def __init__(
-        self, strides: Sequence[int], width: int, num_classes: int, depth: int = 4, drop_rate: float = 0.0
-    ) -> None:
+    def __init__(self, strides: Sequence[int], width: int, num_classes: int, drop_rate: float = 0.0) -> None:
         super().__init__()
         self.strides, self.width = tuple(strides), width
-        self.class_tower, self.box_tower = tower(width, depth), tower(width, depth)
+        self.class_tower, self.box_tower = tower(width, DEPTH), tower(width, DEPTH)
         self.drop = nn.Dropout(drop_rate)
         self.scales = nn.Parameter(torch.ones(len(self.strides)))
         self.box = nn.Conv2d(width, 4, 3, padding=1)
@@ -80,8 +81,7 @@ def tower(width: int, depth: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(depth):
         convolution = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        if not convolution.weight.is_meta:
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        he_init(convolution)
         layers += [convolution, nn.GroupNorm(groups, width), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from msresnet.report.page import Card, Line
-from msresnet.report.story import SIDE, Story
+from msresnet.report.page import Line
+from msresnet.report.story import Story
 from msresnet.results import DIGITS, Classification
 
 Ints = npt.NDArray[np.int64]
@@ -62,7 +61,3 @@ class Answered:
         if answer == target:
             return [self.line(index, answer)]
         return [self.line(index, answer, "answer", "wrong"), self.line(index, target, "truth")]
-
-    def cards(self, indices: Iterable[int], side: int = SIDE) -> list[Card]:
-        """Images with what was answered about them."""
-        return [self.story.card(int(index), self.lines(int(index)), side) for index in indices]

@@ -266,6 +266,6 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f}\u202f%"
 
 
-def span(interval: Sequence[float] | None, digits: int = 2) -> str:
+def span(interval: Sequence[float] | None) -> str:
     """A 95 % interval of a share; nothing where there is none."""
-    return "" if interval is None else f"{100 * interval[0]:.{digits}f} to {percent(interval[1], digits)}"
+    return "" if interval is None else f"{100 * interval[0]:.2f} to {percent(interval[1])}"

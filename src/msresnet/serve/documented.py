@@ -84,6 +84,6 @@ def answers(*statuses: int, good: Schema | None = None) -> dict[int | str, Schem
     return found
 
 
-def body(content: dict[str, Schema], required: bool = True) -> Schema:
+def body(content: dict[str, Schema]) -> Schema:
     """A route's body by its media types."""
-    return {"requestBody": {"required": required, "content": {kind: {"schema": s} for kind, s in content.items()}}}
+    return {"requestBody": {"required": True, "content": {kind: {"schema": s} for kind, s in content.items()}}}

@@ -25,7 +25,8 @@ from msresnet.results import Results
 from msresnet.serve.batching import Answer, Batcher
 from msresnet.serve.metrics import Metrics
 from msresnet.serve.team import Team
-from msresnet.serve.workers import Started, Worker, WorkerDied
+from msresnet.serve.worker import Started
+from msresnet.serve.workers import Worker, WorkerDied
 from msresnet.trained import Exported
 
 VERSION = "1"

@@ -13,8 +13,8 @@ from msresnet.errors import ModelError, MsresnetError
 from msresnet.serve.batching import Answer, Batcher, Job
 from msresnet.serve.failures import BUSY, Refusal, refusal
 from msresnet.serve.metrics import Metrics
-from msresnet.serve.worker import failure
-from msresnet.serve.workers import Started, Worker, WorkerDied
+from msresnet.serve.worker import Started, failure
+from msresnet.serve.workers import Worker, WorkerDied
 
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before a worker that died is started again, and longer ones when that fails."""

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from queue import Queue
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,18 +59,16 @@ class Opening:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A model that is ready.
+class Started:
+    """What is said of a model that is ready; all of it can be said in JSON.
 
     Args:
-        compute: images (B, C, H, W) uint8 -> outputs (B, ...).
         values: what an exported file would carry of it.
         backend, precision, reason: what runs it, and why.
         batch: images at a time, and `found` how that was chosen.
         exported: whether it is a file without the network that was trained.
     """
 
-    compute: Compute
     values: dict[str, Any]
     backend: str
     precision: str
@@ -79,10 +77,12 @@ class Opened:
     found: str
     exported: bool
 
-    def header(self) -> dict[str, Any]:
-        """All that can be said in JSON."""
-        names = ("values", "backend", "precision", "reason", "batch", "found", "exported")
-        return {name: getattr(self, name) for name in names}
+
+class Opened(NamedTuple):
+    """A model that is ready: images (B, C, H, W) uint8 -> outputs (B, ...), and what is said of it."""
+
+    compute: Compute
+    started: Started
 
 
 def open_model(opening: Opening) -> Opened:
@@ -105,7 +105,8 @@ def open_model(opening: Opening) -> Opened:
         _warm_up(compute, shape, batch)
     values = exported_config(trained, backend.precision)
     exported = isinstance(trained, Exported)
-    return Opened(compute, values, backend.name, backend.precision, backend.reason, batch, found, exported)
+    started = Started(values, backend.name, backend.precision, backend.reason, batch, found, exported)
+    return Opened(compute, started)
 
 
 def _batch(compute: Compute, shape: tuple[int, ...], asked: int | None) -> tuple[int, str]:
@@ -188,7 +189,7 @@ def _serve(connection: socket.socket, opening: Opening) -> None:
     except Exception as error:  # whatever it is, the server has to know
         wire.send(connection, told(failure(error)))
         return
-    wire.send(connection, opened.header())
+    wire.send(connection, asdict(opened.started))
     batches: Queue[npt.NDArray[np.uint8] | None] = Queue(1)
     threading.Thread(target=_listen, args=(connection, batches), daemon=True).start()
     while (images := batches.get()) is not None:

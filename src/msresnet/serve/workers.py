@@ -8,8 +8,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from msresnet.errors import ModelError
 from msresnet.infer.backend import Outputs
 from msresnet.serve import wire
-from msresnet.serve.worker import Opened, Opening, failure, heard, open_model, words_of
+from msresnet.serve.worker import Opened, Opening, Started, failure, heard, open_model, words_of
 
 Images = npt.NDArray[np.uint8]
 BUFFER = 1 << 20
@@ -28,19 +27,6 @@ SLOWEST_START, SLOWEST_BATCH, SLOWEST_END = 300.0, 120.0, 2.0
 
 class WorkerDied(Exception):
     """A worker process is gone, and what it computed with it."""
-
-
-@dataclass(frozen=True)
-class Started:
-    """What a worker says of its model, as `Opened`."""
-
-    values: dict[str, Any]
-    backend: str
-    precision: str
-    reason: str
-    batch: int
-    found: str
-    exported: bool
 
 
 class Worker(ABC):
@@ -162,7 +148,7 @@ class ThreadWorker(Worker):
         """Open the model in the thread."""
         loop = asyncio.get_running_loop()
         self._opened = await loop.run_in_executor(self._thread, open_model, self.opening)
-        return Started(**self._opened.header())
+        return self._opened.started
 
     async def compute(self, images: Images) -> Outputs:
         """Compute in the thread."""

@@ -92,6 +92,8 @@ class Task(ABC):
     """Whether single answers can be explained: `subjects`."""
     calibrates: ClassVar[bool] = False
     """Whether there is something to fit to labelled answers afterwards: `calibrated`."""
+    calibrated_figures: ClassVar[frozenset[str]] = frozenset()
+    """Figures that change with what is fitted then."""
     settles: ClassVar[bool] = False
     """Whether a model is not ready for use before that, so that a training does it by itself."""
     located: ClassVar[bool] = False

@@ -69,6 +69,7 @@ class ClassificationTask(Task):
     judged: ClassVar[bool] = True
     explained: ClassVar[bool] = True
     calibrates: ClassVar[bool] = True
+    calibrated_figures: ClassVar[frozenset[str]] = frozenset(("loss", "ece", "aurc"))
     kept: ClassVar[tuple[str, ...]] = ("n", "top1", "top1_ci95", "loss", "ece")
     gates: ClassVar[dict[str, Better]] = {
         "top1": "higher",

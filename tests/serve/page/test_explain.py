@@ -19,12 +19,12 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from explained import heat_map
 from hostile import encode, random_pixels, truncated_jpeg
 from msresnet.bundle import load_bundle
 from msresnet.data.decode import decode_bytes
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sources.digits import digits
-from msresnet.explain.attribution import heat_map
 from msresnet.explain.scales import Place, scale_responses
 from msresnet.serve.failures import BUSY, Refusal
 from msresnet.serve.page.explain import details, placed

@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from msresnet.boxes import from_xywh
 from msresnet.data.decode import printable, read_regular, refuse_pointer
 from msresnet.data.names import Names, below, spread
 from msresnet.data.sources.annotated import cut
@@ -295,9 +296,9 @@ def _boxes(annotations: _Records, image_ids: dict[int | str, int], category_ids:
     for row, record in enumerate(annotations.records):
         images[row] = _known(annotations, record, "image_id", image_ids)
         targets[row] = _known(annotations, record, "category_id", category_ids)
-        boxes[row] = _corners(annotations, record)
+        boxes[row] = _place(annotations, record)
         crowd[row] = bool(record.get("iscrowd")) or bool(record.get("ignore"))
-    return _Boxes(Names(map(str, annotations.ids)), images, targets, boxes, crowd)
+    return _Boxes(Names(map(str, annotations.ids)), images, targets, from_xywh(boxes), crowd)
 
 
 def _known(annotations: _Records, record: dict[str, Any], key: str, ids: dict[int | str, int]) -> int:
@@ -308,17 +309,16 @@ def _known(annotations: _Records, record: dict[str, Any], key: str, ids: dict[in
     return ids[value]
 
 
-def _corners(annotations: _Records, record: dict[str, Any]) -> tuple[float, float, float, float]:
-    """The box of an annotation, x y w h in the file, as xyxy. Raises DataError."""
+def _place(annotations: _Records, record: dict[str, Any]) -> list[int | float]:
+    """The box of an annotation, x y w h. Raises DataError."""
     box = record.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
         why = "four finite numbers belong there: x, y, width, height"
         raise annotations.bad(f"id {record['id']}", f"key 'bbox' is {_short(box)}", why)
-    x, y, width, height = map(float, box)
-    if width < 0 or height < 0:
+    if box[2] < 0 or box[3] < 0:
         why = "the third and fourth number are width and height"
         raise annotations.bad(f"id {record['id']}", f"key 'bbox' is {_short(box)}", why)
-    return x, y, x + width, y + height
+    return box
 
 
 def _finite(value: object) -> TypeGuard[int | float]:

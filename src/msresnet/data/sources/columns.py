@@ -19,6 +19,8 @@ SPLITS = frozenset(("split", "set", "subset", "partition"))
 
 MOST_CLASS = 1_000_000
 """The largest class number."""
+SHOWN = 12
+"""Names in a message."""
 
 
 def plain(name: str) -> str:
@@ -48,10 +50,10 @@ def asked(flag: str, value: str, header: Sequence[str], count: int, where: str) 
     )
 
 
-def listed(names: Sequence[str], most: int = 12) -> str:
+def listed(names: Sequence[str]) -> str:
     """Some names for a message, not more than a line."""
-    text = ", ".join(name[:40] for name in names[:most])
-    return text + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    text = ", ".join(name[:40] for name in names[:SHOWN])
+    return text + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
 def classes(labels: Sequence[str], where: Callable[[int], str]) -> tuple[npt.NDArray[np.int64], list[str]]:

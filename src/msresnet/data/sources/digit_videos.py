@@ -10,11 +10,9 @@ its size. The draws come from numpy's legacy generator, whose stream never chang
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as Pillow
 
 from msresnet.boxes import Boxes, areas, clip
 from msresnet.data.boxed import BoxedArrays
@@ -150,35 +148,3 @@ def _draw(image: Image, actors: list[Actor], frame: int) -> tuple[Boxes, list[in
     kept = np.flatnonzero(areas(inside) >= LEAST_SEEN * areas(whole)).tolist()
     numbers, classes = [there[place][0] for place in kept], [there[place][1].target for place in kept]
     return Boxes.of(inside[kept], classes), numbers
-
-
-def write_videos(source: VideoSource, folder: Path) -> list[Path]:
-    """Write the videos of a source as files in MOTChallenge's layout; gives the folder of each.
-
-    The frames are PNG; gt/labels.txt names the classes, which the truth has from 1 on. Raises OSError.
-    """
-    folders = []
-    for video in source.followed.videos:
-        place = folder / video.name
-        (place / "img1").mkdir(parents=True, exist_ok=True)
-        (place / "gt").mkdir(exist_ok=True)
-        lines = []
-        for frame, index in enumerate(range(video.start, video.stop), 1):
-            Pillow.fromarray(source.image(index)[0]).save(place / "img1" / f"{frame:06d}.png")
-            lines += _lines(source.truth(index), source.objects(index), frame)
-        (place / "gt" / "gt.txt").write_text("".join(lines))
-        (place / "gt" / "labels.txt").write_text("".join(f"{name}\n" for name in source.classes))
-        facts: dict[str, object] = {"name": video.name, "imDir": "img1", "frameRate": f"{video.rate:g}"}
-        facts |= {"seqLength": video.stop - video.start, "imWidth": WIDTH, "imHeight": HEIGHT, "imExt": ".png"}
-        text = "".join(f"{key}={value}\n" for key, value in facts.items())
-        (place / "seqinfo.ini").write_text(f"[Sequence]\n{text}")
-        folders.append(place)
-    return folders
-
-
-def _lines(boxes: Boxes, objects: npt.NDArray[np.int64], frame: int) -> list[str]:
-    """Lines of MOTChallenge's truth, where frames, pixels and classes count from 1."""
-    return [
-        f"{frame},{who},{left + 1:g},{top + 1:g},{right - left:g},{bottom - top:g},1,{kind + 1},1\n"
-        for (left, top, right, bottom), kind, who in zip(boxes.xyxy, boxes.classes, objects, strict=True)
-    ]

@@ -25,8 +25,8 @@ SPLITS = {
 }
 
 
-class FolderSource(Source):
-    """Images in class folders; a sample's id is its path below the root, in characters that can be printed."""
+class FileSource(Source):
+    """Images in files below a folder; a sample's id is its path from there, in characters that can be printed."""
 
     def __init__(self, root: Path, names: Names, targets: npt.NDArray[np.int64], classes: list[str]) -> None:
         super().__init__(classes, targets, Printed(names))
@@ -41,7 +41,7 @@ class FolderSource(Source):
         return self.root / self.names[index]
 
 
-def folder(root: Path) -> tuple[FolderSource, list[str]]:
+def folder(root: Path) -> tuple[FileSource, list[str]]:
     """The images below one folder of class folders, and what was left aside. Raises DataError."""
     names = [entry for entry in entries(root) if entry.is_dir() and not entry.name.startswith(".")]
     if not names:
@@ -66,7 +66,7 @@ def folder(root: Path) -> tuple[FolderSource, list[str]]:
         targets.extend([index] * (len(found) - before))
     notes = [f"{stray} files that are no images were left aside"] if stray else []
     classes = [printable(entry.name) for entry in names]
-    return FolderSource(root, found, np.array(targets, np.int64), classes), notes
+    return FileSource(root, found, np.array(targets, np.int64), classes), notes
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -92,7 +92,7 @@ def _looks(name: str) -> bool:
 def _collect(folder: Path, root: Path, found: Names) -> int:
     """Add the paths below the root of all images in a folder, in a fixed order; gives the number of other files."""
     other = 0
-    for base, folders, files in os.walk(folder, onerror=_unreadable, followlinks=False):
+    for base, folders, files in os.walk(folder, onerror=unreadable, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = os.path.relpath(base, root)
         for name in sorted(files):
@@ -103,7 +103,8 @@ def _collect(folder: Path, root: Path, found: Names) -> int:
     return other
 
 
-def _unreadable(error: OSError) -> None:
+def unreadable(error: OSError) -> None:
+    """Raise DataError for a folder that `os.walk` cannot read."""
     raise DataError("cannot read the folder", where=printable(error.filename), why=error.strerror or "") from error
 
 

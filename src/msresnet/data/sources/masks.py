@@ -20,7 +20,7 @@ from msresnet.data.decode import EXTENSIONS, decode_file, decode_values, printab
 from msresnet.data.names import Names, Printed, below, spread
 from msresnet.data.sample import Image, Source
 from msresnet.data.sources import columns
-from msresnet.data.sources.folder import SPLITS, is_image
+from msresnet.data.sources.folder import SPLITS, entries, is_image
 from msresnet.data.sources.meaning import Meaning, class_names, meaning
 from msresnet.errors import DataError
 
@@ -109,27 +109,20 @@ def _folders(root: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def _pair(root: Path) -> tuple[Path, Path] | None:
-    names = {entry.name.lower(): entry for entry in _entries(root) if entry.is_dir()}
+    names = {entry.name.lower(): entry for entry in entries(root) if entry.is_dir()}
     images, masks = (next((names[n] for n in words if n in names), None) for words in (IMAGES, MASKS))
     return None if images is None or masks is None else (images, masks)
 
 
 def _splits(root: Path) -> dict[str, Path]:
-    names = {entry.name.lower(): entry for entry in _entries(root) if entry.is_dir()}
+    names = {entry.name.lower(): entry for entry in entries(root) if entry.is_dir()}
     found = {split: next((names[w] for w in words if w in names), None) for split, words in SPLITS.items()}
     return {split: path for split, path in found.items() if path is not None}
 
 
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError("cannot read the folder", where=printable(folder), why=error.strerror or "") from error
-
-
 def _images(folder: Path) -> Iterator[Path]:
     """The images in a folder and below, in a fixed order."""
-    for entry in _entries(folder):
+    for entry in entries(folder):
         if entry.is_dir() and not entry.name.startswith("."):
             yield from _images(entry)
         elif is_image(entry):

@@ -17,36 +17,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from msresnet.data.decode import EXTENSIONS, decode_file, printable, refuse_pointer
-from msresnet.data.names import Names, Printed, below, spread
+from msresnet.data.decode import EXTENSIONS, printable, refuse_pointer
+from msresnet.data.names import Names, below, spread
 from msresnet.data.options import DataOptions
-from msresnet.data.sample import UNLABELLED, Image, Source
+from msresnet.data.sample import UNLABELLED, Source
 from msresnet.data.sources import columns
-from msresnet.data.sources.folder import SPLITS
+from msresnet.data.sources.folder import SPLITS, FileSource
 from msresnet.errors import DataError
 
 HEAD_BYTES, HEAD_ROWS = 1 << 16, 20
 """What is looked at to find out how a table is written."""
 PROBES = 20
 """Images that are looked for when a table is opened; the others when they are read."""
-
-
-class TableSource(Source):
-    """Images that a table names; a sample's id is its path as the table has it."""
-
-    def __init__(self, root: Path, names: Names, targets: npt.NDArray[np.int64], classes: list[str]) -> None:
-        super().__init__(classes, targets, Printed(names))
-        self.root, self.names = root, names
-
-    def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
-        """Decode one image (C, H, W)."""
-        return decode_file(self.path(index), at_least)
-
-    def path(self, index: int) -> Path:
-        """The image's file."""
-        return self.root / self.names[index]
 
 
 @dataclass(frozen=True)
@@ -112,7 +95,7 @@ def table(path: Path, options: DataOptions) -> tuple[dict[str, Source], list[str
             targets = lookup[codes]
             there = np.bincount(targets) > 0
             used, targets = np.flatnonzero(there), (np.cumsum(there) - 1)[targets]
-        found[split] = TableSource(path.parent, rows.paths, targets, [classes[i] for i in used])
+        found[split] = FileSource(path.parent, rows.paths, targets, [classes[i] for i in used])
     common = [f"all paths are absolute, below {printable(reader.common)}"] if reader.absolute else []
     return found, [str(layout), *common]
 
