@@ -74,8 +74,8 @@ def main(words: list[str], common: Common) -> int:
 
 def _labelled(model: str, config: BenchmarkConfig) -> Source | None:
     """The set to measure accuracy on: --data, else the run's own; None where there is none."""
-    from msresnet.cli.run_data import sets_of
     from msresnet.infer.evaluate import pick
+    from msresnet.train.run_data import sets_of
 
     if config.data is None and not Path(model).exists():
         return None

@@ -13,6 +13,7 @@ from msresnet.cli.main import Common
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.config import FORMS, EvaluateConfig, which_run
 from msresnet.infer.gates import check_gates, judge, read_gates
+from msresnet.run_folder import METRICS, PREDICTIONS, REPORT, run_of
 
 if TYPE_CHECKING:
     from msresnet.bundle import Bundle
@@ -67,7 +68,7 @@ def main(words: list[str], common: Common) -> int:
     if config.output is not None:
         command = shlex.join(["msresnet", "evaluate", *common.given, *words])
         _write(config, Story(predictor.trained, measured, data, [], notes, environment(), command))
-        screen.note(f"report: {Path(config.output) / 'report.html'}")
+        screen.note(f"report: {Path(config.output) / REPORT}")
     _print(task, measured.metrics, config, screen)
     judge(gates, task.gates, measured.metrics)
     return 0
@@ -97,7 +98,6 @@ def _check_output(config: EvaluateConfig) -> None:
     """Raise UsageError for a folder that cannot be written to or holds files of others, before anything is measured."""
     from msresnet.files import check_free, check_output
     from msresnet.infer.predictions import check_form
-    from msresnet.train.fit import METRICS, PREDICTIONS, REPORT
 
     if config.output is not None:
         answers = [str(Path(PREDICTIONS).with_suffix(f".{form}")) for form in FORMS]
@@ -108,8 +108,6 @@ def _check_output(config: EvaluateConfig) -> None:
 
 def _is_measured(folder: Path) -> bool:
     """Whether a folder's figures are of an evaluation: other programs write metrics.json too."""
-    from msresnet.train.fit import METRICS
-
     try:
         found = json.loads((folder / METRICS).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -139,7 +137,7 @@ def _check_possible(config: EvaluateConfig, *models: Trained | None) -> None:
 
 def _sets(config: EvaluateConfig) -> tuple[dict[str, Source], list[str]]:
     """The sets to choose from, those named now, else those the run was trained on; and what was inferred."""
-    from msresnet.cli.run_data import sets_of
+    from msresnet.train.run_data import sets_of
 
     found, notes = sets_of(config.model, config.data, config)
     # Whether a set that has no name was trained on is not known.
@@ -226,8 +224,6 @@ def _warn(config: EvaluateConfig, split: str, data: Samples, screen: Screen) -> 
 def _changed(model: str, split: str, digest: str) -> bool:
     """Whether a run says that it knew a set as another one; runs that say nothing are believed."""
     from msresnet.cli.pipeline import DIGEST
-    from msresnet.cli.run_data import run_of
-    from msresnet.train.fit import METRICS
 
     try:
         before = json.loads((run_of(model) / METRICS).read_text(encoding="utf-8"))[DIGEST][split]
@@ -238,7 +234,6 @@ def _changed(model: str, split: str, digest: str) -> bool:
 
 def _keep(bundle: Bundle, split: str, metrics: dict[str, Any], config: EvaluateConfig, screen: Screen) -> None:
     """Write what was fitted into the model's folder."""
-    from msresnet.cli.run_data import run_of
     from msresnet.infer.calibrate import keep
 
     folder = run_of(config.model)
@@ -256,7 +251,6 @@ def _write(config: EvaluateConfig, story: Story) -> None:
     from msresnet.files import write_json
     from msresnet.infer.predictions import write_predictions
     from msresnet.report.html import write_report
-    from msresnet.train.fit import METRICS, PREDICTIONS, REPORT
 
     folder = Path(str(config.output))
     write_json(folder / METRICS, story.evaluation.metrics)

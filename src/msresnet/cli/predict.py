@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.errors import DataError, UsageError
-from msresnet.infer.config import LATEST, PredictConfig, seconds, which_run
+from msresnet.infer.config import PredictConfig, seconds, which_run
+from msresnet.run_folder import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

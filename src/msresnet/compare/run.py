@@ -19,9 +19,10 @@ from msresnet.errors import Interrupted, MsresnetError, ResourceError, UsageErro
 from msresnet.files import write_json, write_text
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.evaluate import evaluate
+from msresnet.run_folder import SETTINGS
 from msresnet.runtime import StopRequest, stop_on_signals
 from msresnet.tasks.classification import ClassificationTask
-from msresnet.train.fit import CONFIG, Fitted, fit, to_yaml
+from msresnet.train.fit import Fitted, fit, to_yaml
 from msresnet.train.observer import Observer, Silent
 
 RESULTS, TABLE = "results.json", "results.csv"
@@ -136,7 +137,7 @@ class _Stage:
             home = self._home(contestant)
             if contestant.name in self.bundles:
                 found[contestant.name] = self.bundles[contestant.name]
-            elif home is not None and (home / CONFIG).is_file():
+            elif home is not None and (home / SETTINGS).is_file():
                 found[contestant.name] = load_bundle(home)
         return found
 
@@ -189,7 +190,7 @@ class _Stage:
         self.bundles[contestant.name] = bundle
         if home is not None:
             bundle.save(home)
-            write_text(home / CONFIG, to_yaml(contestant.config))
+            write_text(home / SETTINGS, to_yaml(contestant.config))
 
     def _home(self, contestant: Contestant) -> Path | None:
         return None if self.records.folder is None else self.records.folder / MODELS / contestant.slug

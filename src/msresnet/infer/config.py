@@ -12,8 +12,8 @@ from tyro.conf import Positional, arg
 
 from msresnet.data.options import DataOptions, cores
 from msresnet.errors import UsageError, at_least
+from msresnet.run_folder import LATEST
 
-LATEST = "runs/latest"
 TTA = Literal["none", "flip", "shifts", "flip+shifts", "scales", "flip+scales"]
 Precision = Literal["auto", "fp32", "bf16"]
 Engine = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
