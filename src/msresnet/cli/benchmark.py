@@ -34,12 +34,12 @@ def main(words: list[str], common: Common) -> int:
         print(parsed.table())
         return 0
     from msresnet.cli.screen import Screen
-    from msresnet.data.options import cores
     from msresnet.deploy.benchmark.contestants import contestants
     from msresnet.deploy.benchmark.peak import peaks
     from msresnet.deploy.benchmark.run import measure_all
     from msresnet.deploy.benchmark.table import rows
     from msresnet.files import check_free, check_output
+    from msresnet.machine import cores
     from msresnet.runtime import choose_device
 
     screen = Screen(common)

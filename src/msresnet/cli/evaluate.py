@@ -18,8 +18,8 @@ from msresnet.run_folder import METRICS, PREDICTIONS, REPORT, run_of
 if TYPE_CHECKING:
     from msresnet.bundle import Bundle
     from msresnet.cli.screen import Screen
-    from msresnet.data.loaders import Samples
     from msresnet.data.sample import Source
+    from msresnet.data.sets import Samples
     from msresnet.infer.predictor import Predictor
     from msresnet.report.story import Story
     from msresnet.results import Evaluation

@@ -14,7 +14,7 @@ import torch
 from msresnet.bundle import Bundle
 from msresnet.cli.main import Common
 from msresnet.cli.screen import Screen
-from msresnet.data.loaders import Samples
+from msresnet.data.sets import Samples
 from msresnet.errors import UsageError
 from msresnet.files import check_free, disk_errors, foreign, lock, write_json
 from msresnet.infer.backends.eager import predictor_of

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from tyro.conf import Positional, arg
 
-from msresnet.data.options import DataOptions, cores
+from msresnet.data.options import DataOptions
 from msresnet.errors import UsageError, at_least
+from msresnet.machine import cores
 from msresnet.run_folder import LATEST
 
 TTA = Literal["none", "flip", "shifts", "flip+shifts", "scales", "flip+scales"]

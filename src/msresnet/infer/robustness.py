@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.bundle import Bundle, bundle_of
-from msresnet.data.loaders import Samples
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Source
+from msresnet.data.sets import Samples
 from msresnet.data.sources.scaled_digits import scale_of
 from msresnet.data.zoom import Zoomed
 from msresnet.errors import DataError, UsageError

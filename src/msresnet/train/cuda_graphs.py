@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from msresnet.data.sets import UPLOADING
+from msresnet.data.upload import UPLOADING
 
 MOST = 16
 """Shapes that are recorded; a training has one for each of its sizes, the search for a batch size some more."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
-from msresnet.data.loaders import Samples
+from msresnet.data.sets import Samples
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.files import as_yaml, disk_errors, read_yaml, sweep, write_json, write_text

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
-from msresnet.data.loaders import Samples, open_sets
+from msresnet.data.loaders import open_sets
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Source
+from msresnet.data.sets import Samples
 from msresnet.data.splits import Splits, open_data
 from msresnet.deploy.compress.config import CompressConfig
 from msresnet.errors import DataError, UsageError
