@@ -77,7 +77,7 @@ def compare(
     trainings = [records.kept[key] for key in ((c.name, seed) for c in chosen for seed in config.all_seeds)]
     outcome = judge([c.name for c in chosen], trainings, speeds, split, config.baseline)
     who = {contestant.name: contestant.words for contestant in chosen}
-    comparison = Comparison(**outcome, budget=config.budget_words(), data=config.data, who=who, notes=notes)
+    comparison = Comparison(outcome, config.budget_words(), config.data, who, notes)
     if folder is not None:
         write_json(folder / RESULTS, comparison.to_dict())
         write_text(folder / TABLE, to_csv(trainings))
