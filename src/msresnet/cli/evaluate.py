@@ -14,6 +14,7 @@ from msresnet.errors import DataError, UsageError
 from msresnet.infer.config import FORMS, EvaluateConfig, which_run
 from msresnet.infer.gates import check_gates, judge, read_gates
 from msresnet.run_folder import METRICS, PREDICTIONS, REPORT, run_of
+from msresnet.tasks.words import title
 
 if TYPE_CHECKING:
     from msresnet.bundle import Bundle
@@ -162,9 +163,9 @@ def _calibrate(
 
 def _pairs(fitted: dict[str, Any]) -> list[tuple[str, list[float]]]:
     """What was fitted, then what it changed: in words, and each before and after."""
-    names = {"temperature": "temperature", "score": "score of boxes that are shown"}
-    names |= {"ece": "calibration error", "loss": "loss"}
-    return [(words, fitted[name]) for name, words in names.items() if name in fitted]
+    names = ("temperature", "score", "ece", "loss")
+    words = {"score": "score of boxes that are shown"}
+    return [(words.get(name) or title(name), fitted[name]) for name in names if name in fitted]
 
 
 def _pick(sets: dict[str, Source], config: EvaluateConfig, fitted: dict[str, Any]) -> tuple[str, Source]:

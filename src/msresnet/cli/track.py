@@ -15,6 +15,7 @@ from msresnet.infer.config import which_run
 from msresnet.infer.gates import check_gates, judge, read_gates
 from msresnet.infer.track_config import TrackConfig
 from msresnet.run_folder import METRICS
+from msresnet.tasks.words import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -157,7 +158,7 @@ def _print(config: TrackConfig, found: Figures, metrics: dict[str, Any], screen:
         return
     several = {"all": found.total} if len(found.each) > 1 else {}
     rows = [
-        (name, *(f"{100 * part[key]:.2f} %" for key in SHARES), *(f"{part[key]:,}" for key in COUNTS))
+        (name, *(percent(part[key]) for key in SHARES), *(f"{part[key]:,}" for key in COUNTS))
         for name, part in (found.each | several).items()
     ]
     screen.columns(("video", *SHARES.values(), *COUNTS.values()), rows, ("video",))

@@ -22,6 +22,7 @@ from msresnet.infer.evaluate import evaluate
 from msresnet.run_folder import SETTINGS
 from msresnet.runtime import StopRequest, stop_on_signals
 from msresnet.tasks.classification import ClassificationTask
+from msresnet.tasks.words import percent
 from msresnet.train.fit import Fitted, fit, to_yaml
 from msresnet.train.observer import Observer, Silent
 
@@ -249,5 +250,5 @@ def _line(training: Training) -> str:
     head = f"{training.contestant}, seed {training.seed}: "
     if training.failure:
         return f"{head}failed: {training.failure}"
-    scores = [f"{name} {100 * answers.top1:.2f} %" for name, answers in (training.answers or {}).items()]
+    scores = [f"{name} {percent(answers.top1)}" for name, answers in (training.answers or {}).items()]
     return head + ", ".join([*scores, f"{training.epochs} epochs in {training.seconds:.1f} s"])

@@ -30,6 +30,8 @@ from msresnet.report.page import (
     span,
 )
 from msresnet.report.plots import BLUE, GREY, ORANGE, labelled, new_figure, plain_axes
+from msresnet.tasks.words import interval, points
+from msresnet.tasks.words import percent as plain_percent
 
 ACCURACY = ("contestant", "seeds", "test top-1", "95 %", "val top-1", "difference", "95 %", "p", "verdict")
 COST = ("contestant", "parameters", "mult-adds", "train img/s", "img/s at 1", "img/s at 64", "epochs", "seconds")
@@ -165,15 +167,13 @@ def _accuracy_row(outcome: Outcome, standing: Standing) -> tuple[str, ...]:
             return standing.name, seeds, *scores, "", "", "", "no seed in common"
         return standing.name, seeds, *scores, "", "", "", "baseline" if outcome.chosen else "highest"
     found = contest.difference
-    interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
-    return standing.name, seeds, *scores, f"{100 * found.mean:+.2f}", interval, _p(contest.p), contest.verdict
+    mean, low, high = map(points, (found.mean, found.low, found.high))
+    return standing.name, seeds, *scores, mean, f"{low} to {high}", _p(contest.p), contest.verdict
 
 
-def _scores(interval: Interval | None) -> tuple[str, str]:
+def _scores(found: Interval | None) -> tuple[str, str]:
     """A share in per cent, and its interval."""
-    if interval is None:
-        return "", ""
-    return f"{100 * interval.mean:.2f} %", f"{100 * interval.low:.2f} to {100 * interval.high:.2f}"
+    return ("", "") if found is None else (plain_percent(found.mean), interval((found.low, found.high), unit=""))
 
 
 def _p(value: float) -> str:
