@@ -33,10 +33,10 @@ import numpy as np
 from PIL import Image
 
 from msresnet.data.decode import decode_bytes
-from msresnet.data.options import cores
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.infer.config import Running
 from msresnet.infer.predictor import Predictor
+from msresnet.machine import cores
 from msresnet.serve.config import ServeConfig
 from msresnet.serve.models import crew
 

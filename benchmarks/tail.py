@@ -22,8 +22,8 @@ import numpy as np
 from benchmarks.serving import PATIENCE, Asked, alone, contestant, load, opened, photo, requests, served, together
 from benchmarks.tables import publish
 
-from msresnet.data.options import cores
 from msresnet.infer.predictor import Predictor
+from msresnet.machine import cores
 
 SENDERS, LEAD = 96, 1.0
 """Requests that may be on their way at a time, and the seconds that do not count."""

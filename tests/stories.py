@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
-from msresnet.data.loaders import Decoded
 from msresnet.data.preprocess import Preprocess
+from msresnet.data.sets import Decoded
 from msresnet.models.factory import create_classifier
 from msresnet.report.story import Story
 from msresnet.results import Evaluation

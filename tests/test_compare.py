@@ -321,7 +321,7 @@ def test_without_a_test_set_the_verdict_says_val(
     config = CompareConfig(
         contestants=(MICRO,), data=str(tmp_path / "data"), epochs=1, seeds=1, batch_size=8, device="cpu", workers=0
     )
-    found = compare(config)
+    found = compare(config).outcome
     assert (found.split, found.standings[0].test) == ("val", None)
     with pytest.raises(UsageError, match="no test set"):
         compare(CompareConfig(contestants=(MICRO,), data=str(tmp_path / "data"), split="test"))

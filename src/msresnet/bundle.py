@@ -22,6 +22,7 @@ from msresnet.hub import CARD, CONFIG, FORMAT_VERSION, WEIGHTS
 from msresnet.models.base import Config, ImageModel
 from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_network, network_arguments
+from msresnet.run_folder import UNFINISHED, is_unfinished, resume_hint
 from msresnet.tasks.base import Task
 from msresnet.tasks.known import TASKS
 from msresnet.tasks.postprocess.base import Postprocess
@@ -203,10 +204,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        unfinished = (path.parent / "train.yaml").is_file()
-        why = "its training has not finished" if unfinished else f"it has no {path.name}"
+        unfinished = is_unfinished(path.parent)
+        why = UNFINISHED if unfinished else f"it has no {path.name}"
         folder = path.parent.resolve() if unfinished else path.parent
-        hint = f"msresnet train --resume --output {folder}, or --model another" if unfinished else "--model runs/NAME"
+        hint = f"{resume_hint(folder)}, or --model another" if unfinished else "--model runs/NAME"
         raise ModelError("the folder is no bundle", where=str(folder), why=why, hint=hint) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError("cannot read the bundle's config", where=str(path), why=str(error)) from error

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "msresnet"
 FILES = sorted(path for name in ("train", "infer", "deploy", "serve") for path in (SOURCE / name).rglob("*.py"))
 OF_ALL_TASKS = {
     *("base", "known", "palette", "postprocess.base", "postprocess.known", "postprocess.rules"),
-    *("tiling.grid", "tiling.merge"),
+    *("tiling.grid", "tiling.merge", "words"),
 }
 """The files of `tasks/` that belong to no task; all others belong to one."""
 OF_ONE_TASK = {

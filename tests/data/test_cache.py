@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hostile
-from msresnet.data.cache import Store, free_disk, free_memory, open_store, store_key
+from msresnet.data.cache import Store, free_disk, open_store, store_key
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import Subset
 from msresnet.data.sources.folder import FileSource, folder
 from msresnet.errors import ResourceError
+from msresnet.machine import free_memory
 
 SHAPE = (3, 5, 4)
 PREPROCESS = Preprocess((8, 8), 1)

@@ -11,10 +11,11 @@ import pytest
 
 import hostile
 from msresnet.cli.main import main
-from msresnet.data.loaders import Decoded, decode, decode_sets
+from msresnet.data.loaders import decode, decode_sets
 from msresnet.data.options import DataOptions
 from msresnet.data.preprocess import Preprocess, look
 from msresnet.data.sample import Source
+from msresnet.data.sets import Decoded
 from msresnet.data.sources.folder import folder, split_folders
 from msresnet.data.splits import open_data, read_any
 from msresnet.errors import DataError

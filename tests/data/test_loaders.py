@@ -14,11 +14,13 @@ import hostile
 from msresnet.bundle import Bundle
 from msresnet.cli.main import main
 from msresnet.data import loaders
-from msresnet.data.loaders import Decoded, Lazy, Samples, decode, learn_statistics, open_sets
+from msresnet.data.lazy import Lazy
+from msresnet.data.loaders import decode, learn_statistics, open_sets
 from msresnet.data.options import DataOptions
 from msresnet.data.order import epoch_order
 from msresnet.data.preprocess import Preprocess, with_statistics
 from msresnet.data.sample import ArraySource, Source
+from msresnet.data.sets import Decoded, Samples
 from msresnet.data.sources.folder import folder
 from msresnet.errors import ResourceError, UsageError
 from msresnet.estimator import load

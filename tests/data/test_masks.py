@@ -17,11 +17,12 @@ from hostile import encode, random_pixels
 from msresnet.data.cache import store_key
 from msresnet.data.decode import decode_values
 from msresnet.data.lazy import Lazy
-from msresnet.data.loaders import Samples, decode, open_sets
+from msresnet.data.loaders import decode, open_sets
 from msresnet.data.options import DataOptions, PreprocessOptions
 from msresnet.data.preprocess import Preprocess, choose
 from msresnet.data.resize import frame, resize_mask
 from msresnet.data.sample import IGNORED, MaskedArrays, Relabelled, Source, Subset
+from msresnet.data.sets import Samples
 from msresnet.data.sources.meaning import UNKNOWN, meaning
 from msresnet.data.splits import Splits, open_data, read_any
 from msresnet.errors import DataError

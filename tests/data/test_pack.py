@@ -22,10 +22,11 @@ from PIL import Image as Pillow
 import hostile
 from msresnet.cli.main import main
 from msresnet.data.decode import decode_bytes
-from msresnet.data.loaders import Decoded, decode, open_sets
+from msresnet.data.loaders import decode, open_sets
 from msresnet.data.options import DataOptions, PreprocessOptions
 from msresnet.data.preprocess import Preprocess, choose
 from msresnet.data.sample import Source
+from msresnet.data.sets import Decoded
 from msresnet.data.sources.packed import MARKER, packed_splits
 from msresnet.data.splits import open_data
 from msresnet.errors import DataError, UsageError

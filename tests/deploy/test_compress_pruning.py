@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from msresnet.bundle import Bundle, load_bundle
-from msresnet.data.loaders import Decoded
 from msresnet.data.preprocess import Preprocess
+from msresnet.data.sets import Decoded
 from msresnet.deploy.compress.pruning import chosen, matters, prunable, without
 from msresnet.errors import UsageError
 from msresnet.models.factory import create_network

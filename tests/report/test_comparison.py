@@ -39,7 +39,7 @@ def compared(seeds: int = 2, failing: bool = True) -> Comparison:
             trainings.append(Training(name, seed, 60.0, 10, 8000.0, 110_000, 12_000_000 * (place + 1), answers))
     speeds = {name: {1: 500.0, 64: 2300.0} for name in NAMES}
     found = judge(NAMES, trainings, speeds, "test", None)
-    return Comparison(**found, budget="60 s each", data="x", who=dict.fromkeys(NAMES, NASTY), notes=(NASTY,))
+    return Comparison(found, budget="60 s each", data="x", who=dict.fromkeys(NAMES, NASTY), notes=(NASTY,))
 
 
 def searched() -> Tuned:
@@ -101,7 +101,7 @@ def test_what_failed_is_told(pages: dict[str, str]) -> None:
 def test_a_comparison_of_which_nothing_is_left_has_a_page(tmp_path: Path) -> None:
     trainings = [Training(name, 0, failure="no", code=6) for name in NAMES]
     found = judge(NAMES, trainings, {}, "test", None)
-    nothing = Comparison(**found, budget="1 epoch each", data="x", who=dict.fromkeys(NAMES, ""), notes=())
+    nothing = Comparison(found, budget="1 epoch each", data="x", who=dict.fromkeys(NAMES, ""), notes=())
     comparison.write_page(tmp_path / "page.html", nothing, MACHINE, "msresnet compare")
     assert "nothing to compare" in (tmp_path / "page.html").read_text(encoding="utf-8")
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from msresnet.bundle import bundle_of
 from msresnet.cli.main import main
-from msresnet.data.loaders import Decoded
+from msresnet.data.sets import Decoded
 from msresnet.explain.attribution import DEFAULT, MOST_STEPS
 from msresnet.report import html, looks
 from msresnet.report.answered import Answered

@@ -21,8 +21,8 @@ import pytest
 
 import hostile
 from msresnet.bundle import load_bundle
-from msresnet.data.options import cores
 from msresnet.infer.backends.graph import onnx_model
+from msresnet.machine import cores
 from serving import GOLDEN, SMALL, Serving, offline, picture, server, start
 from sharding import make_model
 from tiny import wait_for

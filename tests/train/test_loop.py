@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from msresnet.cli.main import main
-from msresnet.data.loaders import Decoded
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import ArraySource
+from msresnet.data.sets import Decoded
 from msresnet.data.splits import Splits
 from msresnet.errors import DataError, DivergedError, Interrupted, ModelError, UsageError
 from msresnet.models.factory import create_classifier

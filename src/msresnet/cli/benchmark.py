@@ -30,12 +30,12 @@ def main(words: list[str], common: Common) -> int:
     """Measure all contestants in turn; prints a row for each and each batch."""
     config = parse("benchmark", BenchmarkConfig, words, common).config
     from msresnet.cli.screen import Screen
-    from msresnet.data.options import cores
     from msresnet.deploy.benchmark.contestants import contestants
     from msresnet.deploy.benchmark.peak import peaks
     from msresnet.deploy.benchmark.run import measure_all
     from msresnet.deploy.benchmark.table import rows
     from msresnet.files import check_free, check_output
+    from msresnet.machine import cores
     from msresnet.runtime import choose_device
 
     screen = Screen(common)
@@ -70,8 +70,8 @@ def main(words: list[str], common: Common) -> int:
 
 def _labelled(model: str, config: BenchmarkConfig) -> Source | None:
     """The set to measure accuracy on: --data, else the run's own; None where there is none."""
-    from msresnet.cli.run_data import sets_of
     from msresnet.infer.evaluate import pick
+    from msresnet.train.run_data import sets_of
 
     if config.data is None and not Path(model).exists():
         return None

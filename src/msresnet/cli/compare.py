@@ -45,7 +45,7 @@ def main(words: list[str], common: Common) -> int:
         _write(folder, comparison, shlex.join(["msresnet", "compare", *common.given, *words]))
     screen.note(f"report: {folder / PAGE}")
     _print(comparison, config.format, screen)
-    return next((training.code for training in comparison.trainings if training.failure), 0)
+    return next((training.code for training in comparison.outcome.trainings if training.failure), 0)
 
 
 def _recipe(name: str) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _write(folder: Path, comparison: Comparison, command: str) -> None:
     machine = f"{here['processor']}, {some(here['threads'], 'thread')}, torch {here['torch']}"
     write_text(folder / MARKDOWN, markdown(comparison, command, ", ".join([machine, *here["gpus"]])))
     write_page(folder / PAGE, comparison, here, command)
-    if comparison.reference is not None:
+    if comparison.outcome.reference is not None:
         picture(comparison, folder / PICTURE)
 
 
@@ -72,9 +72,9 @@ def _print(comparison: Comparison, form: str, screen: Screen) -> None:
     if form == "json":
         print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
     elif form == "csv":
-        print(to_csv(comparison.trainings), end="")
+        print(to_csv(comparison.outcome.trainings), end="")
     else:
         for titles, rows in ((ACCURACY, accuracy_rows(comparison)), (COST, cost_rows(comparison))):
             screen.columns(titles, rows, words=WORDS)
             screen.out.print()
-        screen.notes(comparison.explanation())
+        screen.notes(comparison.outcome.explanation())

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
-from msresnet.data.options import DataOptions, PreprocessOptions, cores
+from msresnet.data.options import DataOptions, PreprocessOptions
 from msresnet.errors import DataError, QualityGateError, UsageError, at_least
+from msresnet.machine import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,10 +31,10 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.files import check_free
     from msresnet.infer.backends.eager import predictor_of
     from msresnet.results import classified
+    from msresnet.run_folder import HISTORY, REPORT, SETTINGS
     from msresnet.train.config import TrainConfig, seconds
-    from msresnet.train.fit import CONFIG, HISTORY
 
-    if not (Path(config.output) / CONFIG).exists():
+    if not (Path(config.output) / SETTINGS).exists():
         check_free(Path(config.output))
     screen = Screen(common)
     training = TrainConfig(data="digits", epochs=60, time_limit=config.time_limit, output=config.output, exist_ok=True)
@@ -53,5 +53,5 @@ def main(words: list[str], common: Common) -> int:
     truth = bundle.task.class_names[int(finished.data.targets[0])]
     label, probability = classified(answer).top(1)[0][0]
     print(f"prediction: {answer.ids[0]} is a {label} with probability {probability:.4f} (it is labelled {truth})")
-    print(f"report: {finished.folder / 'report.html'}")
+    print(f"report: {finished.folder / REPORT}")
     return 0

@@ -13,12 +13,14 @@ from msresnet.cli.main import Common
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.config import FORMS, EvaluateConfig, which_run
 from msresnet.infer.gates import check_gates, judge, read_gates
+from msresnet.run_folder import METRICS, PREDICTIONS, REPORT, run_of
+from msresnet.tasks.words import title
 
 if TYPE_CHECKING:
     from msresnet.bundle import Bundle
     from msresnet.cli.screen import Screen
-    from msresnet.data.loaders import Samples
     from msresnet.data.sample import Source
+    from msresnet.data.sets import Samples
     from msresnet.infer.predictor import Predictor
     from msresnet.report.story import Story
     from msresnet.results import Evaluation
@@ -64,7 +66,7 @@ def main(words: list[str], common: Common) -> int:
     if config.output is not None:
         command = shlex.join(["msresnet", "evaluate", *common.given, *words])
         _write(config, Story(predictor.trained, measured, data, [], notes, environment(), command))
-        screen.note(f"report: {Path(config.output) / 'report.html'}")
+        screen.note(f"report: {Path(config.output) / REPORT}")
     _print(task, measured.metrics, config, screen)
     judge(gates, task.gates, measured.metrics)
     return 0
@@ -94,7 +96,6 @@ def _check_output(config: EvaluateConfig) -> None:
     """Raise UsageError for a folder that cannot be written to or holds files of others, before anything is measured."""
     from msresnet.files import check_free, check_output
     from msresnet.infer.predictions import check_form
-    from msresnet.train.fit import METRICS, PREDICTIONS, REPORT
 
     if config.output is not None:
         answers = [str(Path(PREDICTIONS).with_suffix(f".{form}")) for form in FORMS]
@@ -105,8 +106,6 @@ def _check_output(config: EvaluateConfig) -> None:
 
 def _is_measured(folder: Path) -> bool:
     """Whether a folder's figures are of an evaluation: other programs write metrics.json too."""
-    from msresnet.train.fit import METRICS
-
     try:
         found = json.loads((folder / METRICS).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -136,7 +135,7 @@ def _check_possible(config: EvaluateConfig, *models: Trained | None) -> None:
 
 def _sets(config: EvaluateConfig) -> tuple[dict[str, Source], list[str]]:
     """The sets to choose from, those named now, else those the run was trained on; and what was inferred."""
-    from msresnet.cli.run_data import sets_of
+    from msresnet.train.run_data import sets_of
 
     found, notes = sets_of(config.model, config.data, config)
     # Whether a set that has no name was trained on is not known.
@@ -161,9 +160,9 @@ def _calibrate(
 
 def _pairs(fitted: dict[str, Any]) -> list[tuple[str, list[float]]]:
     """What was fitted, then what it changed: in words, and each before and after."""
-    names = {"temperature": "temperature", "score": "score of boxes that are shown"}
-    names |= {"ece": "calibration error", "loss": "loss"}
-    return [(words, fitted[name]) for name, words in names.items() if name in fitted]
+    names = ("temperature", "score", "ece", "loss")
+    words = {"score": "score of boxes that are shown"}
+    return [(words.get(name) or title(name), fitted[name]) for name in names if name in fitted]
 
 
 def _pick(sets: dict[str, Source], config: EvaluateConfig, fitted: dict[str, Any]) -> tuple[str, Source]:
@@ -223,8 +222,6 @@ def _warn(config: EvaluateConfig, split: str, data: Samples, screen: Screen) -> 
 def _changed(model: str, split: str, digest: str) -> bool:
     """Whether a run says that it knew a set as another one; runs that say nothing are believed."""
     from msresnet.cli.pipeline import DIGEST
-    from msresnet.cli.run_data import run_of
-    from msresnet.train.fit import METRICS
 
     try:
         before = json.loads((run_of(model) / METRICS).read_text(encoding="utf-8"))[DIGEST][split]
@@ -235,7 +232,6 @@ def _changed(model: str, split: str, digest: str) -> bool:
 
 def _keep(bundle: Bundle, split: str, metrics: dict[str, Any], config: EvaluateConfig, screen: Screen) -> None:
     """Write what was fitted into the model's folder."""
-    from msresnet.cli.run_data import run_of
     from msresnet.infer.calibrate import keep
 
     folder = run_of(config.model)
@@ -252,7 +248,6 @@ def _write(config: EvaluateConfig, story: Story) -> None:
     from msresnet.files import write_json
     from msresnet.infer.predictions import write_predictions
     from msresnet.report.html import write_report
-    from msresnet.train.fit import METRICS, PREDICTIONS, REPORT
 
     folder = Path(str(config.output))
     write_json(folder / METRICS, story.evaluation.metrics)

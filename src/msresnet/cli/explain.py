@@ -144,9 +144,9 @@ def _chosen(config: ExplainConfig, bundle: Bundle, found: Sequence[Subject]) -> 
 
 def _pool(config: ExplainConfig, bundle: Bundle, screen: Screen) -> Samples:
     """The set that neighbours are looked for in."""
-    from msresnet.cli.run_data import sets_of
     from msresnet.data.options import DataOptions
     from msresnet.infer.evaluate import pick, prepare
+    from msresnet.train.run_data import sets_of
 
     sets, notes = sets_of(config.model, config.data, DataOptions())
     wanted = "train" if config.split == "auto" and "train" in sets else config.split
@@ -170,13 +170,13 @@ def _with_neighbours(
 
 def _set(config: ExplainConfig, bundle: Bundle, screen: Screen) -> int:
     """The response of the scales over a whole set."""
-    from msresnet.cli.run_data import sets_of
     from msresnet.data.options import DataOptions
     from msresnet.explain.attribution import device_of, rows_at_once
     from msresnet.explain.scale_table import scale_table
     from msresnet.explain.scales import check_scales
     from msresnet.infer.evaluate import pick, prepare
     from msresnet.report.explanation import save, scale_table_figure
+    from msresnet.train.run_data import sets_of
 
     check_scales(bundle.model)
     sets, notes = sets_of(config.model, config.data, DataOptions())

@@ -44,10 +44,10 @@ def sample(config: ExportConfig, bundle: Bundle) -> tuple[Ready, list[str]]:
     """Some images of the set that was not trained on, preprocessed (N, C, H, W) uint8, and their ids."""
     import numpy as np
 
-    from msresnet.cli.run_data import sets_of
     from msresnet.data.loaders import open_sets
     from msresnet.data.sample import Subset
     from msresnet.infer.evaluate import pick
+    from msresnet.train.run_data import sets_of
 
     sets, _ = sets_of(config.model, config.data, config)
     _, source = pick(sets, "auto")

@@ -14,12 +14,11 @@ import torch
 from msresnet.bundle import Bundle
 from msresnet.cli.main import Common
 from msresnet.cli.screen import Screen
-from msresnet.data.loaders import Samples
+from msresnet.data.sets import Samples
 from msresnet.errors import UsageError
 from msresnet.files import check_free, disk_errors, foreign, lock, write_json
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.calibrate import settled
-from msresnet.infer.config import LATEST
 from msresnet.infer.evaluate import evaluate, pick
 from msresnet.infer.predictions import write_predictions
 from msresnet.models.factory import MODELS
@@ -27,14 +26,15 @@ from msresnet.report.html import write_report
 from msresnet.report.plots import sweep_picture
 from msresnet.report.story import Story
 from msresnet.results import Evaluation
+from msresnet.run_folder import LATEST, LOG, METRICS, PREDICTIONS, REPORT, SETTINGS
 from msresnet.runtime import choose_device, environment
 from msresnet.train.config import TrainConfig
-from msresnet.train.fit import CONFIG, METRICS, PREDICTIONS, REPORT, SWEEP, Fitted, check_unchanged, fit, from_yaml
+from msresnet.train.fit import SWEEP, Fitted, check_unchanged, fit, from_yaml
 from msresnet.train.launch import launch, launched, read_devices
 from msresnet.train.plan import device_name
 from msresnet.train.processes import by_first, rank
 
-LOG, DIGEST = "log.txt", "data_digest"
+DIGEST = "data_digest"
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,13 @@ def run_folder(config: TrainConfig) -> Path:
     """The folder that a run writes to. Raises UsageError when it is taken, or when there is none to continue."""
     if config.resume:
         folder = Path(config.output or Path(LATEST).resolve())
-        if not (folder / CONFIG).is_file():
+        if not (folder / SETTINGS).is_file():
             hint = "msresnet train first, or --output RUN"
             raise UsageError("there is no run to continue", where=str(folder), hint=hint)
         return folder
     if config.output is not None:
         folder = Path(config.output)
-        if (folder / CONFIG).exists() and not config.exist_ok:
+        if (folder / SETTINGS).exists() and not config.exist_ok:
             raise UsageError(
                 "the folder holds a run already", where=str(folder), hint="--resume, --exist-ok, or another --output"
             )
@@ -158,11 +158,11 @@ def run_folder(config: TrainConfig) -> Path:
 def resumed(config: TrainConfig, explicit: dict[str, object]) -> TrainConfig:
     """The settings of the run that is continued. Raises UsageError when others were given now."""
     folder = run_folder(config)
-    before = from_yaml(folder / CONFIG)
+    before = from_yaml(folder / SETTINGS)
     if {"device", "devices"} & explicit.keys():  # the machine may be another one
         before |= {"device": "auto", "devices": None}
     now = TrainConfig(**(before | explicit | {"resume": True, "output": str(folder)}))
-    check_unchanged(before, now, str(folder / CONFIG))
+    check_unchanged(before, now, str(folder / SETTINGS))
     return now
 
 

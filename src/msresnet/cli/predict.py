@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from msresnet.cli.layers import Parsed, parse
 from msresnet.cli.main import Common
 from msresnet.errors import DataError, UsageError
-from msresnet.infer.config import LATEST, PredictConfig, interval, which_run
+from msresnet.infer.config import PredictConfig, interval, which_run
+from msresnet.run_folder import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,6 +14,8 @@ from msresnet.errors import DataError, Interrupted
 from msresnet.infer.config import which_run
 from msresnet.infer.gates import check_gates, judge, read_gates
 from msresnet.infer.track_config import TrackConfig
+from msresnet.run_folder import METRICS
+from msresnet.tasks.words import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from msresnet.track.figures import Figures
 
 EMBEDDED = "digit-videos"
-METRICS = "metrics.json"
 GATES: dict[str, Literal["higher", "lower"]] = {
     "hota": "higher", "deta": "higher", "assa": "higher", "mota": "higher", "idf1": "higher", "id_switches": "lower",
 }  # fmt: skip
@@ -106,10 +107,10 @@ def _each(answers: Iterator[Answer]) -> Iterator[Answer | DataError]:
 
 def _measure(config: TrackConfig, screen: Screen) -> dict[str, Any]:
     """Labelled videos: their figures, printed and written."""
-    from msresnet.cli.run_data import sets_of
     from msresnet.data.options import DataOptions
     from msresnet.infer.evaluate import pick
     from msresnet.infer.tracking import measure, measure_files, videos_of
+    from msresnet.train.run_data import sets_of
 
     sets, notes = sets_of(config.model, config.data, DataOptions())
     split, source = pick(sets, config.split)
@@ -153,7 +154,7 @@ def _print(config: TrackConfig, found: Figures, metrics: dict[str, Any], screen:
         return
     several = {"all": found.total} if len(found.each) > 1 else {}
     rows = [
-        (name, *(f"{100 * part[key]:.2f} %" for key in SHARES), *(f"{part[key]:,}" for key in COUNTS))
+        (name, *(percent(part[key]) for key in SHARES), *(f"{part[key]:,}" for key in COUNTS))
         for name, part in (found.each | several).items()
     ]
     screen.columns(("video", *SHARES.values(), *COUNTS.values()), rows, ("video",))

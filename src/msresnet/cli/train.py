@@ -18,6 +18,7 @@ def main(words: list[str], common: Common) -> int:
     parsed = parse("train", TrainConfig, words, common, recipes=_settings)
     from msresnet.cli.pipeline import headline, resumed, start_processes, train_run
     from msresnet.cli.screen import Screen
+    from msresnet.run_folder import REPORT
 
     config = resumed(parsed.config, parsed.explicit()) if parsed.config.resume else parsed.config
     command = ["train", *common.given, *words]
@@ -27,7 +28,7 @@ def main(words: list[str], common: Common) -> int:
     finished = train_run(config, Screen(common), command)
     if finished is not None:
         print(headline(finished.evaluation))
-        print(f"report: {finished.folder / 'report.html'}")
+        print(f"report: {finished.folder / REPORT}")
     return 0
 
 

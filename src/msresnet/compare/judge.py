@@ -78,8 +78,8 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A finished comparison.
+class Outcome:
+    """What the trainings say.
 
     Args:
         standings: best first; those without a finished training last.
@@ -89,9 +89,7 @@ class Comparison:
         contests: the others against the reference, in the order of the table.
         looked_at: comparisons that p is corrected for: all pairs where the reference is the best of the table.
         images: of the set.
-        who: what each contestant says beyond what is the same for all.
-        notes: what was inferred about data and contestants.
-        budget: in words.
+        trainings: all of them, failed ones too.
     """
 
     standings: tuple[Standing, ...]
@@ -101,11 +99,7 @@ class Comparison:
     contests: tuple[Contest, ...]
     looked_at: int
     images: int
-    budget: str
-    data: str
     trainings: tuple[Training, ...]
-    who: dict[str, str]
-    notes: tuple[str, ...]
 
     def contest(self, name: str) -> Contest | None:
         """A contestant against the reference; None for the reference itself."""
@@ -116,23 +110,6 @@ class Comparison:
         """What the verdicts hold a difference against, in words."""
         several = any(contest.difference.covers != "images" for contest in self.contests)
         return "chance" if several else "the luck of the images; one seed says nothing of others"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as results.json holds them."""
-        contests = [
-            {"name": c.name, "p_corrected": c.p, "verdict": c.verdict, **asdict(c.difference)} for c in self.contests
-        ]
-        return {
-            "data": self.data,
-            "budget": self.budget,
-            "split": self.split,
-            "images": self.images,
-            "contestants": [_plain(standing) | {"settings": self.who[standing.name]} for standing in self.standings],
-            "reference": self.reference,
-            "comparisons_corrected_for": self.looked_at,
-            "contests": contests,
-            "trainings": [training.row() for training in self.trainings],
-        }
 
     def explanation(self) -> list[str]:
         """What the figures are, in sentences."""
@@ -155,14 +132,51 @@ class Comparison:
         return [*lines, "images a second: of the folded network in float32, all contestants in turn, medians"]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison.
+
+    Args:
+        outcome: who is better, and whether that is more than chance.
+        budget: in words.
+        data: what was learnt, as it was named.
+        who: what each contestant says beyond what is the same for all.
+        notes: what was inferred about data and contestants.
+    """
+
+    outcome: Outcome
+    budget: str
+    data: str
+    who: dict[str, str]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as results.json holds them."""
+        found = self.outcome
+        contests = [
+            {"name": c.name, "p_corrected": c.p, "verdict": c.verdict, **asdict(c.difference)} for c in found.contests
+        ]
+        return {
+            "data": self.data,
+            "budget": self.budget,
+            "split": found.split,
+            "images": found.images,
+            "contestants": [_plain(standing) | {"settings": self.who[standing.name]} for standing in found.standings],
+            "reference": found.reference,
+            "comparisons_corrected_for": found.looked_at,
+            "contests": contests,
+            "trainings": [training.row() for training in found.trainings],
+        }
+
+
 def judge(
     names: Sequence[str],
     trainings: Sequence[Training],
     speeds: Mapping[str, Mapping[int, float]],
     split: str,
     baseline: str | None,
-) -> dict[str, Any]:
-    """What `Comparison` holds of the outcome. Raises DataError when trainings were measured on different images."""
+) -> Outcome:
+    """Hold finished trainings against each other. Raises DataError when they were measured on different images."""
     by_name = {name: {t.seed: t for t in trainings if t.contestant == name and not t.failure} for name in names}
     _check_same_images(trainings)
     standings = [_standing(name, trainings, speeds.get(name)) for name in names]
@@ -182,16 +196,16 @@ def judge(
             contests.append(Contest(left, difference, corrected[left, right]))
     contests.sort(key=lambda c: finished.index(c.name))
     images = next((len(t.answers[split].correct) for t in trainings if t.answers and split in t.answers), 0)
-    return {
-        "standings": tuple(standings),
-        "split": split,
-        "reference": reference,
-        "chosen": chosen,
-        "contests": tuple(contests),
-        "looked_at": len(known),
-        "images": images,
-        "trainings": tuple(trainings),
-    }
+    return Outcome(
+        standings=tuple(standings),
+        split=split,
+        reference=reference,
+        chosen=chosen,
+        contests=tuple(contests),
+        looked_at=len(known),
+        images=images,
+        trainings=tuple(trainings),
+    )
 
 
 def _standing(name: str, trainings: Sequence[Training], inference: Mapping[int, float] | None) -> Standing:

@@ -19,9 +19,11 @@ from msresnet.errors import Interrupted, MsresnetError, ResourceError, UsageErro
 from msresnet.files import write_json, write_text
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.evaluate import evaluate
+from msresnet.run_folder import SETTINGS
 from msresnet.runtime import StopRequest, stop_on_signals
 from msresnet.tasks.classification import ClassificationTask
-from msresnet.train.fit import CONFIG, Fitted, fit, to_yaml
+from msresnet.tasks.words import percent
+from msresnet.train.fit import Fitted, fit, to_yaml
 from msresnet.train.observer import Observer, Silent
 
 RESULTS, TABLE = "results.json", "results.csv"
@@ -76,7 +78,7 @@ def compare(
     trainings = [records.kept[key] for key in ((c.name, seed) for c in chosen for seed in config.all_seeds)]
     outcome = judge([c.name for c in chosen], trainings, speeds, split, config.baseline)
     who = {contestant.name: contestant.words for contestant in chosen}
-    comparison = Comparison(**outcome, budget=config.budget_words(), data=config.data, who=who, notes=notes)
+    comparison = Comparison(outcome, config.budget_words(), config.data, who, notes)
     if folder is not None:
         write_json(folder / RESULTS, comparison.to_dict())
         write_text(folder / TABLE, to_csv(trainings))
@@ -136,7 +138,7 @@ class _Stage:
             home = self._home(contestant)
             if contestant.name in self.bundles:
                 found[contestant.name] = self.bundles[contestant.name]
-            elif home is not None and (home / CONFIG).is_file():
+            elif home is not None and (home / SETTINGS).is_file():
                 found[contestant.name] = load_bundle(home)
         return found
 
@@ -189,7 +191,7 @@ class _Stage:
         self.bundles[contestant.name] = bundle
         if home is not None:
             bundle.save(home)
-            write_text(home / CONFIG, to_yaml(contestant.config))
+            write_text(home / SETTINGS, to_yaml(contestant.config))
 
     def _home(self, contestant: Contestant) -> Path | None:
         return None if self.records.folder is None else self.records.folder / MODELS / contestant.slug
@@ -248,5 +250,5 @@ def _line(training: Training) -> str:
     head = f"{training.contestant}, seed {training.seed}: "
     if training.failure:
         return f"{head}failed: {training.failure}"
-    scores = [f"{name} {100 * answers.top1:.2f} %" for name, answers in (training.answers or {}).items()]
+    scores = [f"{name} {percent(answers.top1)}" for name, answers in (training.answers or {}).items()]
     return head + ", ".join([*scores, f"{training.epochs} epochs in {training.seconds:.1f} s"])

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msresnet.data.draws import Draws, upload
+from msresnet.data.draws import Draws
 from msresnet.data.policy import apply_policy
+from msresnet.data.upload import upload
 
 
 @dataclass(frozen=True)

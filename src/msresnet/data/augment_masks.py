@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msresnet.data.augment import Augment, beta, degrade, erased, flip, partners, pasted, translate, warped_grid
-from msresnet.data.draws import Draws, upload
+from msresnet.data.draws import Draws
 from msresnet.data.policy import apply_policy
 from msresnet.data.sample import IGNORED
+from msresnet.data.upload import upload
 
 
 def augment_masks(images: Tensor, masks: Tensor, settings: Augment, draws: Draws) -> tuple[Tensor, Tensor]:

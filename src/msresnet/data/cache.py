@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 import threading
 import weakref
 import zlib
@@ -134,23 +133,3 @@ def free_disk() -> int:
         return shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
     except OSError:
         return 0
-
-
-def free_memory() -> int:
-    """Bytes of memory that can be had without swapping, within the limits of a container."""
-    if sys.platform != "linux":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-    free = 1024 * int(rows["MemAvailable"].split()[0])
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text(encoding="ascii"))
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no such group, or "max"
-        return free
-    return min(free, max(0, limit - used))
-
-
-def processes_here() -> int:
-    """How many processes of a training share this machine's memory, as its launcher says."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

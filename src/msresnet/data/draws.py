@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from msresnet.data.upload import upload
+
 
 class Draws:
     """Numbers drawn for a whole batch, of which a process takes those of its own images.
@@ -29,18 +31,6 @@ class Draws:
     def numbers(self, rows: int, count: int) -> Tensor:
         """(rows, B) numbers in 0 to 1 on the CPU, for `count` images of this process."""
         return torch.rand(rows, self.total, generator=self.generator)[:, self.first : self.first + count]
-
-
-def upload(tensor: Tensor, images: Tensor) -> Tensor:
-    """Some numbers where the images are, fractions in the images' own type."""
-    return sent(tensor.to(images.dtype) if tensor.is_floating_point() else tensor, images.device)
-
-
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device, without waiting for what a GPU is still computing."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)  # from other memory, a copy holds up who asks for it
 
 
 def part(total: int, rank: int, world: int) -> slice:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msresnet.data.cache import FOLDER, Store, free_disk, free_memory, open_store, processes_here
+from msresnet.data.cache import FOLDER, Store, free_disk, open_store
 from msresnet.data.lazy import Lazy
 from msresnet.data.options import DataOptions
 from msresnet.data.preprocess import Preprocess, with_statistics
@@ -22,11 +22,11 @@ from msresnet.data.resize import as_tensor
 from msresnet.data.sample import ArraySource, Image, Relabelled, Source
 from msresnet.data.sets import Decoded, Samples, evenly
 from msresnet.data.targets import BoxTable, rows_of
-from msresnet.data.unreadable import MOST_BAD, Unreadable, class_lost
+from msresnet.data.unreadable import Unreadable, class_lost
 from msresnet.errors import DataError, ResourceError, UsageError
 from msresnet.files import cache_folder
+from msresnet.machine import free_memory, human, processes_here
 
-__all__ = ["MOST_BAD", "Decoded", "Lazy", "Samples", "decode", "decode_sets", "learn_statistics", "open_sets"]
 CHUNK = 1024
 Kept = Literal["ram", "disk", "none"]
 MEMORY_SHARE, DISK_SHARE = 0.5, 0.5
@@ -99,11 +99,6 @@ def _bytes(source: Source, preprocess: Preprocess) -> int:
     if _ready(source, preprocess) is not None:
         return 0
     return len(source) * prod(preprocess.shape(source))
-
-
-def human(count: int) -> str:
-    """A number of bytes for people."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
 def decode_sets(

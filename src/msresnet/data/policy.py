@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msresnet.data.draws import Draws, upload
+from msresnet.data.draws import Draws
+from msresnet.data.upload import upload
 
 ROUNDS = 2
 LUMA = (0.299, 0.587, 0.114)

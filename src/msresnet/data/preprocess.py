@@ -133,7 +133,7 @@ class Preprocess:
         """Pixels in 0 to 1 (B, C, H, W) -> zero mean, unit variance."""
         import torch
 
-        from msresnet.data.draws import sent
+        from msresnet.data.upload import sent
 
         mean, std = sent(torch.tensor((self.mean, self.std)), images.device).view(2, 1, -1, 1, 1)
         normal: Tensor = (images - mean) / std

@@ -6,20 +6,17 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from msresnet.data.draws import sent
 from msresnet.data.sample import Batch, Source
 from msresnet.data.targets import BoxTable
+from msresnet.data.upload import UPLOADING, sent
 
 FINGERPRINTED = 1_000
 """Images whose pixels go into a set's fingerprint, evenly spaced; of small sets, all."""
-UPLOADING = Lock()
-"""Held by whoever brings a batch to a GPU: no thread may take memory there while another records a CUDA graph."""
 
 
 class Samples(ABC):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from msresnet.errors import ModelError
 from msresnet.infer.predictor import Predictor
+from msresnet.tasks.words import percent
 
 TOLERANCE = 1e-4
 """How far outputs of the same float network may lie apart, as a share of the largest, or of 1 where that is less."""
@@ -42,7 +43,7 @@ class Agreement:
         """All of it, in one line."""
         return (
             f"on {self.images:,} images outputs differ by at most {self.difference:.2g} (of up to {self.largest:.3g}); "
-            f"{100 * self.same:.2f} % of the answers are the same"
+            f"{percent(self.same)} of the answers are the same"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from msresnet.data.options import DataOptions
 from msresnet.errors import at_least
-from msresnet.infer.config import LATEST
+from msresnet.run_folder import LATEST
 
 Form = Literal["onnx", "openvino", "torch"]
 FORMS: tuple[Form, ...] = get_args(Form)

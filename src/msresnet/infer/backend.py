@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from msresnet.data.options import cores
+from msresnet.machine import cores
 
 if TYPE_CHECKING:
     from torch import Tensor

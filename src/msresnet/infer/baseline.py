@@ -10,21 +10,11 @@ from msresnet.errors import DataError
 from msresnet.metrics.significance import compare_answers
 from msresnet.results import Evaluation
 from msresnet.tasks.base import Better, Table
+from msresnet.tasks.words import percent, points, title
 from msresnet.trained import Trained
 
-SHARED = {
-    "params": "parameters",
-    "macs": "multiply-adds an image",
-    "inference_images_per_second": "images a second",
-}
-"""Figures of a network, whatever its task, and what they are called."""
-CALLED = SHARED | {"top1": "top-1", "top5": "top-5", "macro_f1": "mean F1", "ece": "calibration error"}
-CALLED |= {"aurc": "area under risk-coverage", "miou": "mean IoU", "ap": "AP"}
-
-
-def called(figure: str) -> str:
-    """A figure's name for people, from that in metrics.json."""
-    return CALLED.get(figure, figure.replace("_", " "))
+SHARED = ("params", "macs", "inference_images_per_second")
+"""Figures of a network, whatever its task."""
 
 
 def beside(model: Trained, measured: Evaluation, other: Trained, baseline: Evaluation, name: str) -> dict[str, Any]:
@@ -53,11 +43,11 @@ def table(metrics: dict[str, Any], better: Mapping[str, Better]) -> Table:
     """Both models' figures side by side, and the test, for the screen; `better` says of what more is better."""
     other = metrics["baseline"]
     names = [*SHARED, *(name for name in better if name in other)]
-    rows = [(called(name), *(_text(found[name], better.get(name)) for found in (metrics, other))) for name in names]
+    rows = [(title(name), *(_text(found[name], better.get(name)) for found in (metrics, other))) for name in names]
     d = other["difference"]
     rows.append(("right where the other is not", f"{d['only_this']:,}", f"{d['only_baseline']:,}"))
     if "p" in d:
-        mean, low, high = (f"{100 * d[name]:+.2f}" for name in ("mean", "low", "high"))
+        mean, low, high = (points(d[name]) for name in ("mean", "low", "high"))
         rows.append((f"more right answers, points ({low} to {high})", mean, ""))
         rows.append(("McNemar's exact test, p", f"{d['p']:.3g}", ""))
     return Table(f"beside the baseline {other['architecture']}, {other['model']}", ("figure", "this", "baseline"), rows)
@@ -66,4 +56,4 @@ def table(metrics: dict[str, Any], better: Mapping[str, Better]) -> Table:
 def _text(value: float, better: Better | None) -> str:
     if better is None:
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return f"{100 * value:.2f} %" if better == "higher" else f"{value:.4f}"
+    return percent(value) if better == "higher" else f"{value:.4f}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from msresnet.bundle import Bundle, bundle_of
-from msresnet.data.loaders import Samples
+from msresnet.data.sets import Samples
 from msresnet.errors import DataError, UsageError
 from msresnet.files import LOCK, lock
 from msresnet.infer.predictor import Predictor

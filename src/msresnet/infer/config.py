@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from tyro.conf import Positional, arg
 
-from msresnet.data.options import DataOptions, cores
+from msresnet.data.options import DataOptions
 from msresnet.durations import duration
 from msresnet.errors import UsageError, at_least
+from msresnet.machine import cores
+from msresnet.run_folder import LATEST
 
-LATEST = "runs/latest"
 TTA = Literal["none", "flip", "shifts", "flip+shifts", "scales", "flip+scales"]
 Precision = Literal["auto", "fp32", "bf16"]
 Engine = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]

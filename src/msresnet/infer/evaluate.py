@@ -6,9 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from msresnet.data.loaders import Samples, open_sets
+from msresnet.data.loaders import open_sets
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Source
+from msresnet.data.sets import Samples
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.backends.eager import Eager
 from msresnet.infer.exits import cost_curve

@@ -8,7 +8,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from msresnet.errors import UsageError, at_least
-from msresnet.infer.config import LATEST
+from msresnet.run_folder import LATEST
 
 
 @dataclass(frozen=True, kw_only=True)

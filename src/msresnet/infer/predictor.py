@@ -23,7 +23,7 @@ from msresnet.trained import Trained
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from msresnet.data.loaders import Samples
+    from msresnet.data.sets import Samples
 
 T = TypeVar("T")
 

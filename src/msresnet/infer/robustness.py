@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.bundle import Bundle, bundle_of
-from msresnet.data.loaders import Samples
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Source
+from msresnet.data.sets import Samples
 from msresnet.data.sources.scaled_digits import scale_of
 from msresnet.data.zoom import Zoomed
 from msresnet.errors import DataError, UsageError
@@ -29,6 +29,7 @@ from msresnet.metrics.bootstrap import mean_interval
 from msresnet.metrics.classification import wilson_interval
 from msresnet.models.cost import count_macs
 from msresnet.tasks.base import Table
+from msresnet.tasks.words import interval, percent
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -207,7 +208,7 @@ def _texts(curve: dict[str, Any]) -> list[tuple[dict[str, Any], tuple[str, str]]
 
 
 def _share(value: float, pair: Sequence[float] | None) -> tuple[str, str]:
-    return f"{100 * value:.2f} %", f"{100 * pair[0]:.2f} to {100 * pair[1]:.2f} %" if pair else ""
+    return percent(value), interval(pair)
 
 
 def _mean(areas: Floats) -> dict[str, Any]:

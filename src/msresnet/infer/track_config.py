@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from msresnet.errors import UsageError, at_least
-from msresnet.infer.config import LATEST, Engine, Precision, Running
+from msresnet.infer.config import Engine, Precision, Running
+from msresnet.run_folder import LATEST
 from msresnet.track.library import LOOKS, Tracker
 
 Looks = Literal["auto", "learnt", "features", "none"]

@@ -20,6 +20,7 @@ from msresnet.errors import ModelError, UsageError, nearest
 from msresnet.hub import WEIGHTS
 from msresnet.models.base import Config, ImageModel
 from msresnet.models.published import published, table
+from msresnet.run_folder import UNFINISHED, is_unfinished, resume_hint
 from msresnet.tensors import check_finite, check_matches, load_tensors
 
 BODY = "body."
@@ -65,9 +66,8 @@ def find_file(source: str | Path) -> Path:
     file = path / WEIGHTS if path.is_dir() else path
     if file.exists():
         return file
-    if (path / "train.yaml").is_file():
-        why, hint = "its training has not finished", f"msresnet train --resume --output {path}"
-        raise ModelError("there are no weights yet", where=str(path), why=why, hint=hint)
+    if is_unfinished(path):
+        raise ModelError("there are no weights yet", where=str(path), why=UNFINISHED, hint=resume_hint(path))
     others = [p.name for p in path.parent.iterdir() if p.name != path.name] if path.parent.is_dir() else []
     near = nearest(path.name, others, n=1)
     hint = str(path.with_name(near)) if near else "a folder or a file of weights (safetensors), or hf:user/repo"

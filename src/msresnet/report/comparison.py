@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from msresnet.compare.judge import Comparison, Interval, Standing
+from msresnet.compare.judge import Comparison, Interval, Outcome, Standing
 from msresnet.files import write_atomic
 from msresnet.report import page
 from msresnet.report.charts import WIDE, chart, literal
@@ -30,6 +30,8 @@ from msresnet.report.page import (
     span,
 )
 from msresnet.report.plots import BLUE, GREY, ORANGE, labelled, new_figure, plain_axes
+from msresnet.tasks.words import interval, points
+from msresnet.tasks.words import percent as plain_percent
 
 ACCURACY = ("contestant", "seeds", "test top-1", "95 %", "val top-1", "difference", "95 %", "p", "verdict")
 COST = ("contestant", "parameters", "mult-adds", "train img/s", "img/s at 1", "img/s at 64", "epochs", "seconds")
@@ -41,25 +43,25 @@ BESIDE = 1.04
 
 def accuracy_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """The cells under `ACCURACY`, best first."""
-    return [_accuracy_row(comparison, standing) for standing in comparison.standings]
+    return [_accuracy_row(comparison.outcome, standing) for standing in comparison.outcome.standings]
 
 
 def cost_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """The cells under `COST`, in the same order."""
-    return [_cost_row(standing) for standing in comparison.standings if standing.seeds]
+    return [_cost_row(standing) for standing in comparison.outcome.standings if standing.seeds]
 
 
 def markdown(comparison: Comparison, command: str, machine: str) -> str:
     """Both tables with what they mean, the command and the machine, for a file that is kept."""
     lines = [f"# {comparison.data}: {_title(comparison)}", ""]
     lines += [*_table(ACCURACY, accuracy_rows(comparison)), "", *_table(COST, cost_rows(comparison)), ""]
-    lines += [f"- {line}" for line in comparison.explanation()]
+    lines += [f"- {line}" for line in comparison.outcome.explanation()]
     return "\n".join([*lines, "", machine, "", f"`{command}`", ""])
 
 
 def picture(comparison: Comparison, path: Path) -> None:
     """Accuracy with intervals, by contestant and against cost, as a PNG file."""
-    figure = _drawn(comparison)
+    figure = _drawn(comparison.outcome)
     figure.patch.set(facecolor="white", alpha=1)
     write_atomic(path, lambda part: figure.savefig(part, format="png", dpi=130))
 
@@ -68,12 +70,12 @@ def write_page(path: Path, comparison: Comparison, environment: dict[str, Any], 
     """One HTML file that opens anywhere, offline."""
     seen = (
         ", which neither training nor the choice of an epoch has seen."
-        if comparison.split == "test"
+        if comparison.outcome.split == "test"
         else ", which also chose the epoch of each training."
     )
-    lead = f"Measured on {comparison.images:,} images of the {comparison.split} set{seen}"
+    lead = f"Measured on {comparison.outcome.images:,} images of the {comparison.outcome.split} set{seen}"
     origin = Section("origin", "How this came about", [Command(command), Notes(comparison.notes), machine(environment)])
-    sections = [_verdict(comparison), _failed(comparison), _trainings(comparison), origin]
+    sections = [_verdict(comparison), _failed(comparison.outcome), _trainings(comparison), origin]
     title = f"{comparison.data} · {_title(comparison)}"
     page.write_page(path, title, lead, [section for section in sections if section is not None])
 
@@ -81,49 +83,50 @@ def write_page(path: Path, comparison: Comparison, environment: dict[str, Any], 
 def _verdict(comparison: Comparison) -> Section:
     """Who is better, and what it costs."""
     parts: list[Part] = []
-    reference = next((s for s in comparison.standings if s.name == comparison.reference), None)
+    reference = next((s for s in comparison.outcome.standings if s.name == comparison.outcome.reference), None)
     if reference is not None:
-        parts += [Headlines(_headlines(comparison, reference)), Row(_charts(comparison))]
-        parts.append(Words(f"In the charts, {'; '.join(_legend(comparison))}."))
+        parts += [Headlines(_headlines(comparison, reference)), Row(_charts(comparison.outcome))]
+        parts.append(Words(f"In the charts, {'; '.join(_legend(comparison.outcome))}."))
     parts.append(Table("Who is better", ACCURACY, accuracy_rows(comparison), sort=True))
-    parts.append(Notes(comparison.explanation()))
+    parts.append(Notes(comparison.outcome.explanation()))
     if costs := cost_rows(comparison):
         parts.append(Table("What it costs", COST, costs, sort=True))
     return Section("verdict", "Who is better, and what it costs", parts)
 
 
 def _headlines(comparison: Comparison, reference: Standing) -> list[Headline]:
-    score = _interval(reference, comparison.split)
-    place = "the baseline" if comparison.chosen else "the highest"
-    beyond = sum(contest.beyond_chance for contest in comparison.contests)
+    outcome = comparison.outcome
+    score = _interval(reference, outcome.split)
+    place = "the baseline" if outcome.chosen else "the highest"
+    beyond = sum(contest.beyond_chance for contest in outcome.contests)
     return [
         Headline(percent(score.mean), f"{reference.name}, {place}; 95 % interval {span((score.low, score.high))}"),
-        Headline(f"{beyond} of {len(comparison.contests)}", f"others differ from it by more than {comparison.chance}"),
+        Headline(f"{beyond} of {len(outcome.contests)}", f"others differ from it by more than {outcome.chance}"),
         Headline(f"{reference.seeds}", f"seed{'s' if reference.seeds != 1 else ''}"),
         Headline(comparison.budget, "budget"),
     ]
 
 
-def _charts(comparison: Comparison) -> list[Chart]:
+def _charts(outcome: Outcome) -> list[Chart]:
     """The picture's two halves, one drawing each, so that they stand below each other on a phone."""
-    shown = [s for s in comparison.standings if s.seeds]
-    told = ", ".join(f"{s.name} {percent(_interval(s, comparison.split).mean)}" for s in shown)
+    shown = [s for s in outcome.standings if s.seeds]
+    told = ", ".join(f"{s.name} {percent(_interval(s, outcome.split).mean)}" for s in shown)
     accuracy, cost = (new_figure(WIDE, _height(shown)) for _ in range(2))
-    _draw_accuracy(plain_axes(accuracy, 1, 1, 1), comparison, shown)
-    _draw_cost(plain_axes(cost, 1, 1, 1), comparison, shown)
+    _draw_accuracy(plain_axes(accuracy, 1, 1, 1), outcome, shown)
+    _draw_cost(plain_axes(cost, 1, 1, 1), outcome, shown)
     words = f"Accuracy with 95 % intervals: {told}"
     return [chart(accuracy, words), chart(cost, "Accuracy against multiply-adds, numbered as in the chart of accuracy")]
 
 
-def _failed(comparison: Comparison) -> Section | None:
-    found = _failures(comparison)
+def _failed(outcome: Outcome) -> Section | None:
+    found = _failures(outcome)
     lines = [f"{name}, seed {seeds}: {why}" for name, seeds, why in found]
     return Section("failed", "What failed", [Notes(lines)]) if found else None
 
 
 def _trainings(comparison: Comparison) -> Section:
     rows = []
-    for training in comparison.trainings:
+    for training in comparison.outcome.trainings:
         if not training.failure:
             row = training.row()
             scores = ("" if row[name] is None else percent(row[name]) for name in ("test_top1", "val_top1"))
@@ -135,44 +138,42 @@ def _trainings(comparison: Comparison) -> Section:
     return Section("trainings", "Every training", [Table("Accuracy and time", columns, rows, sort=True), who])
 
 
-def _failures(comparison: Comparison) -> list[tuple[str, str, str]]:
+def _failures(outcome: Outcome) -> list[tuple[str, str, str]]:
     """Contestant, seeds and reason, a line for each reason."""
     found: dict[tuple[str, str], list[str]] = {}
-    for standing in comparison.standings:
+    for standing in outcome.standings:
         for seed, why in standing.failures.items():
             found.setdefault((standing.name, why), []).append(str(seed))
     return [(name, ", ".join(seeds), why) for (name, why), seeds in found.items()]
 
 
 def _title(comparison: Comparison) -> str:
-    seeds = max(s.seeds + len(s.failures) for s in comparison.standings)
-    people = len(comparison.standings)
+    seeds = max(s.seeds + len(s.failures) for s in comparison.outcome.standings)
+    people = len(comparison.outcome.standings)
     return (
         f"{people} contestant{'s' if people > 1 else ''}, {comparison.budget}, {seeds} seed{'s' if seeds > 1 else ''}"
     )
 
 
-def _accuracy_row(comparison: Comparison, standing: Standing) -> tuple[str, ...]:
+def _accuracy_row(outcome: Outcome, standing: Standing) -> tuple[str, ...]:
     if not standing.seeds:
         return standing.name, "0", *[""] * 6, f"failed: {next(iter(standing.failures.values()))}"
     scores = (*_scores(standing.test), _scores(standing.val)[0])
     asked = standing.seeds + len(standing.failures)
     seeds = str(standing.seeds) if not standing.failures else f"{standing.seeds} of {asked}"
-    contest = comparison.contest(standing.name)
+    contest = outcome.contest(standing.name)
     if contest is None:
-        if standing.name != comparison.reference:
+        if standing.name != outcome.reference:
             return standing.name, seeds, *scores, "", "", "", "no seed in common"
-        return standing.name, seeds, *scores, "", "", "", "baseline" if comparison.chosen else "highest"
+        return standing.name, seeds, *scores, "", "", "", "baseline" if outcome.chosen else "highest"
     found = contest.difference
-    interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
-    return standing.name, seeds, *scores, f"{100 * found.mean:+.2f}", interval, _p(contest.p), contest.verdict
+    mean, low, high = map(points, (found.mean, found.low, found.high))
+    return standing.name, seeds, *scores, mean, f"{low} to {high}", _p(contest.p), contest.verdict
 
 
-def _scores(interval: Interval | None) -> tuple[str, str]:
+def _scores(found: Interval | None) -> tuple[str, str]:
     """A share in per cent, and its interval."""
-    if interval is None:
-        return "", ""
-    return f"{100 * interval.mean:.2f} %", f"{100 * interval.low:.2f} to {100 * interval.high:.2f}"
+    return ("", "") if found is None else (plain_percent(found.mean), interval((found.low, found.high), unit=""))
 
 
 def _p(value: float) -> str:
@@ -199,39 +200,39 @@ def _height(shown: Sequence[Standing]) -> float:
     return max(2.9, 1.2 + 0.42 * len(shown))
 
 
-def _drawn(comparison: Comparison) -> Figure:
+def _drawn(outcome: Outcome) -> Figure:
     """Left: each contestant with its seeds. Right: accuracy against what an answer costs."""
-    shown = [s for s in comparison.standings if s.seeds]
+    shown = [s for s in outcome.standings if s.seeds]
     figure = new_figure(9.5, _height(shown))
-    _draw_accuracy(plain_axes(figure, 1, 2, 1), comparison, shown, _legend(comparison))
-    _draw_cost(plain_axes(figure, 1, 2, 2), comparison, shown)
+    _draw_accuracy(plain_axes(figure, 1, 2, 1), outcome, shown, _legend(outcome))
+    _draw_cost(plain_axes(figure, 1, 2, 2), outcome, shown)
     return figure
 
 
-def _legend(comparison: Comparison) -> list[str]:
+def _legend(outcome: Outcome) -> list[str]:
     """What dots and colours mean."""
     lines = ["small dots: single trainings"]
-    if comparison.contests:
-        lines.append(f"orange differs from blue by more than {comparison.chance.partition(';')[0]}")
+    if outcome.contests:
+        lines.append(f"orange differs from blue by more than {outcome.chance.partition(';')[0]}")
     return lines
 
 
-def _draw_accuracy(axes: Any, comparison: Comparison, shown: Sequence[Standing], told: Sequence[str] = ()) -> None:
+def _draw_accuracy(axes: Any, outcome: Outcome, shown: Sequence[Standing], told: Sequence[str] = ()) -> None:
     for place, standing in enumerate(shown):
-        _bar(axes, _interval(standing, comparison.split), place, _colour(comparison, standing), upright=False)
-        for training in comparison.trainings:
+        _bar(axes, _interval(standing, outcome.split), place, _colour(outcome, standing), upright=False)
+        for training in outcome.trainings:
             if training.contestant == standing.name and training.answers:
-                axes.plot(100 * training.answers[comparison.split].top1, place + 0.22, ".", color=GREY, markersize=5)
+                axes.plot(100 * training.answers[outcome.split].top1, place + 0.22, ".", color=GREY, markersize=5)
     axes.set_yticks(range(len(shown)), [f"{literal(short(s.name, 24))}  {place}" for place, s in enumerate(shown, 1)])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-    labelled(axes, f"Accuracy on the {comparison.split} set", "\n".join(["top-1, %", *told]), "")
+    labelled(axes, f"Accuracy on the {outcome.split} set", "\n".join(["top-1, %", *told]), "")
 
 
-def _draw_cost(axes: Any, comparison: Comparison, shown: Sequence[Standing]) -> None:
+def _draw_cost(axes: Any, outcome: Outcome, shown: Sequence[Standing]) -> None:
     taken: list[int] = []
     for place, standing in enumerate(shown):
-        interval, colour = _interval(standing, comparison.split), _colour(comparison, standing)
+        interval, colour = _interval(standing, outcome.split), _colour(outcome, standing)
         across = standing.macs / 1e6 * BESIDE ** taken.count(standing.macs)
         taken.append(standing.macs)
         _bar(axes, interval, across, colour, upright=True)
@@ -254,11 +255,11 @@ def _interval(standing: Standing, split: str) -> Interval:
     return interval
 
 
-def _colour(comparison: Comparison, standing: Standing) -> str:
+def _colour(outcome: Outcome, standing: Standing) -> str:
     """Blue for the reference, orange for who differs by more than chance, grey for the rest."""
-    if standing.name == comparison.reference:
+    if standing.name == outcome.reference:
         return BLUE
-    contest = comparison.contest(standing.name)
+    contest = outcome.contest(standing.name)
     return ORANGE if contest is not None and contest.beyond_chance else GREY
 
 

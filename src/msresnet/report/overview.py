@@ -9,6 +9,7 @@ from msresnet.report.charts import losses, scores
 from msresnet.report.page import Command, Headline, Headlines, Notes, Part, Row, Section, Table, Words, percent, span
 from msresnet.report.story import Story
 from msresnet.tasks import base as tasks
+from msresnet.tasks.words import title
 
 
 def lead(story: Story) -> str:
@@ -27,7 +28,7 @@ def overview(story: Story) -> Section:
     """The figure that matters most, what the model is, and all figures with their intervals."""
     metrics, metric = story.evaluation.metrics, story.trained.task.metric
     interval = span(metrics.get(f"{metric}_ci95"))
-    words = baseline.called(metric) + (f"; 95 % interval {interval}" if interval else "")
+    words = title(metric) + (f"; 95 % interval {interval}" if interval else "")
     first = Headline(percent(metrics[metric]), words)
     parts: list[Part] = [Headlines([first, *_model(story)]), _plain(story.trained.task.tables(metrics)[0])]
     if "baseline" in metrics:
@@ -66,7 +67,7 @@ def learning(story: Story) -> Section | None:
     # The last epoch is validated where any is.
     metric = next((k for k in story.history[-1] if k.startswith("val_") and k != "val_loss"), None)
     if metric is not None:
-        charts.append(scores(story.history, metric, baseline.called(metric.removeprefix("val_"))))
+        charts.append(scores(story.history, metric, title(metric.removeprefix("val_"))))
     return Section("learning", "How it learnt", [Row(charts)])
 
 

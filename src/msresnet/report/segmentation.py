@@ -5,6 +5,7 @@ from __future__ import annotations
 from msresnet.report.page import Card, Cards, Line, Section, Words
 from msresnet.report.plots import as_rgb
 from msresnet.report.story import Story, picture
+from msresnet.tasks.words import percent, title
 
 MOST_SHOWN = 12
 
@@ -26,10 +27,5 @@ def _card(story: Story, index: int, row: dict[str, float | None]) -> Card:
         picture(as_rgb(pixels), f"{caption} of {story.id(index)}")
         for caption, pixels in story.trained.task.pictures(story.image(index), story.evaluation, index)
     ]
-    names = {"pixel_accuracy": "pixel accuracy", "miou": "mean IoU", "confidence": "confidence"}
-    lines = [Line(name, _percent(row[key])) for key, name in names.items()]
+    lines = [Line(title(name), percent(row[name])) for name in ("pixel_accuracy", "miou", "confidence")]
     return Card(pictures, lines, story.id(index))
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"

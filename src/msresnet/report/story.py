@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 
 from msresnet.data.decode import printable
-from msresnet.data.loaders import Samples
 from msresnet.data.sample import Image
+from msresnet.data.sets import Samples
 from msresnet.report.page import Card, Line, Picture
 from msresnet.report.plots import as_rgb
 from msresnet.results import Evaluation

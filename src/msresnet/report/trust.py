@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from msresnet.infer.baseline import called
 from msresnet.metrics.calibration import reliability
 from msresnet.report.answered import Answered
 from msresnet.report.charts import cost_chart, coverage_chart, reliability_chart, robustness_chart
 from msresnet.report.page import Part, Row, Section, Table, Words, percent, span
 from msresnet.report.story import Story
+from msresnet.tasks.words import points, title
 
 STEPS = (0.5, 0.8, 0.9, 0.95, 0.99, 1.0)
 """Shares of answered images that the table tells of."""
@@ -105,9 +105,9 @@ def _coverage(rows: Sequence[dict[str, float]]) -> Table:
 def robustness(story: Story) -> Section | None:
     """Accuracy against the size of the object or the image, beside a baseline where there is one."""
     metrics, parts = story.evaluation.metrics, list[Part]()
-    for kind, (name, title) in SIZES.items():
+    for kind, (name, heading) in SIZES.items():
         if kind in metrics.get("robustness", {}):
-            parts += [Words(MADE[kind]), *_curve(story, metrics["robustness"][kind], name, title)]
+            parts += [Words(MADE[kind]), *_curve(story, metrics["robustness"][kind], name, heading)]
     if bands := metrics.get("scale_bands"):
         shares = ((percent(row["top1"]), span(row["top1_ci95"]), f"{row['n']:,}") for row in bands)
         rows = [(f"{row['low']:.2f} to {row['high']:.2f}", *cells) for row, cells in zip(bands, shares, strict=True)]
@@ -118,13 +118,13 @@ def robustness(story: Story) -> Section | None:
     return Section("robustness", "What size does", parts)
 
 
-def _curve(story: Story, found: dict[str, Any], name: str, title: str) -> list[Part]:
-    metric = called(found.get("metric", story.trained.task.metric))
+def _curve(story: Story, found: dict[str, Any], name: str, heading: str) -> list[Part]:
+    metric = title(found.get("metric", story.trained.task.metric))
     models = [(story.trained.architecture, found)]
     if "baseline" in found:
         models.append((_baseline(story), found["baseline"]))
     curves = [(model, _points(values, name, found["metric"])) for model, values in models]
-    chart = robustness_chart(curves, title, name, f"{metric}, %")
+    chart = robustness_chart(curves, heading, name, f"{metric}, %")
     columns = [name, *(cell for model, _ in models for cell in (model, "95 % interval"))]
     rows = []
     for place, row in enumerate(found["rows"]):
@@ -132,11 +132,11 @@ def _curve(story: Story, found: dict[str, Any], name: str, title: str) -> list[P
         rows.append((f"{row[name]:g}", *(cell for pair in cells for cell in pair)))
     areas = [(percent(values["area"]), span(values.get("area_ci95"))) for _, values in models]
     rows.append(("area under the curve", *(cell for pair in areas for cell in pair)))
-    parts: list[Part] = [Row([chart, Table(title, columns, rows)])]
+    parts: list[Part] = [Row([chart, Table(heading, columns, rows)])]
     if "difference" in found:
         interval = found["difference"]["ci95"]
-        sure = f" (95 % interval {100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})" if interval else ""
-        parts.append(Words(f"Difference of the areas: {100 * found['difference']['area']:+.2f} points{sure}."))
+        sure = f" (95 % interval {points(interval[0])} to {points(interval[1])})" if interval else ""
+        parts.append(Words(f"Difference of the areas: {points(found['difference']['area'])} points{sure}."))
     return parts
 
 
@@ -161,6 +161,6 @@ def cost(story: Story) -> Section | None:
     rows = [(f"exit {row['exit']}", row) for row in metrics["exits"]]
     rows += [(f"probability {row['confidence']}", row) for row in metrics["budgets"]]
     cells = [(name, percent(row[metric]), f"{row['macs'] / 1e6:,.1f} M") for name, row in rows]
-    chart = cost_chart(metrics["exits"], metrics["budgets"], metric, called(metric))
-    table = Table("Accuracy and cost", ("stop at", called(metric), "multiply-adds"), cells)
+    chart = cost_chart(metrics["exits"], metrics["budgets"], metric, title(metric))
+    table = Table("Accuracy and cost", ("stop at", title(metric), "multiply-adds"), cells)
     return Section("cost", "What an early answer costs", [Words(text), Row([chart, table])])

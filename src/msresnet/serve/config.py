@@ -10,7 +10,8 @@ from typing import Annotated
 from tyro.conf import arg
 
 from msresnet.errors import UsageError, at_least
-from msresnet.infer.config import LATEST, Engine, Precision
+from msresnet.infer.config import Engine, Precision
+from msresnet.run_folder import LATEST
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

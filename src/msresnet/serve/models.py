@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import Any
 
 from msresnet.data.decode import bytes_size, decode_bytes
-from msresnet.data.options import cores
 from msresnet.data.resize import Frame
 from msresnet.errors import DataError, MsresnetError
 from msresnet.infer.backends.artefact import find_file
 from msresnet.infer.backends.opened import engine_of
+from msresnet.machine import cores
 from msresnet.serve.batching import Batcher
 from msresnet.serve.config import ServeConfig
 from msresnet.serve.failures import Refusal

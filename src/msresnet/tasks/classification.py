@@ -35,22 +35,13 @@ from msresnet.metrics.coverage import abstain, area_under_risk, coverage_curve
 from msresnet.results import DIGITS, Classification, Evaluation, Results, classified
 from msresnet.tasks.base import Better, Learning, Subject, Table, Task, class_weights, refuse_mosaic
 from msresnet.tasks.postprocess.classification import ClassificationPostprocess
+from msresnet.tasks.words import interval, percent, title
 
 MOST_CLASSES = 100
 """With more, the confusion matrix is larger than all else in metrics.json."""
 MOST_MISTAKES = 10
 LABEL_SMOOTHING = 0.05
 """Unless a user says otherwise."""
-FIGURES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "mean F1",
-    "loss": "loss",
-    "ece": "calibration error",
-    "aurc": "area under risk-coverage",
-}
-"""The figures of all images, as they are called."""
 
 
 class ClassificationTask(Task):
@@ -226,39 +217,36 @@ class ClassificationTask(Task):
 
     def headline(self, metrics: dict[str, Any]) -> str:
         """Top-1 with its interval."""
-        low, high = metrics["top1_ci95"]
-        return (
-            f"top-1 {100 * metrics['top1']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}) "
-            f"on {metrics['n']:,} images"
-        )
+        sure = interval(metrics["top1_ci95"], unit="")
+        return f"top-1 {percent(metrics['top1'])} (95 % interval {sure}) on {metrics['n']:,} images"
 
     def summary(self, figures: dict[str, Any]) -> dict[str, str]:
         """Images, top-1 and its interval."""
-        low, high = figures["top1_ci95"]
         return {
             "images": f"{figures['n']:,}",
-            "top-1": f"{100 * figures['top1']:.2f} %",
-            "95 % interval": f"{100 * low:.2f} to {100 * high:.2f} %",
+            title("top1"): percent(figures["top1"]),
+            "95 % interval": interval(figures["top1_ci95"]),
         }
 
     def tables(self, metrics: dict[str, Any]) -> list[Table]:
         """Figures of all images, of each class, of each exit, and the most confident mistakes."""
         figures: list[tuple[str, ...]] = [
-            (words, *_figure(metrics, name, self.gates[name] == "higher"))
-            for name, words in FIGURES.items()
+            (title(name), *_figure(metrics, name, better == "higher"))
+            for name, better in self.gates.items()
             if name != "top5" or len(self.class_names) > 5  # of fewer classes it is always right
         ]
         if "abstain" in metrics:
             figures += _abstaining(metrics["abstain"])
+        columns = ("precision", "recall", "f1")
         classes = [
-            (row["class"], *(f"{100 * row[k]:.1f}" for k in ("precision", "recall", "f1")), f"{row['n']:,}")
+            (row["class"], *(f"{100 * row[name]:.1f}" for name in columns), f"{row['n']:,}")
             for row in metrics["per_class"]
         ]
         absent = ", ".join(row["class"] for row in metrics["per_class"] if not row["n"])
-        title = f"{metrics['split']} set, {metrics['n']:,} images" + (f", none of {absent}" if absent else "")
+        heading = f"{metrics['split']} set, {metrics['n']:,} images" + (f", none of {absent}" if absent else "")
         found = [
-            Table(title, ("figure", "value", "95 % interval"), figures),
-            Table("", ("class", "precision", "recall", "F1", "images"), classes),
+            Table(heading, ("figure", "value", "95 % interval"), figures),
+            Table("", ("class", *map(title, columns), "images"), classes),
         ]
         if "exits" in metrics:
             found.append(_exits(metrics))
@@ -288,7 +276,7 @@ def _figure(metrics: dict[str, Any], name: str, share: bool) -> tuple[str, str]:
     """A figure and its interval in words; one that no interval is known of has none."""
     value, pair = metrics[name], metrics.get(f"{name}_ci95")
     if share:
-        return f"{100 * value:.2f} %", f"{100 * pair[0]:.2f} to {100 * pair[1]:.2f} %" if pair else ""
+        return percent(value), interval(pair)
     return f"{value:.4f}", f"{pair[0]:.4f} to {pair[1]:.4f}" if pair else ""
 
 
@@ -304,8 +292,8 @@ def _exits(metrics: dict[str, Any]) -> Table:
     for row in metrics["budgets"]:
         shares = " ".join(f"{100 * share:.0f}" for share in row["answered"])
         rows.append((f"probability {row['confidence']:g}", row, shares + " %"))
-    cells = [(name, f"{100 * row['top1']:.2f} %", f"{row['macs'] / 1e6:,.1f} M", shares) for name, row, shares in rows]
-    return Table("accuracy against cost", ("stop at", "top-1", "multiply-adds", "answered at each exit"), cells)
+    cells = [(name, percent(row["top1"]), f"{row['macs'] / 1e6:,.1f} M", shares) for name, row, shares in rows]
+    return Table("accuracy against cost", ("stop at", title("top1"), "multiply-adds", "answered at each exit"), cells)
 
 
 def worst(evaluation: Evaluation) -> list[dict[str, Any]]:

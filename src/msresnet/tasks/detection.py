@@ -23,7 +23,7 @@ from msresnet.data.sample import Image, Source
 from msresnet.data.sets import Samples
 from msresnet.data.targets import NOTHING, framed
 from msresnet.errors import DataError, UsageError
-from msresnet.metrics.detection import THRESHOLDS, figures
+from msresnet.metrics.detection import AREAS, THRESHOLDS, figures
 from msresnet.metrics.detection_errors import RIGHT, errors, judged
 from msresnet.metrics.matching import average_precision, best_score, matched
 from msresnet.results import Detections, Evaluation, Results
@@ -34,6 +34,7 @@ from msresnet.tasks.detection_loss import detection_loss
 from msresnet.tasks.palette import outlined
 from msresnet.tasks.postprocess.detection import DetectionPostprocess, in_image
 from msresnet.tasks.postprocess.rules import Rules
+from msresnet.tasks.words import percent, title
 
 NEAR, ROUNDED = 0.01, 0.5
 """Pixels within which two places say the same box, and more of them where answers are whole pixels."""
@@ -239,13 +240,13 @@ class DetectionTask(Task):
 
     def headline(self, metrics: dict[str, Any]) -> str:
         """AP, and AP at an overlap of a half."""
-        return f"AP {_percent(metrics['ap'])}, AP50 {_percent(metrics['ap50'])} on {metrics['n']:,} images"
+        return f"AP {percent(metrics['ap'])}, AP50 {percent(metrics['ap50'])} on {metrics['n']:,} images"
 
     def summary(self, figures: dict[str, Any]) -> dict[str, str]:
         """Images, objects, AP, AP50 and AP by size."""
-        names = {"ap": "AP", "ap50": "AP50", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
         counts = {"images": f"{figures['n']:,}", "objects": f"{figures['objects']:,}"}
-        return counts | {title: _percent(figures[name]) for name, title in names.items()}
+        whole = {title(name): percent(figures[name]) for name in ("ap", "ap50")}
+        return counts | whole | {size: percent(figures[f"ap_{size}"]) for size in AREAS[1:]}
 
     def _sure(self, evaluation: Evaluation) -> Detections:
         """The answers that people are shown: not those from the score that would suit the measured set best."""
@@ -255,23 +256,22 @@ class DetectionTask(Task):
 
     def tables(self, metrics: dict[str, Any]) -> list[Table]:
         """Figures of all classes, of each, and the worst images."""
-        names = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
-        names |= {f"ap_{size}": f"AP {size}" for size in ("small", "medium", "large")} | {"ar": "AR"}
-        lines = [(title, _percent(metrics[name])) for name, title in names.items()]
+        names = ("ap", "ap50", "ap75", *(f"ap_{size}" for size in AREAS[1:]), "ar")
+        lines = [(title(name), percent(metrics[name])) for name in names]
         columns = ("ap", "ap50", "ap75", "recall")
         classes = [
-            (row["class"], *(_percent(row[key]) for key in columns), f"{row['boxes']:,}", f"{row['n']:,}")
+            (row["class"], *(percent(row[key]) for key in columns), f"{row['boxes']:,}", f"{row['n']:,}")
             for row in metrics["per_class"]
         ]
         wrong = [
-            (kind, f"{metrics['mistakes'][kind]:,}", _percent(metrics["mistakes_cost"][kind]))
+            (kind, f"{metrics['mistakes'][kind]:,}", percent(metrics["mistakes_cost"][kind]))
             for kind in metrics["mistakes"]
         ]
         worst = [(row["id"], *(f"{row[key]:,}" for key in COUNTED)) for row in metrics["worst"]]
-        title = f"{metrics['split']} set, {metrics['n']:,} images, {metrics['objects']:,} objects"
+        heading = f"{metrics['split']} set, {metrics['n']:,} images, {metrics['objects']:,} objects"
         return [
-            Table(title, ("figure", "value"), lines),
-            Table("", ("class", "AP", "AP50", "AP75", "recall", "objects", "images"), classes),
+            Table(heading, ("figure", "value"), lines),
+            Table("", ("class", *map(title, columns), "objects", "images"), classes),
             Table(f"at scores from {metrics['score']:.2f}", ("mistake", "boxes", "AP50 without it, more"), wrong),
             Table("worst images", ("image", *COUNTED), worst),
         ]
@@ -346,7 +346,3 @@ def _condense(row: Tensor, found: Detections, truth: Boxes) -> None:
     row[: len(numbers)] = torch.from_numpy(numbers)
     counts = np.bincount(truth.classes[~truth.crowd], minlength=len(found.class_names))
     row[-1 - len(counts) : -1] = torch.from_numpy(counts)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"

@@ -25,6 +25,7 @@ from msresnet.results import DIGITS, Evaluation, Results, Segmentation
 from msresnet.tasks.base import Better, Learning, Picture, Table, Task, class_weights, refuse_mosaic
 from msresnet.tasks.palette import coloured, mistakes
 from msresnet.tasks.postprocess.segmentation import SegmentationPostprocess
+from msresnet.tasks.words import interval, percent, title
 
 MOST_CLASSES, MOST_WORST = 100, 10
 SMOOTH = 1.0
@@ -197,40 +198,37 @@ class SegmentationTask(Task):
 
     def headline(self, metrics: dict[str, Any]) -> str:
         """Pixel accuracy with its interval, and the mean IoU."""
-        interval = _words(metrics["pixel_accuracy_ci95"])
-        known = f" (95 % interval {interval})" if interval else ""
-        return (
-            f"pixel accuracy {100 * metrics['pixel_accuracy']:.2f} %{known}, mean IoU {100 * metrics['miou']:.2f} % "
-            f"on {metrics['n']:,} images"
-        )
+        sure = interval(metrics["pixel_accuracy_ci95"])  # one image gives none
+        known = f" (95 % interval {sure})" if sure else ""
+        accuracy, overlap = percent(metrics["pixel_accuracy"]), percent(metrics["miou"])
+        return f"pixel accuracy {accuracy}{known}, mean IoU {overlap} on {metrics['n']:,} images"
 
     def summary(self, kept: dict[str, Any]) -> dict[str, str]:
         """Images, mean IoU, pixel accuracy and its interval."""
         return {
             "images": f"{kept['n']:,}",
-            "mean IoU": f"{100 * kept['miou']:.2f} %",
-            "pixel accuracy": f"{100 * kept['pixel_accuracy']:.2f} %",
-            "95 % interval": _words(kept["pixel_accuracy_ci95"]) or "-",
+            **{title(name): percent(kept[name]) for name in ("miou", "pixel_accuracy")},
+            "95 % interval": interval(kept["pixel_accuracy_ci95"]) or "-",
         }
 
     def tables(self, metrics: dict[str, Any]) -> list[Table]:
         """Figures of all pixels, of each class, and the worst images."""
-        lines = [
-            ("mean IoU", _percent(metrics["miou"]), _words(metrics["miou_ci95"])),
-            ("pixel accuracy", _percent(metrics["pixel_accuracy"]), _words(metrics["pixel_accuracy_ci95"])),
-            (f"boundary F within {metrics['boundary_tolerance']}", _percent(metrics["boundary_f"]), ""),
-        ]
+        of_all = ("miou", "pixel_accuracy")
+        lines = [(title(name), percent(metrics[name]), interval(metrics[f"{name}_ci95"])) for name in of_all]
+        tolerance = metrics["boundary_tolerance"]
+        lines.append((f"{title('boundary_f')} within {tolerance}", percent(metrics["boundary_f"]), ""))
         names = ("iou", "precision", "recall")
         classes = [
-            (row["class"], *(_percent(row[k]) for k in names), f"{row['pixels']:,}", f"{row['n']:,}")
+            (row["class"], *(percent(row[k]) for k in names), f"{row['pixels']:,}", f"{row['n']:,}")
             for row in metrics["per_class"]
         ]
-        worst = [(row["id"], _percent(row["pixel_accuracy"]), _percent(row["miou"])) for row in metrics["worst"]]
-        title = f"{metrics['split']} set, {metrics['n']:,} images"
+        of_image = ("pixel_accuracy", "miou")
+        worst = [(row["id"], *(percent(row[name]) for name in of_image)) for row in metrics["worst"]]
+        heading = f"{metrics['split']} set, {metrics['n']:,} images"
         return [
-            Table(title, ("figure", "value", "95 % interval"), lines),
-            Table("", ("class", "IoU", "precision", "recall", "pixels", "images"), classes),
-            Table("worst images", ("image", "pixel accuracy", "mean IoU"), worst),
+            Table(heading, ("figure", "value", "95 % interval"), lines),
+            Table("", ("class", *map(title, names), "pixels", "images"), classes),
+            Table("worst images", ("image", *map(title, of_image)), worst),
         ]
 
     def rows(self, evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -305,14 +303,5 @@ def _rounded(value: Any) -> float | None:
     return None if np.isnan(value) else round(float(value), 6)
 
 
-def _ends(interval: tuple[float, float] | None) -> list[float] | None:
-    return None if interval is None else list(interval)
-
-
-def _words(interval: Sequence[float] | None) -> str:
-    """An interval for people; '' where one image gives none."""
-    return "" if interval is None else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f} %"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"
+def _ends(pair: tuple[float, float] | None) -> list[float] | None:
+    return None if pair is None else list(pair)

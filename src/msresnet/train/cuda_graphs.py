@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from msresnet.data.sets import UPLOADING
+from msresnet.data.upload import UPLOADING
 from msresnet.errors import first_line
 
 MOST = 16

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
-from msresnet.data.loaders import Samples
+from msresnet.data.sets import Samples
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.files import as_yaml, disk_errors, read_yaml, sweep, write_json, write_text
-from msresnet.hub import CARD, WEIGHTS
-from msresnet.hub import CONFIG as BUNDLE_CONFIG
+from msresnet.hub import CARD, CONFIG, WEIGHTS
 from msresnet.models.cost import count_macs
 from msresnet.models.described import Description
 from msresnet.models.factory import create_network
+from msresnet.run_folder import CHECKPOINTS, ENVIRONMENT, HISTORY, METRICS, PREDICTIONS, REPORT, SETTINGS
 from msresnet.runtime import StopRequest, environment, stop_on_signals
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
 from msresnet.train.config import TrainConfig
@@ -36,14 +36,12 @@ from msresnet.train.taken import FILE as ORIGIN
 from msresnet.train.taken import keep, kept
 from msresnet.train.tracker import Tracked, tracker_names
 
-CONFIG, HISTORY, ENVIRONMENT, CHECKPOINTS = "train.yaml", "history.csv", "environment.json", "checkpoint"
-METRICS, PREDICTIONS, REPORT = "metrics.json", "predictions.csv", "report.html"
 ANEW = "a new run, or --data FOLDER where the run is only measured"
 SWEEP = "sweep-{}.csv"
 SWEEPS = [SWEEP.format(name) for name in ("lr", "batch_size")]
 PRODUCTS = (
     WEIGHTS,
-    BUNDLE_CONFIG,
+    CONFIG,
     CARD,
     METRICS,
     PREDICTIONS,
@@ -189,7 +187,7 @@ def _begin(config: TrainConfig, folder: Path, sweeps: list[Sweep], origin: Descr
         sweep(folder / CHECKPOINTS)
         for old in (*checkpoints(folder / CHECKPOINTS), *(folder / name for name in PRODUCTS)):
             old.unlink(missing_ok=True)
-    write_text(folder / CONFIG, to_yaml(replace(config, resume=False, exist_ok=False)))
+    write_text(folder / SETTINGS, to_yaml(replace(config, resume=False, exist_ok=False)))
     write_json(folder / ENVIRONMENT, environment())
     if origin is not None:
         keep(origin, folder)

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msresnet.data.loaders import Decoded, Samples
 from msresnet.data.sample import Batch
+from msresnet.data.sets import Decoded, Samples
 from msresnet.errors import DivergedError, Interrupted, ModelError
 from msresnet.models.base import ImageModel
 from msresnet.models.factory import create_network

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from msresnet.data.augment import Augment
 from msresnet.data.duplicates import leaks
-from msresnet.data.loaders import Samples, choose_cache, learn_statistics, open_sets
+from msresnet.data.loaders import choose_cache, learn_statistics, open_sets
 from msresnet.data.preprocess import Preprocess, choose
+from msresnet.data.sets import Samples
 from msresnet.data.splits import Splits
 from msresnet.errors import DataError, UsageError
 from msresnet.files import plain_yaml

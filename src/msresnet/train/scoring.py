@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from msresnet.data.loaders import Samples
+from msresnet.data.sets import Samples
 from msresnet.train.plan import Plan
 from msresnet.train.processes import Processes
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from msresnet.errors import UsageError
+from msresnet.tasks.words import percent
 
 State = Literal["finished", "cut short", "diverged", "failed"]
 Scale = Literal["linear", "log", "list"]
@@ -38,7 +39,7 @@ class Trial:
     def line(self) -> str:
         """In one line."""
         chosen = ", ".join(f"{name} {shown(value)}" for name, value in self.chosen.items())
-        score = "" if self.score is None else f"{100 * self.score:.2f} %  "
+        score = "" if self.score is None else f"{percent(self.score)}  "
         end = {"finished": "", "cut short": f"  (cut short after {self.epochs} epochs)"}
         return f"{score}{chosen}{end.get(self.state, f'  ({self.state}: {self.why})')}"
 

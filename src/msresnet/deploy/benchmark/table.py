@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msresnet.deploy.benchmark.run import Measured
+from msresnet.tasks.words import interval, percent
 
 COLUMNS = (
     "model", "backend", "device", "precision", "batch", "images_per_second", "p50_ms", "p95_ms", "p99_ms", "start_s",
@@ -41,9 +42,9 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     share = "" if row["share_of_peak"] is None else f"{100 * row['share_of_peak']:.0f} %"
     score = ""
     if row["score"] is not None:
-        score = f"{100 * row['score']:.2f} %"
+        score = percent(row["score"])
         if row["score_low"] is not None:  # the AP of boxes has no interval
-            score += f" ({100 * row['score_low']:.2f} to {100 * row['score_high']:.2f})"
+            score += f" ({interval((row['score_low'], row['score_high']), unit='')})"
     return (
         row["model"],
         row["backend"] if row["device"] == "cpu" else f"{row['backend']} ({row['device']})",

@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 from msresnet.data.options import DataOptions
 from msresnet.errors import UsageError, at_least
-from msresnet.infer.config import LATEST
+from msresnet.run_folder import LATEST
 
 To = Literal["int8", "bf16", "folded", "pruned", "distilled"]
 KINDS: tuple[To, ...] = get_args(To)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
-from msresnet.data.loaders import Samples, open_sets
+from msresnet.data.loaders import open_sets
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Source
+from msresnet.data.sets import Samples
 from msresnet.data.splits import Splits, open_data
 from msresnet.deploy.compress.config import CompressConfig
 from msresnet.errors import DataError, UsageError
-from msresnet.hub import PREFIX
 from msresnet.train.config import TrainConfig
-from msresnet.train.fit import CONFIG, from_yaml
+from msresnet.train.run_data import settings_of
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,5 @@ def _settings(bundle: Bundle, config: CompressConfig) -> TrainConfig:
     if config.data is not None:
         reading = {field.name: getattr(config, field.name) for field in fields(DataOptions)}
         return TrainConfig(data=config.data, **images, **reading, **machine)  # type: ignore[arg-type]
-    named = Path(config.model)
-    path = (named if named.is_dir() else named.parent) / CONFIG
-    if config.model.startswith(PREFIX) or not path.is_file():
-        raise UsageError("the model does not say which data it is of", where=config.model, hint="--data FOLDER")
-    before = TrainConfig(**from_yaml(path))
+    before = settings_of(config.model)
     return replace(before, **images, **machine, on_bad=config.on_bad, workers=config.workers, cache=config.cache)  # type: ignore[arg-type]

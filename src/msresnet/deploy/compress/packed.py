@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
-from msresnet.data.loaders import Samples
+from msresnet.data.sets import Samples
 from msresnet.deploy.agreement import agreement
 from msresnet.deploy.compress.bf16 import Rounded, bf16_model, has_bf16
 from msresnet.deploy.compress.config import CompressConfig

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from msresnet.bundle import Bundle
-from msresnet.data.loaders import Samples
+from msresnet.data.sets import Samples
 from msresnet.errors import UsageError
 from msresnet.models.base import ImageModel
 from msresnet.models.cost import count_macs

@@ -15,6 +15,7 @@ from msresnet.errors import QualityGateError
 from msresnet.infer.gates import judge
 from msresnet.infer.predictor import Predictor
 from msresnet.tasks.base import Better, Table
+from msresnet.tasks.words import interval, percent, points
 
 BATCH = 16
 SECONDS, RUNS = 0.5, 5
@@ -147,8 +148,8 @@ def table(found: Comparison) -> Table:
             f"{row.macs / 1e6:,.1f} M",
             f"{row.milliseconds:.2f} ms",
             f"{row.images_per_second:,.1f}",
-            f"{100 * value:.2f} %",
-            f"{100 * pair[0]:.2f} to {100 * pair[1]:.2f} %" if pair else "",
+            percent(value),
+            interval(pair),
         ))  # fmt: skip
     images = found.rows[0].figures.get("n")
     count = "" if images is None else f", {images:,} images"
@@ -160,9 +161,9 @@ def words(found: Comparison) -> list[str]:
     lines = []
     for name, d in found.difference.items():
         if "p" in d:
-            points = [f"{100 * d[key]:+.2f}" for key in ("mean", "low", "high")]
+            mean, low, high = (points(d[key]) for key in ("mean", "low", "high"))
             lines.append(
-                f"{name}: {points[0]} points of right answers (95 % {points[1]} to {points[2]}); right where the other "
+                f"{name}: {mean} points of right answers (95 % {low} to {high}); right where the other "
                 f"is not: {d['only_this']:,} after, {d['only_baseline']:,} before; McNemar's exact p = {d['p']:.3g}"
             )
     return lines

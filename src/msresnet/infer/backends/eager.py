@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
-from msresnet.data.loaders import Samples
+from msresnet.data.sets import Samples
 from msresnet.errors import ResourceError, UsageError, first_line
 from msresnet.infer.backend import Backend, Exits, Outputs, Pixels
 from msresnet.infer.config import TTA, Budget, Running

@@ -1,16 +1,31 @@
-"""The labelled sets that a model is measured on: those it was trained with, or others that are named."""
+"""What a finished run says of its data: the settings it was trained with, and the sets to measure a model on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Source
 from msresnet.data.splits import open_data, read_any
 from msresnet.errors import UsageError
+from msresnet.hub import PREFIX
+from msresnet.run_folder import SETTINGS, run_of
 from msresnet.train.config import TrainConfig
-from msresnet.train.fit import CONFIG, from_yaml
+from msresnet.train.fit import from_yaml
+
+
+def settings_of(model: str) -> TrainConfig:
+    """How a model was trained.
+
+    Args:
+        model: a run's folder, or a file in it.
+
+    Raises UsageError for a model that is no run, and for settings that cannot be read.
+    """
+    path = run_of(model) / SETTINGS
+    if model.startswith(PREFIX) or not path.is_file():
+        raise UsageError("the model does not say which data it is of", where=model, hint="--data FOLDER")
+    return TrainConfig(**from_yaml(path))
 
 
 def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[str, Source], list[str]]:
@@ -25,15 +40,6 @@ def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[st
     """
     if data is not None:
         return read_any(data, options)
-    path = run_of(model) / CONFIG
-    if not path.is_file():
-        raise UsageError("the model does not say which data it is of", where=str(path.parent), hint="--data FOLDER")
-    settings = TrainConfig(**from_yaml(path))
+    settings = settings_of(model)
     splits = open_data(settings.data, replace(settings, on_bad=options.on_bad, workers=options.workers))
     return splits.named(), splits.notes
-
-
-def run_of(model: str) -> Path:
-    """The folder of a model that is named by itself or by a file in it."""
-    named = Path(model)
-    return named if named.is_dir() else named.parent

@@ -1,0 +1,29 @@
+"""What a run says of its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from msresnet.data.options import DataOptions
+from msresnet.errors import UsageError
+from msresnet.files import write_text
+from msresnet.run_folder import SETTINGS
+from msresnet.train.config import TrainConfig
+from msresnet.train.fit import to_yaml
+from msresnet.train.run_data import sets_of, settings_of
+
+
+def test_a_run_is_named_by_its_folder_or_by_a_file_in_it(tmp_path: Path) -> None:
+    settings = TrainConfig(data="digits", epochs=3, seed=7)
+    write_text(tmp_path / SETTINGS, to_yaml(settings))
+    assert settings_of(str(tmp_path)) == settings
+    assert settings_of(str(tmp_path / "model.onnx")) == settings
+
+
+@pytest.mark.parametrize("model", ["hf:people/cells", "elsewhere", "elsewhere/model.onnx"])
+def test_a_model_that_is_no_run_is_named_as_it_was_typed(model: str) -> None:
+    with pytest.raises(UsageError, match="which data it is of") as caught:
+        sets_of(model, None, DataOptions())
+    assert caught.value.where == model
