@@ -6,9 +6,10 @@
     model.evaluate(x_test, y_test)
 
 Images come as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as flat rows of pixels (N, H*W), as a folder, or as
-anything else that `msresnet train --data` takes. How numbers become pixels is settled by what the model was trained on,
-never by the images that come later: after arrays that are not uint8, the range found in them is black to white; after
-bytes, files or folders, uint8 is 0 to 255 and any other kind of number is a share of 1.
+anything else that `msresnet train --data` takes; a model that takes colour answers for one photograph (H, W, 3) too.
+How numbers become pixels is settled by what the model was trained on, never by the images that come later: after arrays
+that are not uint8, the range found in them is black to white; after bytes, files or folders, uint8 is 0 to 255 and any
+other kind of number is a share of 1.
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@
     model = Segmenter(epochs=20).fit(images, masks)
     model.predict(images)
 
-Images come as one array (H, W), as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a list of images of any sizes, or
-as anything with masks that `msresnet train --data` takes. Masks hold a number for each pixel, whichever numbers stand
-for the classes (0 and 255, 0 and 1, 0 to 20), and -1 where nobody knows. Predictions hold the same numbers.
+Images come as one array (H, W) or (H, W, 3), as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a list of images of
+any sizes, or as anything with masks that `msresnet train --data` takes. Masks hold a number for each pixel, whichever
+numbers stand for the classes (0 and 255, 0 and 1, 0 to 20), and -1 where nobody knows. Predictions hold the same
+numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `load` gives: the device, what a clone keeps; and labels that all estimators read alike."""
+"""What `load` gives: the device, what a clone keeps; and what all estimators read alike."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
+from hostile import random_pixels
 from msresnet import Classifier, Detector, Segmenter, load
 from msresnet.bundle import Bundle
 from msresnet.data.preprocess import Preprocess
@@ -58,6 +59,23 @@ def test_the_device_is_where_it_answers(tmp_path: Path) -> None:
 def test_a_bundle_belongs_to_the_estimator_of_its_task() -> None:
     with pytest.raises(UsageError, match=r"the model is for classification, Segmenter for segmentation[\s\S]*load"):
         Segmenter.from_bundle(untrained(Classifier).bundle_)
+
+
+@pytest.mark.parametrize("kind", [Classifier, Segmenter, Detector])
+def test_planes_of_colour_are_not_taken_for_grey_images(kind: Kind) -> None:
+    model, photo = untrained(kind), random_pixels(3, SIDE, SIDE)
+    for ask in (model.predict, lambda X: model.evaluate(X, [0])):
+        with pytest.raises(DataError, match=r"one image in colour or three grey ones[\s\S]*X\[None\]"):
+            ask(photo)
+    assert [len(model.predict(given)) for given in (photo[None], [photo], photo[:, None], list(photo))] == [1, 1, 3, 3]
+    assert len(untrained(kind, channels=1).predict(photo)) == 3
+
+
+def test_a_photograph_is_one_image_for_a_classifier_of_colour_too() -> None:
+    model, photo = untrained(Classifier), random_pixels(SIDE, SIDE, 3)
+    assert np.array_equal(model.predict_proba(photo), model.predict_proba(photo[None]))
+    assert model.evaluate(photo, ["a"]).metrics["n"] == 1
+    assert len(untrained(Classifier, channels=1).predict(photo)) == SIDE
 
 
 def test_equal_labels_are_one_whatever_their_kind() -> None:
