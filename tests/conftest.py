@@ -1,4 +1,4 @@
-"""What all tests share: one thread, a folder of their own, no leftovers of settings."""
+"""What all tests share: one thread, a folder of their own, no leftovers of settings, small pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+
+from tiny import pictures
 
 torch.set_num_threads(1)
 # A shell starts what goes on in the background with SIGINT ignored, and every process that a test starts inherits that.
@@ -44,6 +46,18 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MSRESNET_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """The working directory."""
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of small pictures."""
+    return pictures(tmp_path_factory.mktemp("data") / "bars")
 
 
 @pytest.fixture(scope="session")

@@ -24,16 +24,10 @@ from msresnet.compare.run import compare
 from msresnet.errors import Interrupted, UsageError
 from msresnet.train.recipes import RECIPES
 from msresnet.train.settings import DATA
-from tiny import contents, kill, pictures, same, start, wait_for, weights
+from tiny import contents, kill, same, start, wait_for, weights
 
 FAST = ("--epochs", "1", "--batch-size", "8", "--precision", "fp32", "--device", "cpu", "--workers", "0")
 MICRO = "msresnet_micro"
-
-
-@pytest.fixture(scope="module")
-def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of small pictures."""
-    return pictures(tmp_path_factory.mktemp("data") / "bars")
 
 
 @pytest.fixture(scope="module", autouse=True)

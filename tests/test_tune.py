@@ -26,16 +26,10 @@ from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Range, read_space, with_settings
 from msresnet.tune.storage import JOURNAL, open_study
 from msresnet.tune.study import _distribution, tune
-from tiny import contents, kill, pictures, plan_for, start, trainer, wait_for
+from tiny import contents, kill, plan_for, start, trainer, wait_for
 
 FIXED = ["--model", "msresnet_micro", "--precision", "fp32", "--device", "cpu", "--workers", "0"]
 SPACE = ["lr=1e-4:1e-1:log", "batch_size=2,4,8", "label_smoothing=0:0.2"]
-
-
-@pytest.fixture(scope="module")
-def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of small pictures."""
-    return pictures(tmp_path_factory.mktemp("data") / "bars")
 
 
 @pytest.fixture(scope="module")

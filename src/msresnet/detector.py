@@ -5,10 +5,10 @@
     model = Detector(epochs=20).fit(images, objects)
     model.predict(images)
 
-Images come as one array (H, W), as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a list of images of any sizes, or
-as anything with boxes that `msresnet train --data` takes. What an image shows is a pair (boxes, labels) or a dictionary
-{'boxes': ..., 'labels': ...}: boxes (M, 4) x1, y1, x2, y2 in pixels of the image, and a label for each, a number or a
-text. Predictions are `Detections`.
+Images come as one array (H, W) or (H, W, 3), as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a list of images of
+any sizes, or as anything with boxes that `msresnet train --data` takes. What an image shows is a pair (boxes, labels)
+or a dictionary {'boxes': ..., 'labels': ...}: boxes (M, 4) x1, y1, x2, y2 in pixels of the image, and a label for each,
+a number or a text. Predictions are `Detections`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,12 @@ import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from msresnet.boxes import Boxes, clip
-from msresnet.data.arrays import Range, as_arrays, pixels_of_one, range_of_all
+from msresnet.data.arrays import Range, as_arrays, range_of_all
 from msresnet.data.boxed import BoxedArrays
-from msresnet.data.sample import Image, Source
-from msresnet.data.splits import Splits, arrange
+from msresnet.data.sample import Source
 from msresnet.errors import DataError, UsageError
-from msresnet.estimator_base import ImageEstimator, is_path, one_path
-from msresnet.infer.evaluate import evaluate as measure
-from msresnet.infer.evaluate import prepare
-from msresnet.results import Detections, Evaluation
-from msresnet.train.config import TrainConfig
+from msresnet.estimator_base import ImageEstimator, Images, Places
+from msresnet.results import Detections
 
 FORM = "for each image (boxes, labels) or {'boxes': boxes, 'labels': labels}"
 Shown = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
@@ -44,6 +40,8 @@ class Detector(ImageEstimator):
     """
 
     task = "detection"
+    truths = "objects"
+    form = FORM
 
     def predict(self, X: Any, score: float | None = None) -> Detections:  # noqa: N803
         """The objects in each image, at the images' own pixels; of arrays, files, folders and patterns alike.
@@ -57,66 +55,41 @@ class Detector(ImageEstimator):
         assert isinstance(results, Detections)
         return results
 
-    def evaluate(self, X: Any, y: Any = None) -> Evaluation:  # noqa: N803
-        """Average precision, of all classes and of each, on arrays and their objects or on a path."""
-        check_is_fitted(self, "bundle_")
-        if is_path(X):
-            return self._measured(one_path(X), "none")
-        if y is None:
-            raise UsageError("evaluate needs objects", why=FORM, hint="evaluate(X, y), or a folder")
-        images, names = self._images(X), self.bundle_.task.class_names
-        source = BoxedArrays(images, self._boxes(_shown(y, "y"), images), names)
-        return measure(self._predictor, prepare(self.bundle_, source, self._config()), "given")
-
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
         """The average precision; 0 where there are no objects."""
         return float(self.evaluate(X, y).metrics[self.bundle_.task.metric] or 0.0)
 
-    def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
+    def _training(self, X: Any, y: Any) -> tuple[Source, Range]:  # noqa: N803
         if y is None:
             raise UsageError("objects are learnt from boxes", why=FORM, hint="fit(images, objects)")
         dense, shown = as_arrays(X, "X"), _shown(y, "y")
         value_range = range_of_all(dense)
-        images = [pixels_of_one(image, value_range) for image in dense]
+        images = self._pixels(dense, value_range)
         labels = [labels for _, labels in shown if len(labels)]
         if not labels:
             raise DataError("no image shows an object", why="there is nothing to learn to find")
         self.classes_ = np.unique(np.concatenate(labels))
         names = [str(label) for label in self.classes_.tolist()]
-        found: dict[str, Source] = {"train": BoxedArrays(images, self._boxes(shown, images), names)}
-        if validation is not None:
-            dense = as_arrays(validation[0], "validation_data")
-            others = [pixels_of_one(image, value_range) for image in dense]
-            known = self._boxes(_shown(validation[1], "validation_data"), others)
-            found["val"] = BoxedArrays(others, known, names, "validation")
-        return arrange(found, config), value_range
+        return BoxedArrays(images, self._boxes(shown, images), names), value_range
 
-    def _boxes(self, shown: list[Shown], images: list[Image]) -> list[Boxes]:
+    def _source(self, images: Images, y: Any, classes: Sequence[str], name: str = "y", prefix: str = "array") -> Source:
+        return BoxedArrays(images, self._boxes(_shown(y, name), images), classes, prefix)
+
+    def _boxes(self, shown: list[Shown], images: Images) -> list[Boxes]:
         """Boxes cut at the edges, labels as class indices. Raises DataError for unknown labels and what is no box."""
         if len(shown) != len(images):
             raise DataError(f"objects of {len(shown)} images for {len(images)} images")
-        classes, found = self.classes_.tolist(), []
-        # A model of the command line knows the names of its classes alone.
-        places = {str(label): index for index, label in enumerate(classes)}
-        places |= {label: index for index, label in enumerate(classes)}
+        places, found = Places(self.classes_), []
         for number, ((boxes, labels), image) in enumerate(zip(shown, images, strict=True)):
-            own = [label if label in places else str(label) for label in labels.tolist()]
-            unknown = next((label for label in own if label not in places), None)
-            if unknown is not None:
-                why = f"the model knows {', '.join(map(str, classes))}"
-                raise DataError(f"unknown label {str(unknown)!r}", where=f"image {number}", why=why)
+            own = places.of(labels.tolist(), where=f"image {number}")
             inside = clip(boxes, (image.shape[1], image.shape[2]))
             if not (inside[:, 2:] > inside[:, :2]).all():
                 row = int(np.flatnonzero(~(inside[:, 2:] > inside[:, :2]).all(1))[0])
                 size = f"the image has {image.shape[2]} x {image.shape[1]} pixels"
                 what = f"{boxes[row].tolist()} is no box x1 < x2, y1 < y2 in its image"
                 raise DataError(what, where=f"image {number}, box {row}", why=size)
-            found.append(Boxes.of(inside, [places[label] for label in own]))
+            found.append(Boxes.of(inside, own))
         return found
-
-    def _images(self, X: Any) -> list[Image]:  # noqa: N803
-        value_range = self.bundle_.preprocess.value_range
-        return [pixels_of_one(image, value_range) for image in as_arrays(X, "X")]
 
 
 def _shown(given: Any, name: str) -> list[Shown]:

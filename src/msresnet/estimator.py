@@ -6,13 +6,15 @@
     model.evaluate(x_test, y_test)
 
 Images come as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as flat rows of pixels (N, H*W), as a folder, or as
-anything else that `msresnet train --data` takes. How numbers become pixels is settled by what the model was trained on,
-never by the images that come later: after arrays that are not uint8, the range found in them is black to white; after
-bytes, files or folders, uint8 is 0 to 255 and any other kind of number is a share of 1.
+anything else that `msresnet train --data` takes; a model that takes colour answers for one photograph (H, W, 3) too.
+How numbers become pixels is settled by what the model was trained on, never by the images that come later: after arrays
+that are not uint8, the range found in them is black to white; after bytes, files or folders, uint8 is 0 to 255 and any
+other kind of number is a share of 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,16 +29,12 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 from msresnet.bundle import load_bundle
 from msresnet.data.arrays import FLAT, Array, Range, pixels_of, value_range_of
 from msresnet.data.sample import ArraySource, Image, Source
-from msresnet.data.splits import Splits, arrange
 from msresnet.detector import Detector
 from msresnet.errors import DataError, UsageError
-from msresnet.estimator_base import ImageEstimator, is_path, one_path, opened
+from msresnet.estimator_base import ImageEstimator, Images, Places, is_path
 from msresnet.infer.config import TTA
-from msresnet.infer.evaluate import evaluate as measure
-from msresnet.infer.evaluate import prepare
 from msresnet.results import Evaluation, classified
 from msresnet.segmenter import Segmenter
-from msresnet.train.config import TrainConfig
 
 
 class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
@@ -60,6 +58,7 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
     """
 
     task = "classification"
+    truths = "labels"
 
     def predict_proba(self, X: Any, budget: str | None = None, tta: TTA = "none") -> npt.NDArray[np.float64]:  # noqa: N803
         """Probabilities (N, K), in the order of `classes_`; `budget` and `tta` as in `predict`."""
@@ -84,14 +83,7 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         `tta` as in `predict`.
         """
         check_is_fitted(self, "bundle_")
-        if is_path(X):
-            return self._measured(one_path(X), tta)
-        if y is None:
-            raise UsageError("evaluate needs labels", hint="evaluate(X, y), or a folder")
-        images, targets = self._pixels(X), self._targets(y)
-        check_consistent_length(images, targets)
-        source = ArraySource(images, targets, self.bundle_.task.class_names)
-        return measure(self._asked(None, tta), prepare(self.bundle_, source, self._config()), "given")
+        return self._measured(self._asked(None, tta), X, y)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
         """Share of right answers, each weighted by `sample_weight` (N,) if given."""
@@ -99,7 +91,7 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         answers = classified(measured.predictions).indices
         return float(accuracy_score(measured.targets, answers, sample_weight=sample_weight))
 
-    def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
+    def _training(self, X: Any, y: Any) -> tuple[Source, Range]:  # noqa: N803
         if y is None:
             what = "This Classifier estimator requires y to be passed, but the target y is None"
             raise UsageError(what, hint="fit(X, y)")
@@ -114,24 +106,12 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         self.classes_, targets = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError("a classifier cannot learn from one class", why=f"all labels are {self.classes_[0]!r}")
-        names = [str(c) for c in self.classes_]
-        found: dict[str, Source] = {"train": ArraySource(images, targets.astype(np.int64), names)}
-        if validation is not None:
-            others = pixels_of(self._checked(validation[0], fitting=False), value_range)
-            found["val"] = ArraySource(others, self._targets(validation[1]), names, "validation")
-        return arrange(found, config), value_range
+        return ArraySource(images, targets.astype(np.int64), [str(c) for c in self.classes_]), value_range
 
-    def _targets(self, y: Any) -> npt.NDArray[np.int64]:
-        """Labels (N,) -> class indices. Raises DataError for a label that the model does not know."""
-        classes = self.classes_.tolist()
-        places = {_key(label): i for i, label in enumerate(classes)} | {
-            str(label): i for i, label in enumerate(classes)
-        }
-        found = [(label, places.get(str(label), places.get(_key(label)))) for label in column_or_1d(y).tolist()]
-        unknown = next((label for label, place in found if place is None), None)
-        if unknown is not None:
-            raise DataError(f"unknown label {str(unknown)!r}", why=f"the model knows {', '.join(map(str, classes))}")
-        return np.array([place for _, place in found], dtype=np.int64)
+    def _source(self, images: Images, y: Any, classes: Sequence[str], name: str = "y", prefix: str = "array") -> Source:
+        targets = np.array(Places(self.classes_).of(column_or_1d(y).tolist()), dtype=np.int64)
+        check_consistent_length(images, targets)
+        return ArraySource(np.asarray(images), targets, classes, prefix)
 
     def _checked(self, X: Any, fitting: bool) -> Array:  # noqa: N803
         """Finite numbers as an array; the number of features of flat rows stays that of `fit`."""
@@ -139,12 +119,8 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         dense = check_array(X, **rules)
         return cast(Array, dense if dense.ndim > FLAT else validate_data(self, X, reset=fitting, **rules))
 
-    def _pixels(self, X: Any) -> Image:  # noqa: N803
-        """Arrays to predict on, as uint8 (N, C, H, W)."""
-        return pixels_of(self._checked(X, fitting=False), self.bundle_.preprocess.value_range)
-
-    def _images(self, X: Any) -> list[Image]:  # noqa: N803
-        return list(self._pixels(X))
+    def _pixels(self, X: Any, value_range: Range, name: str = "X") -> Image:  # noqa: N803
+        return pixels_of(self._checked(X, fitting=False), value_range)
 
     def __sklearn_tags__(self) -> Any:
         """Dense numbers of two to four dimensions."""
@@ -153,26 +129,25 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         return tags
 
 
-def load(folder: str | Path) -> Any:
-    """A trained model from a bundle or a run's folder: a `Classifier`, a `Segmenter` for masks, a `Detector` for boxes.
-
-    Raises ModelError for one that cannot be used.
+def load(folder: str | Path, device: str = "auto") -> Classifier | Segmenter | Detector:
+    """A trained model: a `Classifier`, a `Segmenter` for masks, a `Detector` for boxes.
 
     Labels are those that `fit` was given. A model trained on files or on the command line knows the names of its
     classes alone: a classifier predicts texts ('7', not 7), and takes either as `y`; a segmenter predicts the classes'
     numbers from 0, and a detector answers with names in any case.
+
+    `sklearn.base.clone` of it trains such a network anew, made with the same arguments and on the same device.
+
+    Args:
+        folder: a bundle or a run's folder, or 'hf:user/repo'.
+        device: where it answers: 'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1' or 'mps'.
+
+    Raises ModelError for a model that cannot be used, UsageError for a device that is not here.
     """
     bundle = load_bundle(folder)
-    return opened(ESTIMATORS[bundle.task.name](bundle.architecture), bundle)
+    return ESTIMATORS[bundle.task.name].from_bundle(bundle, device)
 
 
 ESTIMATORS: dict[str, type[Classifier] | type[Segmenter] | type[Detector]] = {
     kind.task: kind for kind in (Classifier, Segmenter, Detector)
 }
-
-
-def _key(label: Any) -> str:
-    """The same text for labels that are equal, as 1, 1.0 and True are."""
-    return (
-        str(int(label)) if isinstance(label, bool) or (isinstance(label, float) and label.is_integer()) else str(label)
-    )

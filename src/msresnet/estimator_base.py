@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from contextlib import suppress
 from copy import copy
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +20,26 @@ from sklearn.utils.validation import check_is_fitted
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from msresnet.bundle import Bundle
-from msresnet.data.arrays import Range
-from msresnet.data.sample import Image
-from msresnet.data.splits import Splits, open_data, read_any
+from msresnet.data.arrays import Range, as_arrays, is_one, pixels_of_one
+from msresnet.data.sample import Image, Source
+from msresnet.data.splits import Splits, arrange, open_data, read_any
 from msresnet.errors import DataError, UsageError, nearest
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.calibrate import settled
 from msresnet.infer.config import TTA
 from msresnet.infer.config import budget as read_budget
 from msresnet.infer.evaluate import evaluate as measure
-from msresnet.infer.evaluate import prepare
+from msresnet.infer.evaluate import pick, prepare
 from msresnet.infer.inputs import expand
 from msresnet.infer.predictor import Predictor
 from msresnet.infer.stream import decode_all
 from msresnet.results import Evaluation, Results
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import fit as train
+from msresnet.train.taken import own_arguments
+
+Images = Sequence[Image] | Image
+"""Images (C, H, W) one by one, or (N, C, H, W) of one size."""
 
 ARGUMENTS = {
     **{name: name for name in ("model", "epochs", "batch_size", "lr", "time_limit")},
@@ -57,6 +61,10 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     task: str
     """What it is for, by the task's name."""
+    truths: str
+    """What `evaluate` needs beside images, in a word."""
+    form: str = ""
+    """How that is given, where it is more than one array."""
     classes_: npt.NDArray[Any]
     bundle_: Bundle
     history_: list[dict[str, Any]]
@@ -133,24 +141,109 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         self.bundle_, self.history_ = replace(bundle, preprocess=preprocess, labels=labels), fitted.history
         self._predictor = predictor_of(self.bundle_, config.device)
 
-    @abstractmethod
     def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
         """The sets in arrays, and the range of values that all later images are measured by; sets `classes_`."""
+        train, value_range = self._training(X, y)
+        found = {"train": train}
+        if validation is not None:
+            images = self._pixels(validation[0], value_range, "validation_data")
+            found["val"] = self._source(images, validation[1], train.classes, "validation_data", "validation")
+        return self._arranged(found, config), value_range
+
+    def _arranged(self, found: dict[str, Source], config: TrainConfig) -> Splits:
+        """The sets in arrays, and what is held out where one is missing."""
+        return arrange(found, config)
+
+    @abstractmethod
+    def _training(self, X: Any, y: Any) -> tuple[Source, Range]:  # noqa: N803
+        """The training set in arrays, and the range of its values; sets `classes_`."""
+
+    @abstractmethod
+    def _source(self, images: Images, y: Any, classes: Sequence[str], name: str = "y", prefix: str = "array") -> Source:
+        """A set in arrays, once `classes_` is set.
+
+        Args:
+            images: what `_pixels` gives.
+            y: what is known of each, as `fit` takes it.
+            classes: their names.
+            name: what errors call `y`.
+            prefix: what the images' ids begin with.
+
+        Raises DataError for what the model does not know, and for what does not belong to the images.
+        """
 
     def loaded_classes(self, bundle: Bundle) -> npt.NDArray[Any]:
         """The labels of a model that was not fitted here: those that it was fitted with, else the classes' names."""
         return np.array(bundle.task.class_names if bundle.labels is None else bundle.labels)
 
-    @abstractmethod
-    def _images(self, X: Any) -> list[Image]:  # noqa: N803
-        """Arrays to predict on, as uint8 (C, H, W)."""
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, device: str = "auto") -> Self:
+        """An estimator that has the model of a bundle, as if it had been fitted.
 
-    def _measured(self, path: str, tta: TTA) -> Evaluation:
-        """What an evaluation on data at a path gives: of its test set, else the validation set, else all there is."""
-        config, predictor = self._config(), self._asked(None, tta)
-        found, _ = read_any(path, config)
-        name = next(split for split in ("test", "val", "train") if split in found)
-        return measure(predictor, prepare(self.bundle_, found[name], config), name)
+        Its arguments say which network it is, what that was made with, and the device, so that a clone trains the like
+        there; they do not say how the model was trained.
+
+        Args:
+            bundle: what `load_bundle` gives.
+            device: where it answers: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.
+
+        Raises UsageError for the model of another task, and for a device that is not here.
+        """
+        if bundle.task.name != cls.task:
+            what = f"the model is for {bundle.task.name}, {cls.__name__} for {cls.task}"
+            raise UsageError(what, hint="msresnet.load(folder), which chooses the estimator")
+        model = cls(bundle.architecture, options={"device": device, "model_args": own_arguments(bundle.arguments)})
+        model.bundle_, model.history_ = bundle, []
+        model.classes_ = model.loaded_classes(bundle)
+        model._predictor = predictor_of(bundle, device)
+        return model
+
+    def evaluate(self, X: Any, y: Any = None) -> Evaluation:  # noqa: N803
+        """The figures of the model on arrays and what is known of them, or on a path.
+
+        Of classes: accuracy with its interval, loss, calibration and figures of each class. Of masks: mean IoU, pixel
+        accuracy with its interval, boundary F and figures of each class. Of boxes: average precision, of all classes
+        and of each.
+
+        Args:
+            X: images as arrays, or a path or name as text, of which the test set is measured, else the validation set,
+                else all there is.
+            y: labels, masks or objects, as `fit` takes them; None with a path.
+
+        Raises UsageError without `y` beside arrays, DataError for what the model does not know.
+        """
+        check_is_fitted(self, "bundle_")
+        return self._measured(self._predictor, X, y)
+
+    def _measured(self, predictor: Predictor, X: Any, y: Any) -> Evaluation:  # noqa: N803
+        """What `evaluate` gives, of the model at work."""
+        config = self._config()
+        if is_path(X):
+            split, source = pick(read_any(one_path(X), config)[0], "auto")
+        elif y is None:
+            raise UsageError(f"evaluate needs {self.truths}", why=self.form, hint="evaluate(X, y), or a folder")
+        else:
+            split, source = "given", self._source(self._images(X), y, self.bundle_.task.class_names)
+        return measure(predictor, prepare(self.bundle_, source, config), split)
+
+    def _pixels(self, X: Any, value_range: Range, name: str = "X") -> Images:  # noqa: N803
+        """Arrays as uint8 (C, H, W), one for each image; `name` is what errors call them."""
+        return [pixels_of_one(image, value_range) for image in as_arrays(X, name)]
+
+    def _images(self, X: Any) -> Images:  # noqa: N803
+        """Arrays to answer for. Where the model takes colour, an array (H, W, 3) is one image.
+
+        Raises DataError for an array (3, H, W) then, which may be one image or three.
+        """
+        given = X
+        if self.bundle_.preprocess.channels == 3 and not isinstance(X, Sequence):
+            dense = np.asarray(X)
+            if dense.ndim == 3 and is_one(dense.shape):
+                given = dense[None]
+            elif dense.ndim == 3 and len(dense) == 3:
+                what = f"an array of shape {dense.shape} may be one image in colour or three grey ones"
+                raise DataError(what, why="the model takes colour", hint="X[None] for one image, X[:, None] for three")
+        return self._pixels(given, self.bundle_.preprocess.value_range)
 
     def save(self, folder: str | Path) -> Path:
         """Write the trained model as a bundle that every verb of `msresnet` takes."""
@@ -184,7 +277,7 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _results(self, X: Any, predictor: Predictor) -> Results:  # noqa: N803
         if not is_path(X):
-            images = self._images(X)
+            images = list(self._images(X))
             return predictor.predict(images, [f"array[{i}]" for i in range(len(images))])
         words = [str(X)] if isinstance(X, (str, Path)) else [str(each) for each in X]
         pairs = list(decode_all(expand(words, io.BytesIO()), self.bundle_.preprocess, 0))
@@ -243,12 +336,29 @@ def plain(classes: npt.NDArray[Any]) -> list[Any] | None:
     return labels if all(isinstance(label, (str, int, float)) for label in labels) else None
 
 
-E = TypeVar("E", bound=ImageEstimator)
+class Places:
+    """The indices of labels that a model knows, as they were fitted, by an equal number or by their text.
+
+    Args:
+        classes: the labels, in their order.
+    """
+
+    def __init__(self, classes: npt.NDArray[Any]) -> None:
+        self.labels = classes.tolist()
+        by_number = {_key(label): index for index, label in enumerate(self.labels)}
+        self.places = by_number | {str(label): index for index, label in enumerate(self.labels)}
+
+    def of(self, labels: list[Any], where: str = "") -> list[int]:
+        """The index of each label. Raises DataError for one that is unknown, `where` being what it belongs to."""
+        found = [self.places.get(str(label), self.places.get(_key(label))) for label in labels]
+        if None in found:
+            unknown = str(labels[found.index(None)])
+            why = f"the model knows {', '.join(map(str, self.labels))}"
+            raise DataError(f"unknown label {unknown!r}", where=where, why=why)
+        return cast(list[int], found)
 
 
-def opened(model: E, bundle: Bundle) -> E:
-    """An estimator that has the model of a bundle, as if it had been fitted."""
-    model.bundle_, model.history_ = bundle, []
-    model.classes_ = model.loaded_classes(bundle)
-    model._predictor = predictor_of(bundle)
-    return model
+def _key(label: Any) -> str:
+    """The same text for labels that are equal, as 1, 1.0 and True are."""
+    whole = isinstance(label, bool) or (isinstance(label, float) and label.is_integer())
+    return str(int(label)) if whole else str(label)

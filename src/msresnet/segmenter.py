@@ -5,9 +5,10 @@
     model = Segmenter(epochs=20).fit(images, masks)
     model.predict(images)
 
-Images come as one array (H, W), as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a list of images of any sizes, or
-as anything with masks that `msresnet train --data` takes. Masks hold a number for each pixel, whichever numbers stand
-for the classes (0 and 255, 0 and 1, 0 to 20), and -1 where nobody knows. Predictions hold the same numbers.
+Images come as one array (H, W) or (H, W, 3), as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a list of images of
+any sizes, or as anything with masks that `msresnet train --data` takes. Masks hold a number for each pixel, whichever
+numbers stand for the classes (0 and 255, 0 and 1, 0 to 20), and -1 where nobody knows. Predictions hold the same
+numbers.
 """
 
 from __future__ import annotations
@@ -20,14 +21,12 @@ import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from msresnet.bundle import Bundle
-from msresnet.data.arrays import Array, Range, as_arrays, is_one, pixels_of_one, range_of_all
+from msresnet.data.arrays import Array, Range, as_arrays, is_one, range_of_all
 from msresnet.data.sample import IGNORED, Image, MaskedArrays, Source, Subset
-from msresnet.data.splits import Splits, arrange
+from msresnet.data.splits import Splits
 from msresnet.errors import DataError, UsageError
-from msresnet.estimator_base import ImageEstimator, is_path, one_path
-from msresnet.infer.evaluate import evaluate as measure
-from msresnet.infer.evaluate import prepare
-from msresnet.results import Evaluation, Segmentation
+from msresnet.estimator_base import ImageEstimator, Images, is_path
+from msresnet.results import Segmentation
 from msresnet.train.config import TrainConfig
 
 UNKNOWN = -1
@@ -42,6 +41,7 @@ class Segmenter(ImageEstimator):
     """
 
     task = "segmentation"
+    truths = "masks"
 
     def predict(self, X: Any) -> Any:  # noqa: N803
         """The class of each pixel: masks in the form of the images, of the numbers that `fit` was given.
@@ -58,17 +58,6 @@ class Segmenter(ImageEstimator):
             return masks
         return masks[0] if is_one(np.shape(X)) else np.stack(masks)
 
-    def evaluate(self, X: Any, y: Any = None) -> Evaluation:  # noqa: N803
-        """Mean IoU, pixel accuracy with its interval, boundary F and figures of each class, on arrays or a path."""
-        check_is_fitted(self, "bundle_")
-        if is_path(X):
-            return self._measured(one_path(X), "none")
-        if y is None:
-            raise UsageError("evaluate needs masks", hint="evaluate(X, y), or a folder")
-        images, names = self._images(X), self.bundle_.task.class_names
-        source = MaskedArrays(images, self._indices(as_arrays(y, "y", colour=False), images), names)
-        return measure(self._predictor, prepare(self.bundle_, source, self._config()), "given")
-
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
         """The mean IoU."""
         return float(self.evaluate(X, y).metrics[self.bundle_.task.metric])
@@ -77,28 +66,27 @@ class Segmenter(ImageEstimator):
         """The numbers in the masks: those of `fit`, else the classes' indices."""
         return np.arange(len(bundle.task.class_names)) if bundle.labels is None else np.array(bundle.labels)
 
-    def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
+    def _training(self, X: Any, y: Any) -> tuple[Source, Range]:  # noqa: N803
         if y is None:
             raise UsageError("masks are learnt from masks", hint="fit(images, masks)")
         dense, masks = as_arrays(X, "X"), as_arrays(y, "y", colour=False)
         value_range = range_of_all(dense)
-        images = [pixels_of_one(image, value_range) for image in dense]
+        images = self._pixels(dense, value_range)
         self.classes_ = _classes(masks)
-        names = [str(value) for value in self.classes_.tolist()]
-        train: Source = MaskedArrays(images, self._indices(masks, images), names)
-        if len(images) == 1:
-            train = Subset(train, np.zeros(COPIES, np.int64))
-        found = {"train": train}
-        if validation is not None:
-            dense = as_arrays(validation[0], "validation_data")
-            others = [pixels_of_one(image, value_range) for image in dense]
-            known = self._indices(as_arrays(validation[1], "validation_data", colour=False), others)
-            found["val"] = MaskedArrays(others, known, names, "validation")
-        if len(images) == 1 and validation is None:
-            return Splits(train, notes=["one image: nothing is held out"]), value_range
-        return arrange(found, config), value_range
+        return self._source(images, masks, [str(value) for value in self.classes_.tolist()]), value_range
 
-    def _indices(self, masks: list[Array], images: list[Image]) -> list[Image]:
+    def _source(self, images: Images, y: Any, classes: Sequence[str], name: str = "y", prefix: str = "array") -> Source:
+        return MaskedArrays(images, self._indices(as_arrays(y, name, colour=False), images), classes, prefix)
+
+    def _arranged(self, found: dict[str, Source], config: TrainConfig) -> Splits:
+        if len(found["train"]) > 1:
+            return super()._arranged(found, config)
+        copies = Subset(found["train"], np.zeros(COPIES, np.int64))
+        if "val" in found:
+            return super()._arranged(found | {"train": copies}, config)
+        return Splits(copies, notes=["one image: nothing is held out"])
+
+    def _indices(self, masks: list[Array], images: Images) -> list[Image]:
         """Masks of any numbers -> class indices, IGNORED for -1. Raises DataError for unknown ones and other sizes."""
         if len(masks) != len(images):
             raise DataError(f"{len(masks)} masks for {len(images)} images")
@@ -114,10 +102,6 @@ class Segmenter(ImageEstimator):
                 raise DataError(f"the mask holds {mask[wrong][0]}, which is no class", where=f"mask {number}", why=why)
             found.append(np.where(mask == UNKNOWN, IGNORED, place).astype(np.uint8))
         return found
-
-    def _images(self, X: Any) -> list[Image]:  # noqa: N803
-        value_range = self.bundle_.preprocess.value_range
-        return [pixels_of_one(image, value_range) for image in as_arrays(X, "X")]
 
 
 def _classes(masks: list[Array]) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Small pictures for all tests here, and the working directory that each test has to itself."""
+"""A trained model for all tests here, who change no more than a copy of it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tiny import pictures
+from msresnet.cli.main import main
+from tiny import train_words
 
 
 @pytest.fixture(scope="session")
-def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of small pictures."""
-    return pictures(tmp_path_factory.mktemp("data") / "bars")
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """The working directory."""
-    return tmp_path
+def run(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(train_words(bars, folder / "run", "-q", epochs=3, batch=8)) == 0
+    return folder / "run"

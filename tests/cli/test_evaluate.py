@@ -22,16 +22,6 @@ from msresnet.tensors import load_tensors, save_tensors
 from tiny import contents, train_words
 
 
-@pytest.fixture(scope="module")
-def run(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(train_words(bars, folder / "run", "-q", epochs=3, batch=8)) == 0
-    return folder / "run"
-
-
 @pytest.fixture
 def copy(run: Path, here: Path) -> Path:
     """The same model, to be changed."""
@@ -42,6 +32,7 @@ def copy(run: Path, here: Path) -> Path:
 def mixed(run: Path, bars: Path, here: Path) -> Path:
     """The pictures under the names that the model gives them, a third of them under the other name."""
     model, names = msresnet.load(run), ("lying", "standing")
+    assert isinstance(model, msresnet.Classifier)
     for number, picture in enumerate(sorted(bars.rglob("*.png"))):
         answer = model.predict(picture).indices[0]
         folder = here / "mixed" / names[1 - answer if number % 3 == 0 else answer]
@@ -78,6 +69,7 @@ def test_a_temperature_is_kept_and_every_door_uses_it(
     assert main(["predict", "--model", str(copy), "--format", "json", *names]) == 0
     predicted = json.loads(capsys.readouterr().out)
     door = msresnet.load(copy)
+    assert isinstance(door, msresnet.Classifier)
     assert [(p["label"], f"{p['probability']:.{DIGITS}f}") for p in predicted] == list(rows.values())
     assert [f"{door.predict(n).confidences[0]:.{DIGITS}f}" for n in names] == [p for _, p in rows.values()]
 

@@ -20,16 +20,6 @@ from msresnet.results import DIGITS
 from tiny import contents, train_words
 
 
-@pytest.fixture(scope="module")
-def run(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(train_words(bars, folder / "run", "-q", epochs=3, batch=8)) == 0
-    return folder / "run"
-
-
 def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, check=False, env=os.environ | environment
@@ -144,6 +134,7 @@ def test_every_door_gives_the_same_answer_to_the_last_digit(
     together = answers(["predict", "--model", str(run), "--format", "csv", *files], capsys)
     alone = [answers(["predict", "--model", str(run), "--format", "csv", file], capsys)[0] for file in files[::4]]
     classifier = msresnet.load(run)
+    assert isinstance(classifier, msresnet.Classifier)
     door = [classifier.predict(file) for file in files]
 
     assert len(measured) == 24

@@ -23,7 +23,7 @@ from msresnet.data.sample import ArraySource, Source
 from msresnet.data.sets import Decoded, Samples
 from msresnet.data.sources.folder import folder
 from msresnet.errors import ResourceError, UsageError
-from msresnet.estimator import load
+from msresnet.estimator import Classifier, load
 from msresnet.models.factory import create_classifier
 from msresnet.tasks.classification import ClassificationTask
 
@@ -210,7 +210,9 @@ def test_a_large_photograph_gets_one_answer_from_every_door(tmp_path: Path, caps
         assert main(["evaluate", "--data", "data", *common, "--output", cache, "--cache", cache]) == 0
         rows = [line.split(",") for line in (tmp_path / cache / "predictions.csv").read_text().splitlines()[1:]]
         assert [float(row[3]) for row in rows] == [max(answer.values()) for answer in told]
-    shown = load(tmp_path / "model").predict(str(tmp_path / "data"))
+    door = load(tmp_path / "model")
+    assert isinstance(door, Classifier)
+    shown = door.predict(str(tmp_path / "data"))
     assert [round(float(p), 4) for p in shown.probabilities[:, 0]] == [round(t["cat"], 4) for t in told]
     capsys.readouterr()
     assert main(["explain", "data", "--model", "model", "--format", "json", "--output", "x.png"]) == 0

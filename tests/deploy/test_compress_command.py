@@ -25,15 +25,16 @@ FAST = ("--workers", "0", "--device", "cpu", "--format", "json")
 
 
 @pytest.fixture(scope="module")
-def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def forty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty pictures of each class."""
     return pictures(tmp_path_factory.mktemp("data") / "bars", per_class=40)
 
 
 @pytest.fixture(scope="module")
-def run(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(forty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "bars"
     torch.manual_seed(0)
-    assert main(train_words(bars, folder, "-q", epochs=6, batch=8)) == 0
+    assert main(train_words(forty, folder, "-q", epochs=6, batch=8)) == 0
     return folder
 
 
@@ -54,7 +55,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("to", "engines"), [("int8", 2), ("bf16", 3), ("folded", 3)])
 def test_packages_hold_what_was_measured(
-    run: Path, bars: Path, to: str, engines: int, capsys: pytest.CaptureFixture[str]
+    run: Path, forty: Path, to: str, engines: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(run)
     assert compress(run, "--to", to) == 0
@@ -68,13 +69,13 @@ def test_packages_hold_what_was_measured(
     after = [row for row in found["rows"] if row["model"] == "after"]
     assert told["scores"]["test"]["top1"] == min(row["top1"] for row in after)
     assert all(abs(row["size"] - file.stat().st_size) < 2000 for row in after)
-    assert main(["evaluate", "--model", "out", "--data", str(bars), "--format", "json", "-q", "--workers", "0"]) == 0
+    assert main(["evaluate", "--model", "out", "--data", str(forty), "--format", "json", "-q", "--workers", "0"]) == 0
     assert printed(capsys)["n"] == 80
     assert contents(run) == before
 
 
 def test_a_pruned_model_is_a_bundle_of_fewer_multiply_adds(
-    run: Path, bars: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, forty: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert compress(run, "--to", "pruned", "--keep", "0.6", "--epochs", "1", "--batch-size", "8") == 0
     found, small, whole = printed(capsys), load_bundle("out"), load_bundle(run)
@@ -84,7 +85,7 @@ def test_a_pruned_model_is_a_bundle_of_fewer_multiply_adds(
     assert len(small.arguments["inner_widths"]) == 3
     assert {row["params"] for row in found["rows"] if row["model"] == "after"} == {small.params}
     assert small.scores["test"]["measured_by"] == "msresnet compress"
-    image = str(next((bars / "lying").glob("*.png")))
+    image = str(next((forty / "lying").glob("*.png")))
     assert main(["predict", "--model", "out", image, "--format", "json"]) == 0
 
 

@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import msresnet
 from msresnet import Classifier, estimator_base
+from msresnet.bundle import load_bundle
 from msresnet.data.splits import Splits
 from msresnet.errors import DataError, DivergedError, ModelError, UsageError
 from msresnet.train.config import TrainConfig
@@ -99,6 +100,7 @@ def test_flat_rows_work_in_a_pipeline_and_a_grid_search() -> None:
 def test_saved_and_loaded_it_answers_alike(trained: Classifier, digits: tuple[Any, Any], tmp_path: Path) -> None:
     images, labels = digits
     loaded = msresnet.load(trained.save(tmp_path / "model"))
+    assert isinstance(loaded, Classifier)
     assert np.array_equal(loaded.predict_proba(images), trained.predict_proba(images))
     assert np.array_equal(loaded.predict(images), trained.predict(images))
     assert loaded.score(images, labels) == trained.score(images, labels)
@@ -163,7 +165,7 @@ def test_validation_data_that_contradicts_is_refused(tmp_path: Path) -> None:
 def test_a_model_of_bytes_takes_shares_of_1_and_no_other_numbers(digits: tuple[Any, Any], tmp_path: Path) -> None:
     images = (digits[0] * 15).astype(np.uint8)
     trained = Classifier(**FAST).fit(images, digits[1])
-    for model in (trained, msresnet.load(trained.save(tmp_path / "model"))):
+    for model in (trained, Classifier.from_bundle(load_bundle(trained.save(tmp_path / "model")))):
         assert np.array_equal(model.predict_proba(images[:5]), model.predict_proba(images[:5] / 255))
         with pytest.raises(DataError, match="largest value is 240"):
             model.predict(images[:5].astype(float))
@@ -186,6 +188,7 @@ def test_labels_keep_their_kind(pair: list[Any], tmp_path: Path) -> None:
     images, labels = np.random.default_rng(0).random((40, 8, 8)), np.array(pair * 20)
     trained = Classifier(**FAST).fit(images, labels)
     loaded = msresnet.load(trained.save(tmp_path / "model"))
+    assert isinstance(loaded, Classifier)
     assert loaded.classes_.dtype == labels.dtype
     assert loaded.classes_.tolist() == pair
     assert np.array_equal(loaded.predict(images), trained.predict(images))

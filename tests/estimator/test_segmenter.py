@@ -110,6 +110,7 @@ def test_data_by_name_and_files(tmp_path: Path) -> None:
     assert model.classes_.tolist() == ["background", "foreground"]
     assert model.evaluate(str(tmp_path / "boxes.csv")).metrics["n"] == 12
     again = load(model.save(tmp_path / "kept"))
+    assert isinstance(again, Segmenter)
     assert set(np.unique(again.predict(images.astype(np.uint8)))) <= {0, 1}
     Image.fromarray(images[0].astype(np.uint8)).save(tmp_path / "one.png")
     results = model.predict(str(tmp_path / "one.png"))

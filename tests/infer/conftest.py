@@ -9,12 +9,6 @@ import pytest
 from sharding import make_model, make_shards, predict
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """The working directory."""
-    return tmp_path
-
-
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("model") / "m")

@@ -234,6 +234,7 @@ def test_evaluate_predict_python_and_exported_models_say_the_same_of_the_same_fi
             picture.save(tmp_path / "set" / name / f"{seed}.png")
     files = [str(path) for path in sorted((tmp_path / "set").glob("*/*.png"))]
     door = msresnet.load(folder / "model")
+    assert isinstance(door, msresnet.Classifier)
     answered = [door.predict(name) for name in files]
     python = [(str(one.labels[0]), f"{one.confidences[0]:.{DIGITS}f}") for one in answered]
     assert len(set(python)) > 3, "answers that are all alike would prove nothing"

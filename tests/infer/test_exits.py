@@ -39,15 +39,10 @@ from msresnet.train.loop import Trainer
 from msresnet.train.observer import Silent
 from msresnet.train.plan import make_plan
 from randomise import randomised
-from tiny import config, pictures, train_words
+from tiny import config, train_words
 
 NAMES = ["a", "b", "c", "d"]
 TASK = ClassificationTask(NAMES)
-
-
-@pytest.fixture(scope="module")
-def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("data") / "bars")
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +259,7 @@ def test_compiled_code_and_a_budget_are_refused() -> None:
 
 def test_the_python_door_keeps_a_budget_too(run: Path, bars: Path) -> None:
     model = msresnet.load(run)
+    assert isinstance(model, msresnet.Classifier)
     early = model.predict(str(bars / "lying"), budget="0.000001")
     assert early.exits.tolist() == [0] * len(early)
     limited = predictor_of(load_bundle(run), "cpu", 64, Budget(confidence=1e-6))

@@ -182,6 +182,7 @@ def test_every_door_gives_the_same_and_says_so(model: Path, here: Path, capsys: 
     assert main(["predict", str(data), *flags, "--output", "sharded", "-q"]) == 0
     written = [float(row["probability"]) for row in rows(here / "sharded" / "data.csv")]
     classifier = msresnet.load(model)
+    assert isinstance(classifier, msresnet.Classifier)
     door = classifier.predict(str(data), tta="flip+shifts").confidences.round(4).tolist()
     assert printed == written == door
     assert printed != classifier.predict(str(data)).confidences.round(4).tolist()

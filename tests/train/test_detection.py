@@ -133,7 +133,7 @@ def test_every_door_gives_the_same_boxes(run: Path, data: Path, capsys: pytest.C
     )
     written = [json.loads(line) for line in Path("shards/test.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["detections"] for row in written] == [row["detections"] for row in rows]
-    everything = load(run).predict(folder, score=0.01)
+    everything = Detector.from_bundle(load_bundle(run)).predict(folder, score=0.01)
     assert [row["count"] for row in rows] == everything.counts.tolist()
     assert everything.counts.sum() > results.counts.sum()
     arrays = load(run).predict([drawn(n)[0] for n in range(1000, 1012)])
@@ -259,4 +259,4 @@ def test_objects_that_are_none_are_refused(objects: Any, message: str) -> None:
 
 def test_a_score_that_is_none_is_refused(run: Path) -> None:
     with pytest.raises(MsresnetError, match="score"):
-        load(run).predict(torch.zeros(20, 20).numpy(), score=2.0)
+        Detector.from_bundle(load_bundle(run)).predict(torch.zeros(20, 20).numpy(), score=2.0)

@@ -19,6 +19,8 @@ from msresnet.models.base import Config
 Figures = tuple[float, ...]
 FORM = {"image_size": "size", "channels": "channels", "resize": "resize", "threshold": "threshold", "binary": "binary"}
 """How images were brought to one form: the settings of a training, and what a bundle calls them."""
+OF_DATA = {*Config._fields} - {"global_pool"}
+"""Arguments that another training chooses anew."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _of_bundle(values: dict[str, Any], weights: str) -> Description:
         raise ValueError("mean and std are no figures")
     return Description(
         weights, str(values["architecture"]),
-        {name: value for name, value in values["arguments"].items() if name not in _OF_DATA},
+        {name: value for name, value in values["arguments"].items() if name not in OF_DATA},
         str(values["task"]["name"]), form | _sizes(form), *figures, str(values.get("licence", "")),
     )  # fmt: skip
 
@@ -120,10 +122,6 @@ def _of_timm(values: dict[str, Any], weights: str) -> Description:
         raise TypeError(f"architecture is {name!r}")
     mean, std = _figures(values.get("pretrained_cfg")) or _figures(values) or ((), ())  # older ones have one table
     return Description(weights, name, mean=mean, std=std)
-
-
-_OF_DATA = {*Config._fields} - {"global_pool"}
-"""Arguments that another training chooses anew."""
 
 
 def _sizes(form: dict[str, Any]) -> dict[str, Any]:

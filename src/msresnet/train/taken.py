@@ -7,7 +7,7 @@ it goes on when they are gone, or when others lie in their place.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError, UsageError
 from msresnet.files import plain_yaml, write_json
 from msresnet.hub import NOT_STATED, PREFIX
-from msresnet.models.described import Description, describe
+from msresnet.models.described import OF_DATA, Description, describe
 from msresnet.models.factory import MODELS, OF_HEADS, create_network
 from msresnet.models.pretrained import PUBLISHED, find_file, licence_of, published_weights
 from msresnet.nn.stems import stem_for
@@ -96,6 +96,11 @@ def with_network(
     ]
     words += [f"model {' '.join([found.architecture, *own])}: that of the weights"]
     return replace(config, model=found.architecture, model_args=(*own, *config.model_args)), words
+
+
+def own_arguments(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a network was made with, as `--model-args` takes it: all but what data and settings decide."""
+    return tuple(_as_text(name, value) for name, value in arguments.items() if name not in OF_DATA)
 
 
 def with_normalisation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,10 +14,10 @@ from msresnet.deploy.compress.data import Data
 from msresnet.deploy.compress.made import Watcher
 from msresnet.deploy.compress.pruning import chosen, matters, prunable, without
 from msresnet.errors import UsageError
-from msresnet.models.base import Config
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import fit
 from msresnet.train.optimiser import default_lr
+from msresnet.train.taken import own_arguments
 
 EPOCHS = 10
 FINE = 0.25
@@ -65,8 +64,7 @@ def prune(bundle: Bundle, data: Data, config: CompressConfig, watcher: Watcher) 
     widths = chosen(bundle, blocks, scores, config.keep)
     smaller = without(bundle, blocks, scores, widths)
     watcher.notes([f"channels judged by {len(looked_at):,} training images", _words(bundle, smaller)])
-    arguments = [f"{name}={json.dumps(value)}" for name, value in smaller.arguments.items() if _own(name)]
-    settings = _training(data.settings, config, bundle.architecture, tuple(arguments))
+    settings = _training(data.settings, config, bundle.architecture, own_arguments(smaller.arguments))
     lr = config.lr or FINE * default_lr(settings.optimizer, config.batch_size, smaller.params)
     rates = (float(smaller.arguments.get(name, 0.0)) for name in ("drop_rate", "drop_path_rate"))
     settings = replace(settings, lr=lr, drop_rate=next(rates), drop_path_rate=next(rates))
@@ -83,11 +81,6 @@ def check_possible(bundle: Bundle, config: CompressConfig) -> None:
             why = f"made for {size} pixels, given {bundle.preprocess.size}"
             hint = f"train one for --image-size {' '.join(map(str, bundle.preprocess.size))}"
             raise UsageError("--to pruned needs a network of the size of its images", why=why, hint=hint)
-
-
-def _own(name: str) -> bool:
-    """Whether an argument is the network's own, not one that the data or a setting gives."""
-    return name not in Config._fields or name == "global_pool"
 
 
 def _words(before: Bundle, after: Bundle) -> str:
