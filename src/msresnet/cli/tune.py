@@ -87,13 +87,13 @@ def _table(tuned: Tuned, screen: Screen) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from msresnet.infer.baseline import called
+    from msresnet.tasks.words import title
     from msresnet.tune.trials import ranked, shown
 
     names = list(tuned.best.chosen)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for title in ("trial", f"val {called(tuned.metric)}", "val loss", "epochs", "seconds", *names, "end"):
-        table.add_column(escape(title), justify="left" if title == "end" else "right")
+    for column in ("trial", f"val {title(tuned.metric)}", "val loss", "epochs", "seconds", *names, "end"):
+        table.add_column(escape(column), justify="left" if column == "end" else "right")
     for trial in ranked(tuned.trials)[:MOST_ROWS]:
         figures = [
             str(trial.number),

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.ticker import LogFormatter
 
 from msresnet.files import as_yaml, write_atomic
-from msresnet.infer.baseline import called
 from msresnet.report import page
 from msresnet.report.charts import HIGH, WIDE, chart, key, literal
 from msresnet.report.overview import machine
 from msresnet.report.page import Chart, Command, Heading, Headline, Headlines, Notes, Part, Row, Section, Table, percent
 from msresnet.report.plots import BLUE, GREY, ORANGE, labelled, new_figure, plain_axes
+from msresnet.tasks.words import title
 from msresnet.tune.trials import Trial, Tuned, ranked, shown
 
 COLUMNS, MOST = 3, 9
@@ -48,7 +48,7 @@ def write_page(path: Path, tuned: Tuned, data: str, environment: dict[str, Any],
 
 def _found(tuned: Tuned) -> Section:
     """The best trial, and the command that trains with its settings."""
-    best, states, metric = tuned.best, [trial.state for trial in tuned.trials], called(tuned.metric)
+    best, states, metric = tuned.best, [trial.state for trial in tuned.trials], title(tuned.metric)
     numbers = [Headline(percent(best.score or 0.0), f"validation {metric} of the best, trial {best.number}")]
     numbers += [Headline(f"{states.count(state)}", state) for state in dict.fromkeys(states)]
     told = f"Validation error of each trial and the lowest so far; the best is trial {best.number}"
@@ -79,7 +79,7 @@ def _trials(tuned: Tuned) -> Section:
         loss = "" if trial.loss is None else f"{trial.loss:.4f}"
         settings = (shown(trial.chosen.get(name, "")) for name in names)
         rows.append((str(trial.number), score, loss, str(trial.epochs), f"{trial.seconds:.1f}", *settings, trial.state))
-    columns = ("trial", f"val {called(tuned.metric)}", "val loss", "epochs", "seconds", *names, "end")
+    columns = ("trial", f"val {title(tuned.metric)}", "val loss", "epochs", "seconds", *names, "end")
     reasons = [f"trial {trial.number}: {trial.why}" for trial in tuned.trials if trial.why]
     parts: list[Part] = [Table("The best first", columns, rows, sort=True)]
     return Section("trials", "Every trial", [*parts, Notes(reasons)] if reasons else parts)
