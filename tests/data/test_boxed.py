@@ -23,7 +23,7 @@ from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Subset
 from msresnet.data.sources.voc import read_record
 from msresnet.data.splits import open_data, read_any
-from msresnet.data.videos import VideoSource
+from msresnet.data.videos import Followed, Video, VideoSource
 from msresnet.errors import DataError, ResourceError
 
 OPTIONS = DataOptions(workers=0)
@@ -411,6 +411,28 @@ def test_videos_have_objects_and_stay_together(tmp_path: Path) -> None:
     assert (second.name, second.start, second.stop) == ("two", 6, 12)
     assert source.objects(2).tolist() == [30 + i for i in range(len(TRUTH["02"]))] == source.objects(8).tolist()
     assert {source.split_key(i) for i in range(6)} == {b"one"}
+
+
+def test_identities_differ_between_videos(tmp_path: Path) -> None:
+    boxed.mot(tmp_path, TRUTH)
+    for name in ("two", "three"):
+        shutil.copytree(tmp_path / "train" / "one", tmp_path / "train" / name)
+    source, _ = opened(tmp_path)
+    assert isinstance(source, VideoSource)
+    found = [np.concatenate([source.identities(6 * video + frame) for frame in range(6)]) for video in range(3)]
+    assert np.array_equal(found[1] - found[0].max(), found[0])
+    assert np.array_equal(found[2] - found[1].max(), found[0])
+    assert [source.followed.place(index) for index in (0, 5, 6, 17)] == [0, 0, 1, 2]
+
+
+@pytest.mark.timeout(10)
+def test_identities_of_20_000_videos_do_not_take_seconds() -> None:
+    count, pixel = 20_000, np.zeros((1, 2, 2), np.uint8)
+    frames = BoxedArrays([pixel] * count, [Boxes.of([[0, 0, 1, 1]], [0])] * count, ("a",))
+    videos = tuple(Video(str(index), index, index + 1, 30.0) for index in range(count))
+    source = VideoSource(frames, Followed(videos, np.ones(count, np.int64)))
+    assert [int(source.identities(index)[0]) for index in range(count)] == list(range(1, count + 1))
+    assert source.split_key(count - 1) == str(count - 1).encode()
 
 
 def truth_lines(tmp_path: Path, *lines: str) -> Path:
