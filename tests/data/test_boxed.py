@@ -21,6 +21,7 @@ from msresnet.data.boxed import BoxedArrays, BoxedSource, fits
 from msresnet.data.decode import decode_file
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Subset
+from msresnet.data.sources.mot import read_uncut
 from msresnet.data.sources.voc import read_record
 from msresnet.data.splits import open_data, read_any
 from msresnet.data.videos import Followed, Video, VideoSource
@@ -413,6 +414,38 @@ def test_videos_have_objects_and_stay_together(tmp_path: Path) -> None:
     assert {source.split_key(i) for i in range(6)} == {b"one"}
 
 
+@pytest.mark.parametrize("name", ["{}.png", "{:04d}.png", "frame_{}.png"])
+def test_A16_frames_are_in_the_order_of_their_numbers(name: str, tmp_path: Path) -> None:
+    truth = boxed.truth(12)
+    frames = boxed.mot(tmp_path, truth).parents[1] / "img1"
+    for path in sorted(frames.iterdir()):
+        path.rename(frames / name.format(int(path.stem)))
+    source, _ = opened(tmp_path)
+    same(source, truth)
+    assert [text.split("/")[-1] for text in source.ids] == [name.format(number) for number in range(1, 13)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("000001", "000000", "the first is 000000.png"), ("000001", "7", "the first is 000002.png"),
+        ("000003", "10", "after 000002.png comes 000004.png"), ("000003", "02", "after 000002.png comes 02.png"),
+    ],
+)  # fmt: skip
+def test_A16_a_number_of_a_frame_that_is_missing_or_there_twice(old: str, new: str, why: str, tmp_path: Path) -> None:
+    frames = boxed.mot(tmp_path, TRUTH).parents[1] / "img1"
+    (frames / f"{old}.png").rename(frames / f"{new}.png")
+    error = refused(tmp_path)
+    assert (error.what, error.where, error.why) == ("the frames are not numbered 1, 2, 3, ...", str(frames), why)
+
+
+def test_two_videos_of_one_name_in_a_set(tmp_path: Path) -> None:
+    for split in ("train", "val", "valid"):
+        boxed.mot(tmp_path, TRUTH, split)
+    error = refused(tmp_path)
+    assert (error.what, error.where) == ("two videos of a set have one name", str(tmp_path / "valid" / "one"))
+
+
 def test_identities_differ_between_videos(tmp_path: Path) -> None:
     boxed.mot(tmp_path, TRUTH)
     for name in ("two", "three"):
@@ -479,6 +512,31 @@ def test_A11_what_does_not_count_in_mot17(tmp_path: Path) -> None:
     assert source.truth(0).xyxy[:, 0].tolist() == [0, 6, 18]
     assert isinstance(source, VideoSource)
     assert source.objects(0).tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(("name", "crowd"), [("MOT17-02", [False]), ("MOT20-01", [False, True])])
+def test_A11_vehicles_without_a_motor_are_ignored_in_mot20(name: str, crowd: list[bool], tmp_path: Path) -> None:
+    truth_lines(tmp_path, "1,1,1,1,5,5,1,1,1", "1,2,7,1,5,5,0,6,1")
+    (tmp_path / "train" / "one").rename(tmp_path / "train" / name)
+    assert opened(tmp_path)[0].truth(0).crowd.tolist() == crowd
+
+
+@pytest.mark.parametrize("order", ["011", "101", "110"])
+def test_an_object_that_counts_twice_is_noticed_wherever_it_stands(order: str, tmp_path: Path) -> None:
+    path = truth_lines(tmp_path, *(f"1,1,{6 * n + 1},1,5,5,{counts},1,1" for n, counts in enumerate(order)))
+    error = refused(tmp_path)
+    assert (error.what, error.where) == ("an object is twice in a frame", f"{path}, line {order.rindex('1') + 1}")
+    path.write_text("1,1,1,1,5,5,0,1,1\n1,1,7,1,5,5,1,1,1\n1,1,13,1,5,5,0,1,1\n")
+    assert opened(tmp_path)[0].truth(0).crowd.tolist() == [True, False, True]
+
+
+def test_in_answers_the_seventh_column_is_how_sure_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "answers.txt"
+    path.write_text("1,1,1,1,5,5,0,-1,-1,-1\n2,1,1,1,5,5,0.5,-1,-1,-1\n")
+    assert [who.tolist() for _, who in read_uncut(path, 2, answers=True)] == [[1], [1]]
+    path.write_text("1,1,1,1,5,5,0,-1,-1,-1\n1,1,1,1,5,5,0.5,-1,-1,-1\n")
+    with pytest.raises(DataError, match="twice in a frame"):
+        read_uncut(path, 1, answers=True)
 
 
 def test_A16_truth_and_video_of_different_lengths(tmp_path: Path) -> None:
