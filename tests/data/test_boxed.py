@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -99,11 +100,48 @@ def test_one_class_is_enough_and_none_is_not(tmp_path: Path) -> None:
     boxed.coco(tmp_path / "one", {stem: boxes.chosen(boxes.classes == 0) for stem, boxes in boxed.truth(20).items()})
     assert open_data(str(tmp_path / "one"), OPTIONS).classes == ("cat",)
     boxed.coco(tmp_path / "none", dict.fromkeys(TRUTH, Boxes.none()))
-    assert refused(tmp_path / "none").what == "there is no box in the data"
     ignored = {stem: Boxes.of(boxes.xyxy, boxes.classes, boxes.classes >= 0) for stem, boxes in TRUTH.items()}
     boxed.voc(tmp_path / "crowds", ignored)
-    with pytest.raises(DataError, match="no box in the training set"):
-        open_data(str(tmp_path / "crowds"), OPTIONS)
+    for name in ("none", "crowds"):
+        with pytest.raises(DataError, match="no box in the training set"):
+            open_data(str(tmp_path / name), OPTIONS)
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
+def test_images_without_a_box_measure(form: str, tmp_path: Path) -> None:
+    FORMATS[form](tmp_path / "empty", dict.fromkeys(TRUTH, Boxes.none()))
+    source, notes = opened(tmp_path / "empty")
+    assert (len(source), source.classes, [len(source.truth(i)) for i in range(6)]) == (6, (), [0] * 6)
+    assert any(note.endswith(", 0 classes") for note in notes)
+    boxed.coco(tmp_path / "full", TRUTH)
+    splits = open_data(str(tmp_path / "full"), DataOptions(workers=0, val_data=str(tmp_path / "empty")))
+    assert splits.val is not None
+    assert (splits.val.classes, len(splits.val.truth(0))) == (NAMES, 0)
+
+
+@pytest.mark.parametrize("form", ["voc", "mot"])
+def test_A05_boxes_are_cut_where_only_the_image_says_its_size(form: str, tmp_path: Path) -> None:
+    path = FORMATS[form](tmp_path, {"00": Boxes.of([[50, 30, 75, 44], [70, 9, 80, 19], [1, 1, 9, 9]], [0, 1, 1])})
+    if form == "mot":
+        (path.parents[1] / "seqinfo.ini").unlink()
+    else:
+        described = tmp_path / "Annotations" / "00.xml"
+        described.write_text(re.sub("<size>.*</size>", "", described.read_text()))
+    source, notes = opened(tmp_path)
+    assert source.truth(0).xyxy.tolist() == [[50, 30, WIDTH, HEIGHT], [1, 1, 9, 9]]
+    assert any(note.startswith("1 boxes reached beyond") for note in notes)
+    assert any(note.startswith("1 boxes have no area") for note in notes)
+
+
+def test_an_image_that_cannot_be_read_leaves_its_boxes_uncut(tmp_path: Path) -> None:
+    boxed.voc(tmp_path, {"00": Boxes.of([[50, 30, 75, 44]], [0])})
+    path = tmp_path / "Annotations" / "00.xml"
+    path.write_text(re.sub("<size>.*</size>", "", path.read_text()))
+    (tmp_path / "JPEGImages" / "00.png").write_bytes(b"no image")
+    source, _ = opened(tmp_path)
+    assert source.truth(0).xyxy.tolist() == [[50, 30, 75, 44]]
+    with pytest.raises(DataError):
+        source.image(0)
 
 
 def test_arrays_and_their_subsets() -> None:
