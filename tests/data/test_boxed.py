@@ -221,7 +221,8 @@ def test_layouts_of_voc(records: str, pictures: str, tmp_path: Path) -> None:
     (tmp_path / pictures / "07.png").write_bytes((tmp_path / pictures / "00.png").read_bytes())
     source, notes = opened(tmp_path)
     assert len(source) == len(TRUTH)
-    assert (records == pictures) == any("1 images without an XML file were left aside" in note for note in notes)
+    assert "1 images without an XML file were left aside" in notes
+    assert "no corner is 0: corners are taken as pixels from 1 on" in notes
 
 
 def test_sets_of_voc_below_each_split(tmp_path: Path) -> None:
@@ -236,6 +237,35 @@ def test_trainval_trains_where_there_is_no_train(tmp_path: Path) -> None:
     path.with_name("test.txt").write_text("00 1\n02 -1\n")
     found, _ = read_any(str(tmp_path), OPTIONS)
     assert {split: len(source) for split, source in found.items()} == {"train": 6, "test": 2}
+
+
+def test_images_that_another_set_lists_are_not_left_aside(tmp_path: Path) -> None:
+    boxed.voc(tmp_path, TRUTH)
+    boxed.voc(tmp_path, {"90": Boxes.of([[1, 1, 9, 9]], [0])}, "val")
+    assert not any("left aside" in note for note in opened(tmp_path)[1])
+    (tmp_path / "Annotations" / "90.xml").unlink()
+    (tmp_path / "ImageSets" / "Main" / "val.txt").unlink()
+    assert "1 images without an XML file were left aside" in opened(tmp_path)[1]
+
+
+def test_what_a_list_has_twice_is_read_once(tmp_path: Path) -> None:
+    path = boxed.voc(tmp_path, TRUTH)
+    path.write_text(path.read_text() + "00\n00\n02\n")
+    source, notes = opened(tmp_path)
+    same(source, TRUTH)
+    assert "train: 3 images are listed again and read once" in notes
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_corners_of_further_sets_count_as_in_the_training_set(first: int, tmp_path: Path) -> None:
+    """Alone, either set would be taken for what the other is."""
+    for name, corner in (("train", first), ("val", 1 - first)):
+        boxed.voc(tmp_path / name, {f"{n:02d}": Boxes.of([[corner - 1, 4, 20, 20]], [0]) for n in range(4)})
+    splits = open_data(str(tmp_path / "train"), DataOptions(workers=0, val_data=str(tmp_path / "val"), test_fraction=0))
+    assert splits.val is not None
+    assert splits.train.truth(0).xyxy.tolist() == [[0, 5 - first, 20, 20]]
+    assert splits.val.truth(0).xyxy.tolist() == [[1 - first, 5 - first, 20, 20]]
+    assert f"{'no' if first else 'some'} corner is 0" in " ".join(splits.notes)
 
 
 def test_corners_from_0_on_are_coordinates(tmp_path: Path) -> None:
