@@ -407,6 +407,34 @@ def test_a_yaml_and_lists_of_images(tmp_path: Path) -> None:
     assert "val is the training set again, which cannot measure: left out" in notes
 
 
+def test_a_yaml_that_names_no_images(tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text("names: [cat, dog]\n")
+    error = refused(path)
+    assert (error.what, error.where) == ("the file names no images", str(path))
+    assert "no class folders" in refused(tmp_path).what
+    hostile.write_classes(tmp_path, {"cat": 3, "dog": 3})
+    assert classes_of(tmp_path) == ("cat", "dog")
+
+
+@pytest.mark.parametrize("text", ["--- 1\n--- 2\n", "a: !Ref b\n", "["])
+def test_a_yaml_of_another_program_beside_class_folders(text: str, tmp_path: Path) -> None:
+    hostile.write_classes(tmp_path, {"cat": 3, "dog": 3})
+    path = tmp_path / "compose.yml"
+    path.write_text(text)
+    assert classes_of(tmp_path) == ("cat", "dog")
+    path.rename(tmp_path / "data.yaml")
+    assert refused(tmp_path).where == str(tmp_path / "data.yaml")
+    boxed.yolo(tmp_path / "boxes", TRUTH).write_text(text)
+    (tmp_path / "boxes" / "data.yaml").rename(tmp_path / "boxes" / "mine.yaml")
+    assert refused(tmp_path / "boxes").where == str(tmp_path / "boxes" / "mine.yaml")
+
+
+def classes_of(root: Path) -> tuple[str, ...]:
+    """Of a folder that holds no boxes."""
+    return read_any(str(root), OPTIONS)[0]["train"].classes
+
+
 def test_an_outline_gives_its_box(tmp_path: Path) -> None:
     boxed.yolo(tmp_path, TRUTH)
     (tmp_path / "labels" / "train" / "00.txt").write_text("0 0.1 0.2 0.5 0.1 0.4 0.9\n1 0.5 0.5 0.2 0.2\n")
