@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -21,9 +22,10 @@ from msresnet.data.boxed import BoxedArrays, BoxedSource, fits
 from msresnet.data.decode import decode_file
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Subset
+from msresnet.data.sources.mot import read_uncut
 from msresnet.data.sources.voc import read_record
 from msresnet.data.splits import open_data, read_any
-from msresnet.data.videos import VideoSource
+from msresnet.data.videos import Followed, Video, VideoSource
 from msresnet.errors import DataError, ResourceError
 
 OPTIONS = DataOptions(workers=0)
@@ -98,11 +100,48 @@ def test_one_class_is_enough_and_none_is_not(tmp_path: Path) -> None:
     boxed.coco(tmp_path / "one", {stem: boxes.chosen(boxes.classes == 0) for stem, boxes in boxed.truth(20).items()})
     assert open_data(str(tmp_path / "one"), OPTIONS).classes == ("cat",)
     boxed.coco(tmp_path / "none", dict.fromkeys(TRUTH, Boxes.none()))
-    assert refused(tmp_path / "none").what == "there is no box in the data"
     ignored = {stem: Boxes.of(boxes.xyxy, boxes.classes, boxes.classes >= 0) for stem, boxes in TRUTH.items()}
     boxed.voc(tmp_path / "crowds", ignored)
-    with pytest.raises(DataError, match="no box in the training set"):
-        open_data(str(tmp_path / "crowds"), OPTIONS)
+    for name in ("none", "crowds"):
+        with pytest.raises(DataError, match="no box in the training set"):
+            open_data(str(tmp_path / name), OPTIONS)
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
+def test_images_without_a_box_measure(form: str, tmp_path: Path) -> None:
+    FORMATS[form](tmp_path / "empty", dict.fromkeys(TRUTH, Boxes.none()))
+    source, notes = opened(tmp_path / "empty")
+    assert (len(source), source.classes, [len(source.truth(i)) for i in range(6)]) == (6, (), [0] * 6)
+    assert any(note.endswith(", 0 classes") for note in notes)
+    boxed.coco(tmp_path / "full", TRUTH)
+    splits = open_data(str(tmp_path / "full"), DataOptions(workers=0, val_data=str(tmp_path / "empty")))
+    assert splits.val is not None
+    assert (splits.val.classes, len(splits.val.truth(0))) == (NAMES, 0)
+
+
+@pytest.mark.parametrize("form", ["voc", "mot"])
+def test_A05_boxes_are_cut_where_only_the_image_says_its_size(form: str, tmp_path: Path) -> None:
+    path = FORMATS[form](tmp_path, {"00": Boxes.of([[50, 30, 75, 44], [70, 9, 80, 19], [1, 1, 9, 9]], [0, 1, 1])})
+    if form == "mot":
+        (path.parents[1] / "seqinfo.ini").unlink()
+    else:
+        described = tmp_path / "Annotations" / "00.xml"
+        described.write_text(re.sub("<size>.*</size>", "", described.read_text()))
+    source, notes = opened(tmp_path)
+    assert source.truth(0).xyxy.tolist() == [[50, 30, WIDTH, HEIGHT], [1, 1, 9, 9]]
+    assert any(note.startswith("1 boxes reached beyond") for note in notes)
+    assert any(note.startswith("1 boxes have no area") for note in notes)
+
+
+def test_an_image_that_cannot_be_read_leaves_its_boxes_uncut(tmp_path: Path) -> None:
+    boxed.voc(tmp_path, {"00": Boxes.of([[50, 30, 75, 44]], [0])})
+    path = tmp_path / "Annotations" / "00.xml"
+    path.write_text(re.sub("<size>.*</size>", "", path.read_text()))
+    (tmp_path / "JPEGImages" / "00.png").write_bytes(b"no image")
+    source, _ = opened(tmp_path)
+    assert source.truth(0).xyxy.tolist() == [[50, 30, 75, 44]]
+    with pytest.raises(DataError):
+        source.image(0)
 
 
 def test_arrays_and_their_subsets() -> None:
@@ -182,7 +221,8 @@ def test_layouts_of_voc(records: str, pictures: str, tmp_path: Path) -> None:
     (tmp_path / pictures / "07.png").write_bytes((tmp_path / pictures / "00.png").read_bytes())
     source, notes = opened(tmp_path)
     assert len(source) == len(TRUTH)
-    assert (records == pictures) == any("1 images without an XML file were left aside" in note for note in notes)
+    assert "1 images without an XML file were left aside" in notes
+    assert "no corner is 0: corners are taken as pixels from 1 on" in notes
 
 
 def test_sets_of_voc_below_each_split(tmp_path: Path) -> None:
@@ -197,6 +237,35 @@ def test_trainval_trains_where_there_is_no_train(tmp_path: Path) -> None:
     path.with_name("test.txt").write_text("00 1\n02 -1\n")
     found, _ = read_any(str(tmp_path), OPTIONS)
     assert {split: len(source) for split, source in found.items()} == {"train": 6, "test": 2}
+
+
+def test_images_that_another_set_lists_are_not_left_aside(tmp_path: Path) -> None:
+    boxed.voc(tmp_path, TRUTH)
+    boxed.voc(tmp_path, {"90": Boxes.of([[1, 1, 9, 9]], [0])}, "val")
+    assert not any("left aside" in note for note in opened(tmp_path)[1])
+    (tmp_path / "Annotations" / "90.xml").unlink()
+    (tmp_path / "ImageSets" / "Main" / "val.txt").unlink()
+    assert "1 images without an XML file were left aside" in opened(tmp_path)[1]
+
+
+def test_what_a_list_has_twice_is_read_once(tmp_path: Path) -> None:
+    path = boxed.voc(tmp_path, TRUTH)
+    path.write_text(path.read_text() + "00\n00\n02\n")
+    source, notes = opened(tmp_path)
+    same(source, TRUTH)
+    assert "train: 3 images are listed again and read once" in notes
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_corners_of_further_sets_count_as_in_the_training_set(first: int, tmp_path: Path) -> None:
+    """Alone, either set would be taken for what the other is."""
+    for name, corner in (("train", first), ("val", 1 - first)):
+        boxed.voc(tmp_path / name, {f"{n:02d}": Boxes.of([[corner - 1, 4, 20, 20]], [0]) for n in range(4)})
+    splits = open_data(str(tmp_path / "train"), DataOptions(workers=0, val_data=str(tmp_path / "val"), test_fraction=0))
+    assert splits.val is not None
+    assert splits.train.truth(0).xyxy.tolist() == [[0, 5 - first, 20, 20]]
+    assert splits.val.truth(0).xyxy.tolist() == [[1 - first, 5 - first, 20, 20]]
+    assert f"{'no' if first else 'some'} corner is 0" in " ".join(splits.notes)
 
 
 def test_corners_from_0_on_are_coordinates(tmp_path: Path) -> None:
@@ -338,6 +407,34 @@ def test_a_yaml_and_lists_of_images(tmp_path: Path) -> None:
     assert "val is the training set again, which cannot measure: left out" in notes
 
 
+def test_a_yaml_that_names_no_images(tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text("names: [cat, dog]\n")
+    error = refused(path)
+    assert (error.what, error.where) == ("the file names no images", str(path))
+    assert "no class folders" in refused(tmp_path).what
+    hostile.write_classes(tmp_path, {"cat": 3, "dog": 3})
+    assert classes_of(tmp_path) == ("cat", "dog")
+
+
+@pytest.mark.parametrize("text", ["--- 1\n--- 2\n", "a: !Ref b\n", "["])
+def test_a_yaml_of_another_program_beside_class_folders(text: str, tmp_path: Path) -> None:
+    hostile.write_classes(tmp_path, {"cat": 3, "dog": 3})
+    path = tmp_path / "compose.yml"
+    path.write_text(text)
+    assert classes_of(tmp_path) == ("cat", "dog")
+    path.rename(tmp_path / "data.yaml")
+    assert refused(tmp_path).where == str(tmp_path / "data.yaml")
+    boxed.yolo(tmp_path / "boxes", TRUTH).write_text(text)
+    (tmp_path / "boxes" / "data.yaml").rename(tmp_path / "boxes" / "mine.yaml")
+    assert refused(tmp_path / "boxes").where == str(tmp_path / "boxes" / "mine.yaml")
+
+
+def classes_of(root: Path) -> tuple[str, ...]:
+    """Of a folder that holds no boxes."""
+    return read_any(str(root), OPTIONS)[0]["train"].classes
+
+
 def test_an_outline_gives_its_box(tmp_path: Path) -> None:
     boxed.yolo(tmp_path, TRUTH)
     (tmp_path / "labels" / "train" / "00.txt").write_text("0 0.1 0.2 0.5 0.1 0.4 0.9\n1 0.5 0.5 0.2 0.2\n")
@@ -413,6 +510,60 @@ def test_videos_have_objects_and_stay_together(tmp_path: Path) -> None:
     assert {source.split_key(i) for i in range(6)} == {b"one"}
 
 
+@pytest.mark.parametrize("name", ["{}.png", "{:04d}.png", "frame_{}.png"])
+def test_A16_frames_are_in_the_order_of_their_numbers(name: str, tmp_path: Path) -> None:
+    truth = boxed.truth(12)
+    frames = boxed.mot(tmp_path, truth).parents[1] / "img1"
+    for path in sorted(frames.iterdir()):
+        path.rename(frames / name.format(int(path.stem)))
+    source, _ = opened(tmp_path)
+    same(source, truth)
+    assert [text.split("/")[-1] for text in source.ids] == [name.format(number) for number in range(1, 13)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("000001", "000000", "the first is 000000.png"), ("000001", "7", "the first is 000002.png"),
+        ("000003", "10", "after 000002.png comes 000004.png"), ("000003", "02", "after 000002.png comes 02.png"),
+    ],
+)  # fmt: skip
+def test_A16_a_number_of_a_frame_that_is_missing_or_there_twice(old: str, new: str, why: str, tmp_path: Path) -> None:
+    frames = boxed.mot(tmp_path, TRUTH).parents[1] / "img1"
+    (frames / f"{old}.png").rename(frames / f"{new}.png")
+    error = refused(tmp_path)
+    assert (error.what, error.where, error.why) == ("the frames are not numbered 1, 2, 3, ...", str(frames), why)
+
+
+def test_two_videos_of_one_name_in_a_set(tmp_path: Path) -> None:
+    for split in ("train", "val", "valid"):
+        boxed.mot(tmp_path, TRUTH, split)
+    error = refused(tmp_path)
+    assert (error.what, error.where) == ("two videos of a set have one name", str(tmp_path / "valid" / "one"))
+
+
+def test_identities_differ_between_videos(tmp_path: Path) -> None:
+    boxed.mot(tmp_path, TRUTH)
+    for name in ("two", "three"):
+        shutil.copytree(tmp_path / "train" / "one", tmp_path / "train" / name)
+    source, _ = opened(tmp_path)
+    assert isinstance(source, VideoSource)
+    found = [np.concatenate([source.identities(6 * video + frame) for frame in range(6)]) for video in range(3)]
+    assert np.array_equal(found[1] - found[0].max(), found[0])
+    assert np.array_equal(found[2] - found[1].max(), found[0])
+    assert [source.followed.place(index) for index in (0, 5, 6, 17)] == [0, 0, 1, 2]
+
+
+@pytest.mark.timeout(10)
+def test_identities_of_20_000_videos_do_not_take_seconds() -> None:
+    count, pixel = 20_000, np.zeros((1, 2, 2), np.uint8)
+    frames = BoxedArrays([pixel] * count, [Boxes.of([[0, 0, 1, 1]], [0])] * count, ("a",))
+    videos = tuple(Video(str(index), index, index + 1, 30.0) for index in range(count))
+    source = VideoSource(frames, Followed(videos, np.ones(count, np.int64)))
+    assert [int(source.identities(index)[0]) for index in range(count)] == list(range(1, count + 1))
+    assert source.split_key(count - 1) == str(count - 1).encode()
+
+
 def truth_lines(tmp_path: Path, *lines: str) -> Path:
     """A video of six frames whose truth has these lines, and which names no classes."""
     path = boxed.mot(tmp_path, TRUTH)
@@ -457,6 +608,31 @@ def test_A11_what_does_not_count_in_mot17(tmp_path: Path) -> None:
     assert source.truth(0).xyxy[:, 0].tolist() == [0, 6, 18]
     assert isinstance(source, VideoSource)
     assert source.objects(0).tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(("name", "crowd"), [("MOT17-02", [False]), ("MOT20-01", [False, True])])
+def test_A11_vehicles_without_a_motor_are_ignored_in_mot20(name: str, crowd: list[bool], tmp_path: Path) -> None:
+    truth_lines(tmp_path, "1,1,1,1,5,5,1,1,1", "1,2,7,1,5,5,0,6,1")
+    (tmp_path / "train" / "one").rename(tmp_path / "train" / name)
+    assert opened(tmp_path)[0].truth(0).crowd.tolist() == crowd
+
+
+@pytest.mark.parametrize("order", ["011", "101", "110"])
+def test_an_object_that_counts_twice_is_noticed_wherever_it_stands(order: str, tmp_path: Path) -> None:
+    path = truth_lines(tmp_path, *(f"1,1,{6 * n + 1},1,5,5,{counts},1,1" for n, counts in enumerate(order)))
+    error = refused(tmp_path)
+    assert (error.what, error.where) == ("an object is twice in a frame", f"{path}, line {order.rindex('1') + 1}")
+    path.write_text("1,1,1,1,5,5,0,1,1\n1,1,7,1,5,5,1,1,1\n1,1,13,1,5,5,0,1,1\n")
+    assert opened(tmp_path)[0].truth(0).crowd.tolist() == [True, False, True]
+
+
+def test_in_answers_the_seventh_column_is_how_sure_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "answers.txt"
+    path.write_text("1,1,1,1,5,5,0,-1,-1,-1\n2,1,1,1,5,5,0.5,-1,-1,-1\n")
+    assert [who.tolist() for _, who in read_uncut(path, 2, answers=True)] == [[1], [1]]
+    path.write_text("1,1,1,1,5,5,0,-1,-1,-1\n1,1,1,1,5,5,0.5,-1,-1,-1\n")
+    with pytest.raises(DataError, match="twice in a frame"):
+        read_uncut(path, 1, answers=True)
 
 
 def test_A16_truth_and_video_of_different_lengths(tmp_path: Path) -> None:

@@ -216,6 +216,15 @@ def test_settings_that_cannot_be_are_refused_before_training(
     assert "no boxes" in capsys.readouterr().err
 
 
+def test_images_without_an_object_are_measured(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, "test", range(6, 7))
+    words = ["evaluate", "--model", str(run), "--data", str(tmp_path)]
+    assert main([*words, "--output", str(tmp_path / "out"), "--format", "json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["n"], figures["objects"], figures["ap"]) == (1, 0, None)
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
 def test_a_figure_under_its_bound_is_a_failure(run: Path) -> None:
     assert main(["evaluate", "--model", str(run), "--fail-under", "ap=0.999"]) == 8
     assert main(["evaluate", "--model", str(run), "--fail-under", "ap50=0.5"]) == 0

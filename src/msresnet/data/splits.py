@@ -123,7 +123,7 @@ def arrange(found: dict[str, Source], options: DataOptions) -> Splits:
 def read_any(spec: str, options: DataOptions, like: Source | None = None) -> tuple[dict[str, Source], list[str]]:
     """The sets that a specification names, by split ('train' where it names none), and what was inferred.
 
-    A .csv of pixels is scaled as the one that `like` came from.
+    A .csv of pixels is scaled as the one that `like` came from, corners in XML files count from where its corners do.
     """
     if spec in _NAMED:
         return _NAMED[spec]()
@@ -145,7 +145,8 @@ def _folder(path: Path, options: DataOptions, like: Source | None) -> tuple[dict
     if tables := _tables(path):
         return _read_tables(tables, options, like)
     tars = partial(_shard_sets, options=options)
-    for look in (mask_folders, instance_sets, voc_sets, yolo_sets, mot_sets, tars):
+    voc = partial(voc_sets, like=like)
+    for look in (mask_folders, instance_sets, voc, yolo_sets, mot_sets, tars):
         sets, notes = look(path)
         if sets:
             return sets, notes

@@ -115,14 +115,15 @@ def _twice(seen: Survey, objects: Objects, classes: Sequence[str]) -> list[Findi
     """Boxes that are equal to the pixel: of one class, and of several."""
     places = np.concatenate([objects.images[:, None], np.rint(objects.boxes.xyxy).astype(np.int64)], 1)
     _, where, counts = np.unique(places, axis=0, return_inverse=True, return_counts=True)
-    rows = np.flatnonzero(counts[where] > 1)
-    if not len(rows):
+    if (counts == 1).all():
         return []
     own = np.concatenate([places, objects.boxes.classes[:, None]], 1)
     _, first, at = np.unique(own, axis=0, return_index=True, return_inverse=True)
     copies = np.flatnonzero(first[at] != np.arange(len(own)))
-    labels = [objects.boxes.classes[where == place] for place in np.unique(where[rows])]
-    torn = np.isin(where, np.unique(where[rows])[[len(set(part.tolist())) > 1 for part in labels]])
+    lowest, highest = np.full(len(counts), len(classes)), np.full(len(counts), -1)
+    np.minimum.at(lowest, where, objects.boxes.classes)
+    np.maximum.at(highest, where, objects.boxes.classes)
+    torn = (lowest < highest)[where]
     found = []
     if len(copies):
         text = f"{some(len(copies), 'box', 'boxes')} on the very place of another of the same class"

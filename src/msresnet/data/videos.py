@@ -5,6 +5,7 @@ V videos, N frames in all of them, M boxes in all frames.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,13 @@ class Followed:
     videos: tuple[Video, ...]
     objects: Ints
 
+    def place(self, index: int) -> int:
+        """Which of the videos a frame belongs to."""
+        return bisect_right(self.videos, index, key=lambda video: video.stop)
+
     def video(self, index: int) -> Video:
         """The video of a frame."""
-        return next(video for video in self.videos if index < video.stop)
+        return self.videos[self.place(index)]
 
 
 class VideoSource(BoxedSource):
@@ -58,7 +63,7 @@ class VideoSource(BoxedSource):
         super().__init__(frames.classes, frames.ids if ids is None else ids, np.diff(frames.first), frames.boxes)
         self.frames, self.followed = frames, followed
         spans = [followed.objects[self.first[video.start] : self.first[video.stop]] for video in followed.videos]
-        self._highest = [int(span.max(initial=0)) for span in spans]
+        self._before = np.cumsum([0, *(int(span.max(initial=0)) for span in spans)])
 
     def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
         """One frame (C, H, W)."""
@@ -71,8 +76,7 @@ class VideoSource(BoxedSource):
     def identities(self, index: int) -> Ints:
         """The same, other numbers in each video (M,)."""
         objects = self.objects(index)
-        before = sum(self._highest[: self.followed.videos.index(self.followed.video(index))])
-        return np.where(objects > 0, objects + before, 0)
+        return np.where(objects > 0, objects + self._before[self.followed.place(index)], 0)
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) of one frame as it came."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from msresnet.data.decode import decode_file, printable
 from msresnet.data.sample import Image
-from msresnet.data.sources.folder import entries, is_image
+from msresnet.data.sources.folder import by_number, entries, is_image
 from msresnet.data.sources.mot import IMAGES
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.video import check_video, frames, is_video
-
-NUMBER = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def frames_of(text: str) -> Iterator[Frame]:
 
 def _files(folder: Path) -> Iterator[Frame]:
     """The images in a folder, 2 before 10."""
-    names = sorted((path.name for path in entries(folder) if is_image(path) and path.is_file()), key=_by_number)
+    names = sorted((path.name for path in entries(folder) if is_image(path) and path.is_file()), key=by_number)
     if not names:
         raise DataError("no frame was found", where=printable(folder), hint="a folder with .jpg, .png, ... files")
     return (_read(folder / name) for name in names)
@@ -59,8 +56,3 @@ def _read(path: Path) -> Frame:
         return Frame(name, decode_file(path))
     except DataError as error:
         return Frame(name, None, error)
-
-
-def _by_number(name: str) -> list[tuple[int, str]]:
-    """A key that sorts names with their numbers as numbers."""
-    return [(int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in NUMBER.split(name)]

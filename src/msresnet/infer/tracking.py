@@ -176,7 +176,7 @@ def _uncut(source: Source, indices: Sequence[int]) -> Truth | None:
 
 def _read(path: Path, frames: int) -> Tracks:
     """The tracks in a file, of a video of so many frames."""
-    rows = [(boxes.chosen(who > 0), who[who > 0]) for boxes, who in read_uncut(path, frames)]
+    rows = [(boxes.chosen(who > 0), who[who > 0]) for boxes, who in read_uncut(path, frames, answers=True)]
     found = Detections(
         tuple(f"{printable(path)}[{number}]" for number in range(1, frames + 1)),
         ("object",),

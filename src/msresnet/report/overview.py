@@ -29,7 +29,8 @@ def overview(story: Story) -> Section:
     metrics, metric = story.evaluation.metrics, story.trained.task.metric
     interval = span(metrics.get(f"{metric}_ci95"))
     words = title(metric) + (f"; 95 % interval {interval}" if interval else "")
-    first = Headline(percent(metrics[metric]), words)
+    value = metrics[metric]  # None of images without an object
+    first = Headline("-" if value is None else percent(value), words)
     parts: list[Part] = [Headlines([first, *_model(story)]), _plain(story.trained.task.tables(metrics)[0])]
     if "baseline" in metrics:
         parts.append(_plain(baseline.table(metrics, story.trained.task.gates)))

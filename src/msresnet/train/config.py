@@ -28,8 +28,9 @@ class RunOptions:
     data: str = "digits"
     """digits (embedded), scaled-digits and binary-digits (made of them), mnist, a folder of class folders, a folder
     with train/ and val/ or test/, a .csv of paths and labels or of pixels, images/ and masks/ (a class for each pixel),
-    a .csv of images and masks, COCO's JSON (one image a box), IDX files, a folder that
-    `msresnet data pack` wrote, hf:name, or wds:shards-{000..099}.tar."""
+    a .csv of images and masks, boxes as COCO, VOC, YOLO or MOTChallenge have them, digit-scenes, digit-videos,
+    crops:PATH (COCO's boxes as images to classify), IDX files, a folder that `msresnet data pack` wrote, hf:name, or
+    wds:shards-{000..099}.tar."""
     model: str = "auto"
     """A name from `msresnet models`. Default: msresnet_micro for images up to 32 pixels (on a GPU, for grey ones),
     else msresnet18."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from msresnet.boxes import Boxes
 from msresnet.data.boxed import Annotations
-from msresnet.data.decode import printable
+from msresnet.data.decode import file_size, printable
 from msresnet.data.names import Names
 from msresnet.data.sample import Texts
 from msresnet.errors import DataError
@@ -90,11 +91,13 @@ class Gathered:
         self.places.append(place)
 
     def cut(self, edges: tuple[float, float] | None = None, slack: float = ROUNDING) -> Raw:
-        """All of it, the boxes cut at the edges (H, W) of all images, or of each where its size is known."""
+        """All of it, the boxes cut at the edges (H, W) of all images, or of each: as annotated, else as in its file.
+
+        Boxes in an image whose file cannot be read are cut on the sides of its origin alone.
+        """
         boxes = np.array(self.corners, np.float64).reshape(-1, 4)
         images, sizes = np.array(self.images, np.int64), np.array(self.sizes, np.int64).reshape(-1, 2)
-        known = sizes if edges is None else np.broadcast_to(np.array(edges), sizes.shape)
-        limits = np.where(known[images] > 0, known[images], np.inf)
+        limits = self._edges(images, sizes)[images] if edges is None else np.broadcast_to(edges, (len(images), 2))
         inside, kept, notes = cut(boxes, limits, self.places, slack=slack)
         classes, tags = (np.array(column, np.int64)[kept] for column in (self.classes, self.tags))
         crowd = np.array(self.crowd, np.bool_)[kept]
@@ -102,6 +105,14 @@ class Gathered:
         return Raw(
             self.root, names, sizes, self.records, labels, images[kept], classes, inside[kept], crowd, tags, notes
         )  # fmt: skip
+
+    def _edges(self, images: Ints, sizes: Ints) -> Floats:
+        """H and W (N, 2) of all images that hold a box; infinite where neither annotations nor file say them."""
+        found = np.where(sizes > 0, sizes, np.inf)
+        for index in np.unique(images[(sizes[images] == 0).any(axis=1)]).tolist():
+            with suppress(DataError):  # whoever asks for the image is told
+                found[index] = file_size(self.root / self.names[index])
+        return found
 
 
 def cut(
@@ -133,15 +144,11 @@ def settled(
     """Sets of the same classes, and what was inferred.
 
     Classes are those that some box of some set is of: in the order of `names`, or else by the alphabet.
-
-    Raises DataError where no set holds a box.
     """
     used = {raw.labels[index] for raw in found.values() for index in np.unique(raw.classes)}
     classes = sorted(used) if names is None else [name for name in names if name in used]
-    if not classes:
-        first = next(iter(found.values()))
-        raise DataError("there is no box in the data", where=printable(first.root), why=f"{form}: images only")
-    notes = [f"{form}, {len(classes)} classes: {', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''}"]
+    listed = f": {', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''}" if classes else ""
+    notes = [f"{form}, {len(classes)} classes{listed}"]
     unused = [name for name in names or () if name not in used]
     notes += [f"no box is of {', '.join(unused[:5])}{', ...' if len(unused) > 5 else ''}"] if unused else []
     for split, raw in found.items():

@@ -7,6 +7,7 @@ circles are not followed into.
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from pathlib import Path
 
@@ -23,6 +24,7 @@ SPLITS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
+_NUMBER = re.compile(r"(\d+)")
 
 
 class FileSource(Source):
@@ -83,6 +85,11 @@ def split_folders(root: Path) -> dict[str, Path]:
 def is_image(path: Path) -> bool:
     """Whether a name looks like an image's."""
     return _looks(path.name)
+
+
+def by_number(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names with their numbers as numbers: 2 before 10."""
+    return [(int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in _NUMBER.split(name)]
 
 
 def _looks(name: str) -> bool:

@@ -4,7 +4,8 @@
 
 A line of the truth is frame, object, x, y, w, h, and perhaps more: whether it counts, class, visibility; or, as MOT15
 has it, whether it counts and a place in the world. Frames and pixels count from 1. gt/labels.txt may name the classes.
-What does not count is kept, to be ignored, if it is like a person; videos without a truth teach nothing.
+What does not count is kept, to be ignored, if it is like a person; videos without a truth teach nothing. Images that
+are called by numbers are the frames of these numbers, others follow in the order of the numbers in their names.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from msresnet.data.boxed import BoxedFiles
 from msresnet.data.decode import printable, read_regular, refuse_pointer
 from msresnet.data.sample import Source
 from msresnet.data.sources.annotated import Gathered, settled
-from msresnet.data.sources.folder import SPLITS, entries, is_image
+from msresnet.data.sources.folder import SPLITS, by_number, entries, is_image
 from msresnet.data.videos import Followed, Video, VideoSource
 from msresnet.errors import DataError
 
@@ -35,6 +36,8 @@ UNKNOWN, PERSON = -1, "pedestrian"
 """MOT15 has a place in the world where later years have the class; all objects are people."""
 LIKE_PEOPLE = (2, 7, 8, 12)
 """Classes of MOT16, 17 and 20 that neither teach nor count: people on vehicles, sitting, on posters, mirrored."""
+IN_MOT20 = (*LIKE_PEOPLE, 6)
+"""In videos of MOT20 vehicles without a motor too, as TrackEval has it."""
 RATE = 30.0
 """Frames per second where nothing is said."""
 
@@ -95,11 +98,15 @@ def _is_video(folder: Path) -> bool:
 
 def _gathered(root: Path, folders: list[Path], notes: list[str]) -> tuple[Gathered, tuple[Video, ...]]:
     """The frames of some videos, each box with the number of its object, 0 for what does not count."""
-    found, videos = Gathered(root), list[Video]()
+    found, videos, named = Gathered(root), list[Video](), dict[str, Path]()
     for folder in folders:
         size, rate = _info(folder)
-        frames = [path for path in entries(folder / IMAGES) if is_image(path)]
-        rows, names = read_truth(folder / TRUTH), _names(folder)
+        other = named.setdefault(printable(folder.name), folder)
+        if other is not folder:
+            why = f"{printable(other)} has it too"
+            raise DataError("two videos of a set have one name", where=printable(folder), why=why)
+        frames = _frames(folder / IMAGES)
+        rows, names, like = read_truth(folder / TRUTH), _names(folder), _like_people(folder)
         last = max((row.frame for row in rows), default=0)
         if last > len(frames):
             why = f"the truth goes on to frame {last:,}, there are {len(frames):,} images"
@@ -111,26 +118,43 @@ def _gathered(root: Path, folders: list[Path], notes: list[str]) -> tuple[Gather
         for path, in_frame in zip(frames, by_frame, strict=True):
             found.image(path.relative_to(root).as_posix(), size, folder / TRUTH)
             for row in in_frame:
-                if (label := _label(row, names)) is not None:
+                if (label := _label(row, names, like)) is not None:
                     number = row.number if row.counts else 0
                     found.box(label, row.corners, f"{folder.name}, {row.place}", not row.counts, number)
         videos.append(Video(printable(folder.name), start, len(found.names), rate))
     return found, tuple(videos)
 
 
-def read_uncut(path: Path, frames: int) -> list[tuple[Boxes, Ints]]:
-    """The lines of a truth, or of answers, by frame: boxes, also beyond the image, and objects, 0 for what is ignored.
+def _frames(folder: Path) -> list[Path]:
+    """The images in a folder, in the order of their numbers.
+
+    Raises DataError where they are called by numbers alone and these are not 1, 2, 3 and so on.
+    """
+    paths = sorted((path for path in entries(folder) if is_image(path)), key=lambda path: by_number(path.name))
+    if not all(path.stem.isdecimal() and path.stem.isascii() for path in paths):
+        return paths
+    for number, path in enumerate(paths, 1):
+        if int(path.stem) != number:
+            before = f"after {printable(paths[number - 2].name)} comes" if number > 1 else "the first is"
+            why = f"{before} {printable(path.name)}"
+            raise DataError("the frames are not numbered 1, 2, 3, ...", where=printable(folder), why=why)
+    return paths
+
+
+def read_uncut(path: Path, frames: int, answers: bool = False) -> list[tuple[Boxes, Ints]]:
+    """The lines of a truth, or of `answers`, by frame: boxes, also beyond the image, and objects, 0 for the ignored.
 
     Raises DataError, naming the line, also for a frame after the last.
     """
-    rows, names = read_truth(path), _names(path.parent.parent)
+    rows, folder = read_truth(path, answers), path.parent.parent
+    names, like = _names(folder), _like_people(folder)
     for row in rows:
         if row.frame > frames:
             why = f"there is a frame {row.frame:,}, and the video has {frames:,}"
             raise DataError("the file is longer than the video", where=f"{printable(path)}, {row.place}", why=why)
     found = []
     for part in _by_frame(rows, frames):
-        kept = [row for row in part if _label(row, names) is not None]
+        kept = [row for row in part if _label(row, names, like) is not None]
         numbers = np.array([row.number if row.counts else 0 for row in kept], np.int64)
         found.append((Boxes.of([row.corners for row in kept], np.zeros(len(kept))), numbers))
     return found
@@ -143,13 +167,18 @@ def _by_frame(rows: list[Row], frames: int) -> list[list[Row]]:
     return found
 
 
-def _label(row: Row, names: dict[int, str] | None) -> str | None:
+def _like_people(folder: Path) -> tuple[int, ...]:
+    """The classes in a video that are ignored where they do not count."""
+    return IN_MOT20 if folder.name.upper().startswith("MOT20") else LIKE_PEOPLE
+
+
+def _label(row: Row, names: dict[int, str] | None, like: tuple[int, ...]) -> str | None:
     """The name of a box's class; None for what is not asked about."""
     if names is not None:
         return names.get(row.kind, str(row.kind))
     if row.kind in (UNKNOWN, 1):
         return PERSON
-    return PERSON if row.kind in LIKE_PEOPLE and not row.counts else None if not row.counts else str(row.kind)
+    return PERSON if row.kind in like and not row.counts else None if not row.counts else str(row.kind)
 
 
 def _names(folder: Path) -> dict[int, str] | None:
@@ -179,22 +208,21 @@ def _info(folder: Path) -> tuple[tuple[int, int], float]:
     return size if all(size) else (0, 0), rate
 
 
-def read_truth(path: Path) -> list[Row]:
-    """The lines of a truth. Raises DataError, naming the line."""
+def read_truth(path: Path, answers: bool = False) -> list[Row]:
+    """The lines of a truth, or of `answers`, all of which count. Raises DataError, naming the line."""
     data = read_regular(path, MOST_BYTES)
     refuse_pointer(data[:64], printable(path))
     lines = data.decode("utf-8-sig", "replace").splitlines()
-    rows = list(_rows(lines, path))
+    rows = list(_rows(lines, path, answers))
     seen: dict[tuple[int, int], Row] = {}
     for row in rows:
-        first = seen.setdefault((row.frame, row.number), row)
-        if first is not row and row.counts and first.counts:
+        if row.counts and (first := seen.setdefault((row.frame, row.number), row)) is not row:
             why = f"{first.place} has object {row.number} in frame {row.frame} too"
             raise DataError("an object is twice in a frame", where=f"{printable(path)}, {row.place}", why=why)
     return rows
 
 
-def _rows(lines: list[str], path: Path) -> Iterator[Row]:
+def _rows(lines: list[str], path: Path, answers: bool) -> Iterator[Row]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -207,11 +235,11 @@ def _rows(lines: list[str], path: Path) -> Iterator[Row]:
             values = [float(word) for word in words]
         except ValueError as error:
             raise DataError("the line holds something beside numbers", where=where, why=str(error)[:80]) from error
-        yield _row(values, where, f"line {number}")
+        yield _row(values, where, f"line {number}", answers)
 
 
-def _row(values: list[float], where: str, place: str) -> Row:
-    """One line of numbers. Raises DataError for what cannot be."""
+def _row(values: list[float], where: str, place: str, answers: bool) -> Row:
+    """One line of numbers, the seventh of `answers` being how sure they are. Raises DataError for what cannot be."""
     frame, number, left, top, width, height = values[:6]
     if not all(map(math.isfinite, values)) or max(map(abs, values[:6])) > 1e9:
         raise DataError("the line holds what is no number", where=where, why=str(values)[:80])
@@ -221,7 +249,7 @@ def _row(values: list[float], where: str, place: str) -> Row:
         raise DataError(f"there is no object {number:g}", where=where, why="objects are whole numbers")
     if width < 0 or height < 0:
         raise DataError("a box is turned inside out", where=where, why=f"its width is {width:g}, its height {height:g}")
-    counts = len(values) == 6 or values[6] != 0
+    counts = answers or len(values) == 6 or values[6] != 0
     if counts and number < 1:
         raise DataError(f"there is no object {number:g}", where=where, why="objects count from 1")
     kind = int(values[7]) if len(values) == 9 and values[7] == int(values[7]) else UNKNOWN

@@ -5,7 +5,8 @@
     annotations/a.xml  images/a.png                                     one set
 
 Corners count pixels from 1 and the last one belongs to the box (devkit of VOC 2012), unless some corner is 0: then they
-are coordinates as other formats have them. Objects marked as difficult are kept, to be ignored.
+are coordinates as other formats have them. What the training set has is so in all. Objects marked as difficult are
+kept, to be ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msresnet.data.boxed import BoxedFiles
+from msresnet.data.boxed import Annotations, BoxedFiles
 from msresnet.data.decode import printable, read_regular, refuse_pointer
 from msresnet.data.sample import Source
 from msresnet.data.sources.annotated import Gathered, settled
@@ -27,6 +28,7 @@ MOST_BYTES = 16 << 20
 IMAGES, RECORDS = ("jpegimages", "images"), ("annotations", "xml", "labels")
 FARTHEST = 1_000_000
 """Pixels; no corner lies farther out."""
+_ORIGINS = {True: "pixels from 1 on", False: "coordinates from 0 on, not as pixels from 1 on"}
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,18 @@ class Record:
     objects: list[Object]
 
 
-def voc_sets(root: Path) -> tuple[dict[str, Source], list[str]]:
+class VocFiles(BoxedFiles):
+    """Images with an XML file each; `from_one` says that their corners were taken as pixels from 1 on."""
+
+    def __init__(self, found: Annotations, from_one: bool) -> None:
+        super().__init__(found)
+        self.from_one = from_one
+
+
+def voc_sets(root: Path, like: Source | None = None) -> tuple[dict[str, Source], list[str]]:
     """The sets of images with XML files below a folder, by split, and what was inferred; none where it holds no such.
+
+    Corners count from where those of `like` do, if it is of such files too.
 
     Raises DataError, naming file and object; ResourceError without the extra.
     """
@@ -56,13 +68,17 @@ def voc_sets(root: Path) -> tuple[dict[str, Source], list[str]]:
     if not found:
         return {}, []
     notes: list[str] = []
-    read = {split: list(_read(images, records, notes)) for split, (images, records) in found.items()}
-    from_one = all(min(o.corners) >= 1 for records in read.values() for *_, record in records for o in record.objects)
-    if not from_one:
-        notes.append("some corner is 0: corners are taken as coordinates from 0 on, not as pixels from 1 on")
+    read = {split: list(_read(images, _once(records, split, notes))) for split, (images, records) in found.items()}
+    notes += _left_aside(found, read)
+    if isinstance(like, VocFiles):
+        from_one = like.from_one
+        notes.append(f"as in the training set, corners are taken as {_ORIGINS[from_one]}")
+    else:
+        from_one = all(min(o.corners) >= 1 for part in read.values() for *_, record in part for o in record.objects)
+        notes.append(f"{'no' if from_one else 'some'} corner is 0: corners are taken as {_ORIGINS[from_one]}")
     sets = {split: _gathered(root, records, from_one).cut() for split, records in read.items()}
     annotated, more = settled(sets, "VOC annotations")
-    return {split: BoxedFiles(part) for split, part in annotated.items()}, more + notes
+    return {split: VocFiles(part, from_one) for split, part in annotated.items()}, more + notes
 
 
 def _places(root: Path) -> dict[str, tuple[Path, list[Path]]]:
@@ -111,7 +127,15 @@ Entry = tuple[Path, Path, Record]
 """An image, its XML file, and what that says."""
 
 
-def _read(images: Path, records: list[Path], notes: list[str]) -> Iterator[Entry]:
+def _once(records: list[Path], split: str, notes: list[str]) -> list[Path]:
+    """The same files, each once."""
+    found = list(dict.fromkeys(records))
+    if twice := len(records) - len(found):
+        notes.append(f"{split}: {twice:,} images are listed again and read once")
+    return found
+
+
+def _read(images: Path, records: list[Path]) -> Iterator[Entry]:
     """Each record with its image. Raises DataError for a record without an image."""
     there = {path.stem: path for path in entries(images) if is_image(path)}
     for path in records:
@@ -120,9 +144,17 @@ def _read(images: Path, records: list[Path], notes: list[str]) -> Iterator[Entry
         if not record.image and not image.is_file():
             raise DataError("an XML file without an image", where=printable(path), why=f"{path.stem} has none")
         yield image, path, record
-    alone = len(there) if records and records[0].parent == images else 0
-    if alone:
-        notes.append(f"{alone:,} images without an XML file were left aside")
+
+
+def _left_aside(places: dict[str, tuple[Path, list[Path]]], read: dict[str, list[Entry]]) -> list[str]:
+    """For each folder of images, how many of them no XML file describes."""
+    used = {image for part in read.values() for image, *_ in part}
+    found = []
+    for images, records in {images: files[0].parent for images, files in places.values() if files}.items():
+        others = [path for path in entries(images) if is_image(path) and path not in used]
+        if alone := sum(not (records / f"{path.stem}.xml").is_file() for path in others):
+            found.append(f"{alone:,} images without an XML file were left aside")
+    return found
 
 
 def _gathered(root: Path, records: list[Entry], from_one: bool) -> Gathered:

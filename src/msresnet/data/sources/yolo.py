@@ -24,7 +24,7 @@ from msresnet.errors import DataError, UsageError
 from msresnet.files import read_yaml
 
 MOST_BYTES = 64 << 20
-SETTINGS = (".yaml", ".yml")
+SETTINGS, NAMED = (".yaml", ".yml"), "data"
 IMAGES, LABELS = "images", "labels"
 SLACK = 0.02
 """Shares of an image that centres and sides may lie beyond 0 to 1: by rounding, or cut at the edge."""
@@ -38,13 +38,18 @@ def yolo_sets(root: Path) -> tuple[dict[str, Source], list[str]]:
 
     Raises DataError, naming file and line.
     """
+    folders = _folders(root)
     settings = sorted(path for path in entries(root) if path.suffix.lower() in SETTINGS and path.is_file())
     for path in settings:
-        content = _settings(path)
-        if isinstance(content, dict) and "names" in content:
-            return _sets(path.parent, _named_folders(content, path), _names(content, path), f"YOLO, {path.name}")
-    folders = _folders(root)
-    if not any(_has_labels(folder) for place in folders.values() for folder in place):
+        try:
+            content = _settings(path)
+        except DataError:
+            if _labelled(folders) or path.stem.lower() == NAMED:
+                raise
+            continue  # it belongs to another program
+        if isinstance(content, dict) and "names" in content and (named := _named_folders(content, path)):
+            return _sets(path.parent, named, _names(content, path), f"YOLO, {path.name}")
+    if not _labelled(folders):
         return {}, []
     return _sets(root, folders, _listed_names(root), "YOLO")
 
@@ -55,7 +60,11 @@ def yolo_file(path: Path) -> tuple[dict[str, Source], list[str]]:
     if not isinstance(content, dict) or "names" not in content:
         why = f"its keys are {', '.join(map(repr, list(content)[:8]))}" if isinstance(content, dict) else "no mapping"
         raise DataError("the file names no classes", where=printable(path), why=why, hint="names: [cat, dog]")
-    return _sets(path.parent, _named_folders(content, path), _names(content, path), f"YOLO, {path.name}")
+    folders, names = _named_folders(content, path), _names(content, path)
+    if not folders:
+        why = f"it has neither train nor val nor test, and no {IMAGES}/ is beside it"
+        raise DataError("the file names no images", where=printable(path), why=why, hint="train: images/train")
+    return _sets(path.parent, folders, names, f"YOLO, {path.name}")
 
 
 def _settings(path: Path) -> Any:
@@ -81,7 +90,7 @@ def _names(content: dict[Any, Any], path: Path) -> Names:
 
 
 def _named_folders(content: dict[Any, Any], path: Path) -> dict[str, list[Path]]:
-    """The folders or lists of images of each set. Raises DataError for what is not there."""
+    """The folders or lists of images of each set; none where nothing says. Raises DataError for what is not there."""
     bases = [path.parent]
     if isinstance(content.get("path"), str):
         bases.insert(0, path.parent / content["path"])
@@ -119,6 +128,10 @@ def _folders(root: Path) -> dict[str, list[Path]]:
         if places:
             found[split] = places[:1]
     return found or ({"train": [below[IMAGES]]} if IMAGES in below else {})
+
+
+def _labelled(folders: dict[str, list[Path]]) -> bool:
+    return any(_has_labels(folder) for place in folders.values() for folder in place)
 
 
 def _has_labels(images: Path) -> bool:
