@@ -192,7 +192,7 @@ def _folder(path: Path) -> Path:
         load_tensors(path)  # says what is wrong with a file that is no weights at all
         raise ModelError("weights alone are no model", where=str(path), hint=f"the folder that holds {CONFIG} too")
     if not path.is_dir():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        beside = [p.parent.name for p in path.parent.glob(f"*/{CONFIG}")]
         close = nearest(path.name, beside)
         raise ModelError(
             "there is no such model", where=str(path), hint=str(path.with_name(close)) if close else "--model runs/NAME"
@@ -205,7 +205,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         unfinished = is_unfinished(path.parent)
-        why = UNFINISHED if unfinished else f"it has no {path.name}"
+        why = UNFINISHED if unfinished else f"it has no {path.name}, as runs and saved models have, not exported ones"
         folder = path.parent.resolve() if unfinished else path.parent
         hint = f"{resume_hint(folder)}, or --model another" if unfinished else "--model runs/NAME"
         raise ModelError("the folder is no bundle", where=str(folder), why=why, hint=hint) from error

@@ -105,7 +105,9 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         check_classification_targets(labels)
         self.classes_, targets = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
-            raise DataError("a classifier cannot learn from one class", why=f"all labels are {self.classes_[0]!r}")
+            raise DataError(
+                "a classifier cannot learn from one class", why=f"all labels are {self.classes_.tolist()[0]!r}"
+            )
         return ArraySource(images, targets.astype(np.int64), [str(c) for c in self.classes_]), value_range
 
     def _source(self, images: Images, y: Any, classes: Sequence[str], name: str = "y", prefix: str = "array") -> Source:

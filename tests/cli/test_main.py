@@ -41,6 +41,21 @@ def test_an_unknown_verb_names_the_nearest(word: str, near: str, capsys: pytest.
     assert near in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["train", "photos"], "try: --data photos or --model photos"),
+        (["evaluate", "runs/photos"], "--model runs/photos"),
+        (["data", "shw"], "try: msresnet data show"),
+        (["evaluate", "--fail-under", "accuracy=0.9"], "try: top1"),
+    ],
+)
+def test_what_was_meant_is_told(words: list[str], hint: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--model", str(run)] if "--fail-under" in words else []
+    assert main([*words, *more]) == 2
+    assert hint in capsys.readouterr().err
+
+
 def test_no_verb_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     text = capsys.readouterr().out

@@ -49,6 +49,11 @@ def test_D02_one_class(tmp_path: Path) -> None:
     assert "only one class" in refused(hostile.write_classes(tmp_path, {"cat": 3})).what
 
 
+def test_the_folder_above_the_one_that_was_meant(tmp_path: Path) -> None:
+    hostile.write_classes(tmp_path / "unpacked", {"cat": 3, "dog": 3})
+    assert "'unpacked' itself" in refused(tmp_path).hint
+
+
 def test_D03_a_class_without_images(tmp_path: Path) -> None:
     hostile.write_classes(tmp_path, {"cat": 3, "dog": 0})
     (tmp_path / "dog" / "notes.txt").write_text("none yet")

@@ -164,7 +164,7 @@ def test_what_is_no_shard(here: Path, shards: list[str]) -> None:
     os.mkfifo(here / "pipe.txt")
     cases: list[tuple[list[str], type[Exception], str]] = [
         ([], UsageError, "no shard was named"),
-        (["photo.png"], UsageError, "leave --output out"),
+        (["photo.png"], UsageError, "answers.csv"),
         ([shards[0], "b/part-00.tar"], UsageError, "two shards have one name"),
         (["b/part-0.tar"], DataError, "try: b/part-00.tar"),
         (["c/*.tar"], DataError, "there is no such shard"),

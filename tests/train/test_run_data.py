@@ -12,7 +12,7 @@ from msresnet.files import write_text
 from msresnet.run_folder import SETTINGS
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import to_yaml
-from msresnet.train.run_data import sets_of, settings_of
+from msresnet.train.run_data import LEARNT, sets_of, settings_of
 
 
 def test_a_run_is_named_by_its_folder_or_by_a_file_in_it(tmp_path: Path) -> None:
@@ -27,3 +27,10 @@ def test_a_model_that_is_no_run_is_named_as_it_was_typed(model: str) -> None:
     with pytest.raises(UsageError, match="which data it is of") as caught:
         sets_of(model, None, DataOptions())
     assert caught.value.where == model
+
+
+def test_images_that_a_run_has_learnt_from_are_told(bars: Path, tmp_path: Path) -> None:
+    write_text(tmp_path / SETTINGS, to_yaml(TrainConfig(data=str(bars))))
+    assert LEARNT in sets_of(str(tmp_path), f"{bars}/", DataOptions())[1]
+    assert LEARNT not in sets_of(str(tmp_path), "digits", DataOptions())[1]
+    assert LEARNT not in sets_of("elsewhere/model.onnx", str(bars), DataOptions())[1]

@@ -21,7 +21,8 @@ def main(words: list[str], common: Common) -> int:
         return 0
     if not words or words[0] not in WORDS:
         hint = nearest(words[0], WORDS) if words else ""
-        raise UsageError("data takes a second word", why=", ".join(WORDS), hint=f"msresnet data {hint or 'show'}")
+        what = f"data has no word {words[0]!r}" if words else "data takes a second word"
+        raise UsageError(what, why=", ".join(WORDS), hint=f"msresnet data {hint or 'show'}")
     module = importlib.import_module(f"msresnet.cli.data_{words[0]}")
     return int(module.main(words[1:], common))
 

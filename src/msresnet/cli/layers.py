@@ -97,6 +97,9 @@ def parse(
 
 def spelled_out(argv: list[str], kinds: dict[str, str]) -> list[str]:
     """`key=value` words as flags, by the type of each key. Raises UsageError, with the nearest, for an unknown one."""
+    if argv and not argv[0].startswith("-") and "=" not in argv[0] and not any(map(_positional, kinds.values())):
+        hint = " or ".join(f"--{name} {argv[0]}" for name in ("data", "model") if name in kinds)
+        raise UsageError(f"nothing is expected here: {argv[0]!r}", hint=hint or "msresnet VERB --help")
     tokens: list[str] = []
     flag = ""
     for before, word in zip(["", *argv], argv, strict=False):

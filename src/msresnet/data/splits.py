@@ -298,8 +298,16 @@ def _check_labels(train: Source) -> None:
         raise DataError("every image has a class of its own", why=why, hint="--label-column NAME, first, last or none")
     if len(present) < 2:
         raise DataError(
-            "there is only one class", why=f"all images are {present[0]!r}", hint="add images of something else"
+            "there is only one class", why=f"all images are {present[0]!r}", hint=_further(train, present[0])
         )
+
+
+def _further(train: Source, name: str) -> str:
+    """What to do about a single class; the folders in its folder may be what was meant."""
+    first = Path(train.ids[0]).parts
+    if first[0] == name and len(first) > 2:
+        return f"the folder {name!r} itself for --data, if the folders in it are the classes"
+    return "add images of something else"
 
 
 def _matched(source: Source, train: Source, name: str) -> Source:

@@ -16,6 +16,8 @@ NESTED: dict[str, tuple[str, tuple[str, ...]]] = {
     "answered_accuracy": ("abstain-below", ("abstain", "accuracy")),
 }
 """Figures that exist only beside a flag, and where they stand in metrics.json. Of all of them more is better."""
+COMMON = {"accuracy": "top1", "acc": "top1", "map": "ap", "iou": "miou"}
+"""What other programs call figures that have another name here."""
 
 
 def read_gates(text: str | None) -> dict[str, float]:
@@ -50,7 +52,9 @@ def check_gates(
             raise UsageError(f"{FLAG} {name}={bound:g}, which is not measured", hint=f"--{NESTED[name][0]}")
         if name not in better and name not in NESTED:
             known = [*better, *NESTED]
-            raise UsageError(f"{FLAG} {name}={bound:g}", why=f"known: {', '.join(known)}", hint=nearest(name, known))
+            meant = COMMON.get(name.lower(), "")
+            hint = meant if meant in better else nearest(name, known)
+            raise UsageError(f"{FLAG} {name}={bound:g}", why=f"known: {', '.join(known)}", hint=hint)
         if bound > 1 and better.get(name, "higher") == "higher":
             raise UsageError(f"{FLAG} {name}={bound:g}", why="a share has a bound from 0 to 1", hint=EXAMPLE)
 

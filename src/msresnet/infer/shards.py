@@ -196,7 +196,7 @@ def _shard(path: Path) -> Shard:
         for ending in endings:
             if path.name.lower().endswith(ending) and len(path.name) > len(ending):
                 return kind(path.name[: -len(ending)], path)
-    hint = "leave --output out, or name its folder" if is_image(path) else EXAMPLE
+    hint = "--output answers.csv, .jsonl or .parquet, or name its folder" if is_image(path) else EXAMPLE
     why = "a shard is a .tar file, a folder, or a .txt or .csv list of paths"
     raise UsageError("this is no shard", where=printable(path), why=why, hint=hint)
 

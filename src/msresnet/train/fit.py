@@ -292,4 +292,5 @@ def check_unchanged(before: dict[str, Any], now: TrainConfig, where: str) -> Non
     if changed:
         rows = "; ".join(f"{k}: {before[k]!r} before, {after[k]!r} now" for k in changed)
         what = "a run cannot be continued with other settings"
-        raise UsageError(what, where=where, why=rows, hint="leave them out, or start a new run")
+        hint = f"leave them out, or train on from it: --weights {Path(where).parent}"
+        raise UsageError(what, where=where, why=rows, hint=hint)

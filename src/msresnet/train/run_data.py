@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from msresnet.data.options import DataOptions
@@ -12,6 +13,8 @@ from msresnet.hub import PREFIX
 from msresnet.run_folder import SETTINGS, run_of
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import from_yaml
+
+LEARNT = "these are the data of the training itself: without --data, what was held out of them is measured"
 
 
 def settings_of(model: str) -> TrainConfig:
@@ -39,7 +42,17 @@ def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[st
     Raises UsageError for a model that is no run, without `data`; DataError for data that cannot be read.
     """
     if data is not None:
-        return read_any(data, options)
+        sets, notes = read_any(data, options)
+        return sets, [*notes, LEARNT] if _is_own(model, data) else notes
     settings = settings_of(model)
     splits = open_data(settings.data, replace(settings, on_bad=options.on_bad, workers=options.workers))
     return splits.named(), splits.notes
+
+
+def _is_own(model: str, data: str) -> bool:
+    """Whether data is named that a run has learnt from."""
+    try:
+        own = settings_of(model).data
+    except UsageError:  # it is no run
+        return False
+    return own == data or os.path.realpath(own) == os.path.realpath(data)
