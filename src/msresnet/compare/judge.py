@@ -241,7 +241,7 @@ def _answers(training: Training, split: str) -> Answers:
 
 def _turned(difference: Difference) -> Difference:
     """The same, seen from the other side."""
-    values = asdict(difference) | {"mean": -difference.mean, "low": -difference.high, "high": -difference.low}
+    values = asdict(difference) | {"mean": 0 - difference.mean, "low": 0 - difference.high, "high": 0 - difference.low}
     return Difference(**values)
 
 

@@ -57,7 +57,7 @@ def table(metrics: dict[str, Any], better: Mapping[str, Better]) -> Table:
     d = other["difference"]
     rows.append(("right where the other is not", f"{d['only_this']:,}", f"{d['only_baseline']:,}"))
     if "p" in d:
-        mean, low, high = (f"{100 * d[name]:+.2f}" for name in ("mean", "low", "high"))
+        mean, low, high = (f"{100 * d[name]:+z.2f}" for name in ("mean", "low", "high"))
         rows.append((f"more right answers, points ({low} to {high})", mean, ""))
         rows.append(("McNemar's exact test, p", f"{d['p']:.3g}", ""))
     return Table(f"beside the baseline {other['architecture']}, {other['model']}", ("figure", "this", "baseline"), rows)

@@ -164,8 +164,8 @@ def _accuracy_row(comparison: Comparison, standing: Standing) -> tuple[str, ...]
             return standing.name, seeds, *scores, "", "", "", "no seed in common"
         return standing.name, seeds, *scores, "", "", "", "baseline" if comparison.chosen else "highest"
     found = contest.difference
-    interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
-    return standing.name, seeds, *scores, f"{100 * found.mean:+.2f}", interval, _p(contest.p), contest.verdict
+    interval = f"{100 * found.low:+z.2f} to {100 * found.high:+z.2f}"
+    return standing.name, seeds, *scores, f"{100 * found.mean:+z.2f}", interval, _p(contest.p), contest.verdict
 
 
 def _scores(interval: Interval | None) -> tuple[str, str]:

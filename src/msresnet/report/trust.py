@@ -135,8 +135,8 @@ def _curve(story: Story, found: dict[str, Any], name: str, title: str) -> list[P
     parts: list[Part] = [Row([chart, Table(title, columns, rows)])]
     if "difference" in found:
         interval = found["difference"]["ci95"]
-        sure = f" (95 % interval {100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})" if interval else ""
-        parts.append(Words(f"Difference of the areas: {100 * found['difference']['area']:+.2f} points{sure}."))
+        sure = f" (95 % interval {100 * interval[0]:+z.2f} to {100 * interval[1]:+z.2f})" if interval else ""
+        parts.append(Words(f"Difference of the areas: {100 * found['difference']['area']:+z.2f} points{sure}."))
     return parts
 
 

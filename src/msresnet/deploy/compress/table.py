@@ -160,7 +160,7 @@ def words(found: Comparison) -> list[str]:
     lines = []
     for name, d in found.difference.items():
         if "p" in d:
-            points = [f"{100 * d[key]:+.2f}" for key in ("mean", "low", "high")]
+            points = [f"{100 * d[key]:+z.2f}" for key in ("mean", "low", "high")]
             lines.append(
                 f"{name}: {points[0]} points of right answers (95 % {points[1]} to {points[2]}); right where the other "
                 f"is not: {d['only_this']:,} after, {d['only_baseline']:,} before; McNemar's exact p = {d['p']:.3g}"
