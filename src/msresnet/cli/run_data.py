@@ -33,6 +33,17 @@ def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[st
     return splits.named(), splits.notes
 
 
+def reading_of(model: str, data: str | None) -> DataOptions:
+    """How a verb without such flags reads `sets_of` a model: a run's own data with what the run does about bad images.
+
+    Raises UsageError for a run whose settings cannot be read.
+    """
+    path = run_of(model) / CONFIG
+    if data is not None or not path.is_file():
+        return DataOptions()
+    return DataOptions(on_bad=TrainConfig(**from_yaml(path)).on_bad)
+
+
 def run_of(model: str) -> Path:
     """The folder of a model that is named by itself or by a file in it."""
     named = Path(model)
