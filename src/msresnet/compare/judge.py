@@ -114,8 +114,8 @@ class Comparison:
     @property
     def chance(self) -> str:
         """What the verdicts hold a difference against, in words."""
-        several = any(contest.difference.covers != "images" for contest in self.contests)
-        return "chance" if several else "the luck of the images; one seed says nothing of others"
+        seeds = [c.difference.seeds for c in self.contests] or [s.seeds for s in self.standings]
+        return "chance" if max(seeds) > 1 else "the luck of the images; one seed says nothing of others"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as results.json holds them."""
@@ -140,6 +140,8 @@ class Comparison:
             return ["no training ended, so there is nothing to compare"]
         several = max(s.seeds for s in self.standings) > 1
         draws = "the draw of seeds and of images" if several else "the draw of images alone"
+        if several and (single := [s.name for s in self.standings if s.seeds == 1]):
+            draws += f", those of one seed ({', '.join(single)}) the draw of images alone"
         lines = [f"95 % intervals cover {draws}; they are of each figure by itself"]
         if self.contests:
             against = self.reference if self.chosen else f"{self.reference}, the best of these, so all pairs count"

@@ -96,9 +96,10 @@ def _headlines(comparison: Comparison, reference: Standing) -> list[Headline]:
     score = _interval(reference, comparison.split)
     place = "the baseline" if comparison.chosen else "the highest"
     beyond = sum(contest.beyond_chance for contest in comparison.contests)
+    others = f"others differ from it by more than {comparison.chance}"
     return [
         Headline(percent(score.mean), f"{reference.name}, {place}; 95 % interval {span((score.low, score.high))}"),
-        Headline(f"{beyond} of {len(comparison.contests)}", f"others differ from it by more than {comparison.chance}"),
+        *([Headline(f"{beyond} of {len(comparison.contests)}", others)] if comparison.contests else []),
         Headline(f"{reference.seeds}", f"seed{'s' if reference.seeds != 1 else ''}"),
         Headline(comparison.budget, "budget"),
     ]
