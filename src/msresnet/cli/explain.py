@@ -166,7 +166,7 @@ def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], scr
     if not asked:
         print("[]" if config.format == "json" else "nothing to explain: no picture was written")
         return code
-    explained = [explain(bundle, *each, wanted, size=size) for *each, size in asked]
+    explained = [explain(bundle, image, results, subject, wanted, size=size) for image, results, subject, size in asked]
     if pool is not None:
         explained = _with_neighbours(explained, bundle, pool, config)
     rows = [e.to_dict() for e in explained]
