@@ -24,7 +24,7 @@ from msresnet.compare.run import compare
 from msresnet.errors import Interrupted, UsageError
 from msresnet.train.recipes import RECIPES
 from msresnet.train.settings import DATA
-from tiny import contents, kill, same, start, wait_for, weights
+from tiny import contents, kill, pictures, same, start, wait_for, weights
 
 FAST = ("--epochs", "1", "--batch-size", "8", "--precision", "fp32", "--device", "cpu", "--workers", "0")
 MICRO = "msresnet_micro"
@@ -381,3 +381,19 @@ def test_help_does_not_wait_for_torch(verb: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_long_name_has_a_file_of_its_own(bars: Path) -> None:
+    long = "n" * 150
+    found = contestants(CompareConfig(contestants=(f"{long}a: {MICRO}", f"{long}b: {MICRO}"), data=str(bars), epochs=1))
+    slugs = {contestant.slug for contestant in found}
+    assert len(slugs) == 2
+    assert all(slug.startswith("n" * 100) and len(slug) < 120 for slug in slugs)
+
+
+def test_images_that_cannot_be_read_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = pictures(tmp_path / "data")
+    (data / "lying" / "bad.png").write_bytes(b"no picture")
+    assert main([*words(data, tmp_path / "out", MICRO, seeds=1), "--on-bad", "skip"]) == 0
+    assert capsys.readouterr().err.count("1 unreadable images of the") == 1
+    assert "1 unreadable images of the" in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ from msresnet.models.cost import count_macs
 from msresnet.train.config import TrainConfig
 from msresnet.train.recipes import RECIPES, Recipe
 from msresnet.tune.config import TuneConfig
-from msresnet.tune.space import Choice, Range, read_space, with_settings
+from msresnet.tune.space import Choice, Dimension, Range, read_space, with_settings
 from msresnet.tune.storage import JOURNAL, open_study
-from msresnet.tune.study import _distribution, tune
+from msresnet.tune.study import _distribution, _importance, tune
 from tiny import contents, kill, plan_for, start, trainer, wait_for
 
 FIXED = ["--model", "msresnet_micro", "--precision", "fp32", "--device", "cpu", "--workers", "0"]
@@ -353,3 +354,36 @@ def test_the_validation_set_alone_chooses(bars: Path) -> None:
     found = tune(config, splits)
     assert found.best.score in {n / len(splits.val or ()) for n in range(len(splits.val or ()) + 1)}
     assert found.scales == {"lr": "list"}
+
+
+def studied(finished: int, values: Sequence[float] = (0.1, 0.01, 0.001)) -> dict[str, float]:
+    """The importance after trials of which those that diverged do worst where `lr` is large."""
+    import optuna
+
+    study = optuna.create_study(direction="maximize")
+    space: dict[str, Dimension] = {
+        "lr": Range("lr", 1e-4, 1.0, log=True),
+        "epochs": Range("epochs", 1, 9),
+        "model": Choice("model", ("a", "b")),
+    }
+    spaces = {name: _distribution(dimension) for name, dimension in space.items()}
+    ended = [("finished", values[n % len(values)], 1 + n % 9, (1 + n % 9) / 10) for n in range(finished)]
+    ended += [("diverged", 1.0, epochs, 0.0) for epochs in range(1, 10)]
+    for state, lr, epochs, score in ended:
+        params = {"lr": lr, "epochs": epochs, "model": "a"}
+        attributes = {"state": state}
+        study.add_trial(
+            optuna.trial.create_trial(params=params, distributions=spaces, value=score, user_attrs=attributes)
+        )
+    return _importance(study)
+
+
+def test_what_matters_is_said_after_enough_trials() -> None:
+    assert studied(9) == {}
+    found = studied(12)
+    assert found.keys() == {"lr", "epochs"}
+    assert found["epochs"] > 0.8
+
+
+def test_what_had_one_value_matters_not() -> None:
+    assert studied(12, values=(0.1,)).keys() == {"epochs"}

@@ -304,3 +304,48 @@ def test_generated_digits_are_counted_by_their_scale(here: Path, capsys: pytest.
     assert [rows[0]["low"], rows[-1]["high"]] == [0.25, 1.0]
     total = sum(row["n"] * row["top1"] for row in rows)
     assert total / 2000 == pytest.approx(found["top1"])
+
+
+SEEN = "which neither training nor the choice of the model has seen"
+
+
+def report(*words: str) -> str:
+    """The report of an evaluation."""
+    assert main(["evaluate", *words, "--output", "report", "-q"]) == 0
+    return Path("report", "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_says_what_has_seen_the_images_only_where_that_is_known(
+    run: Path, bars: Path, copy: Path, here: Path
+) -> None:
+    assert SEEN in report("--model", str(run))
+    assert SEEN not in report("--model", str(run), "--data", str(bars))
+    for split in ("train", "test"):
+        shutil.copytree(bars, here / "other" / split)
+    assert SEEN not in report("--model", str(run), "--data", "other", "--split", "test")
+    kept = json.loads((copy / "metrics.json").read_text(encoding="utf-8"))
+    (copy / "metrics.json").write_text(json.dumps({k: v for k, v in kept.items() if k != "data_digest"}), "utf-8")
+    assert SEEN not in report("--model", str(copy))
+
+
+def test_a_report_says_that_the_set_has_changed(copy: Path) -> None:
+    kept = json.loads((copy / "metrics.json").read_text(encoding="utf-8"))
+    kept["data_digest"]["test"] = "another"
+    (copy / "metrics.json").write_text(json.dumps(kept), encoding="utf-8")
+    found = report("--model", str(copy))
+    assert SEEN not in found
+    assert "the test set has changed since training" in found
+
+
+def test_a_report_says_that_something_was_fitted_on_these_images(copy: Path, mixed: Path) -> None:
+    found = report("--model", str(copy), "--data", str(mixed), "--calibrate", "--split", "train")
+    assert "it was fitted on the images that are measured here" in found
+
+
+def test_unreadable_images_are_told(run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = shutil.copytree(bars, here / "ruined")
+    (data / "lying" / "bad.png").write_bytes(b"no picture")
+    words = ["--model", str(run), "--data", str(data), "--on-bad", "skip"]
+    assert "1 unreadable images of the given set were skipped" in report(*words)
+    assert main(["evaluate", *words]) == 0
+    assert "1 unreadable images of the given set were skipped" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 import hostile
 from msresnet.data.options import PreprocessOptions
 from msresnet.data.preprocess import Preprocess, look, otsu, plan, to_uint8, with_statistics
-from msresnet.data.resize import Resize, batch_of_one, resize
+from msresnet.data.resize import Resize, batch_of_one, resize, seen_at
 from msresnet.data.sample import ArraySource, Subset
 from msresnet.errors import DataError, UsageError
 
@@ -251,3 +251,18 @@ def test_a_threshold_makes_colour_images_grey_unless_colour_is_asked_for() -> No
     assert made.channels == 1
     assert "grey: a threshold works on grey levels" in reasons
     assert plan(PreprocessOptions(threshold="otsu", channels=3), {(8, 8)}, grey=False)[0].channels == 3
+
+
+@pytest.mark.parametrize("mode", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("size", [(24, 24), (60, 90), (33, 20)])
+def test_a_pixel_of_the_input_is_found_in_the_image(mode: Resize, size: tuple[int, int]) -> None:
+    image = np.zeros((1, 40, 61), np.uint8)
+    image[0, 18:22, 30:34] = 255
+    pixel = np.unravel_index(int(resize(image, size, mode)[0].argmax()), size)
+    row, column = seen_at((int(pixel[0]), int(pixel[1])), (40, 61), size, mode)
+    assert 17 <= row <= 22
+    assert 29 <= column <= 34
+    for corner in ((0, 0), (size[0] - 1, size[1] - 1)):
+        row, column = seen_at(corner, (40, 61), size, mode)
+        assert 0 <= row < 40
+        assert 0 <= column < 61

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,87 @@ def test_i03_a_broken_image_ends_it_and_leaves_nothing(run: Path, capsys: pytest
     assert explain(run, "broken.jpg") == 3
     assert "broken.jpg" in capsys.readouterr().err
     assert not list(Path().glob("explanation*"))
+
+
+def test_a_broken_image_among_others_is_named_and_left_out(
+    run: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("broken.jpg").write_bytes(truncated_jpeg())
+    assert explain(run, photo, "broken.jpg", "--format", "json") == 3
+    out, err = capsys.readouterr()
+    assert [row["id"] for row in json.loads(out)] == [str(photo)]
+    assert "broken.jpg" in err
+
+
+@pytest.mark.parametrize("name", ["photo.png", "explanation.png"])
+def test_an_image_is_not_overwritten_by_its_explanation(
+    name: str, run: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(run, photo) == 0
+    Path(name).write_bytes(photo.read_bytes())
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    assert explain(run, name, "--output", name) == 2
+    assert "--output" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+@pytest.mark.parametrize("text", ['{"n": 3}', "[]", "[[1]]", "no JSON", "[" * 100_000])
+def test_figures_of_others_stay(text: str, run: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("labels.json").write_text(text)
+    for words in ([photo], ["--split", "train"]):
+        assert explain(run, *words, "--output", "labels.png") == 2
+        assert "labels.json" in capsys.readouterr().err
+    assert Path("labels.json").read_text() == text
+    assert not Path("labels.png").exists()
+
+
+def test_figures_of_before_are_replaced(run: Path, photo: Path) -> None:
+    assert explain(run, photo, "--output", "same.png") == 0
+    assert explain(run, "--split", "train", "--output", "same.png") == 0
+    assert explain(run, photo, "--output", "same.png") == 0
+
+
+def test_the_hottest_pixel_is_one_of_the_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    side = 960  # decoded at an eighth of it
+    pixels = np.zeros((side, side), np.uint8)
+    pixels[700:760, 80:140] = 255
+    Image.fromarray(pixels).save("large.jpg")
+    assert explain(run, "large.jpg", "--method", "all", "--format", "json") == 0
+    (row,) = told(capsys)
+    places = [found["hottest_pixel"] for found in row["maps"] if found["hottest_pixel"] is not None]
+    assert places
+    assert max(max(place.values()) for place in places) > 120
+    assert all(0 <= at < side for place in places for at in place.values())
+
+
+def test_where_nothing_speaks_for_the_class_there_is_no_hottest_pixel(
+    photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = bundle(side=12)
+    for parameter in made.model.parameters():
+        parameter.data.zero_()
+    Bundle(made.model, "msresnet_micro", {"num_classes": 3, "in_chans": 1, "img_size": (12, 12)},
+           ClassificationTask(NAMES), made.preprocess).save(Path("blank"))  # fmt: skip
+    assert explain(Path("blank"), photo, "--format", "json") == 0
+    assert told(capsys)[0]["maps"][0]["hottest_pixel"] is None
+
+
+def test_a_run_that_skipped_bad_images_is_explained_so(run: Path, photo: Path, tmp_path: Path) -> None:
+    data = pictures(tmp_path / "ruined")
+    for folder in data.iterdir():
+        (folder / "bad.png").write_bytes(truncated_jpeg())
+    lenient = Path(shutil.copytree(run, tmp_path / "lenient"))
+    write_text(lenient / "train.yaml", to_yaml(config(data, test_fraction=0.25, on_bad="skip")))
+    assert explain(lenient, photo, "--neighbours", "1") == 0
+    assert explain(lenient, "--split", "train") == 0
+
+
+def test_many_neighbours_have_several_bands(run: Path, photo: Path) -> None:
+    assert explain(run, photo, "--neighbours", "2", "--output", "few.png") == 0
+    assert explain(run, photo, "--neighbours", "12", "--output", "many.png") == 0
+    with Image.open("few.png") as few, Image.open("many.png") as many:
+        assert many.width == few.width
+        assert many.height > few.height + 100
 
 
 def test_i21_names_that_no_font_and_no_encoding_has(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,3 +65,9 @@ def test_every_figure_that_fails_is_named() -> None:
         "top1 is 0.5000, under 0.9; ece is 0.2000, over 0.1; answered_accuracy is none, under 0.5"
     )
     assert caught.value.exit_code == 8
+
+
+@pytest.mark.parametrize("name", ["top1", "loss"])
+def test_what_is_no_number_passes_no_bound(name: str) -> None:
+    with pytest.raises(QualityGateError, match="nan"):
+        judge({name: 0.5}, BETTER, {name: float("nan")})

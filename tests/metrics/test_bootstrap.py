@@ -83,10 +83,12 @@ def test_equal_answers_and_absent_classes_have_intervals_too() -> None:
     assert all(pair is not None and 0 <= pair[0] <= pair[1] for pair in found.values())
 
 
-def test_a_set_without_mistakes_has_an_interval_of_no_width() -> None:
+def test_a_set_without_mistakes_has_no_interval_of_what_mistakes_make() -> None:
     probabilities = np.eye(3)[np.arange(30) % 3]
     found = intervals(probabilities, np.arange(30) % 3)
-    assert (found["balanced_accuracy"], found["macro_f1"], found["ece"]) == ((1, 1), (1, 1), (0, 0))
+    assert (found["balanced_accuracy"], found["macro_f1"], found["ece"]) == (None, None, (0, 0))
+    assert found["loss"] is not None
+    assert risk_interval(probabilities.max(1), np.ones(30, bool)) is None
 
 
 @pytest.mark.parametrize(("distortion", "count"), [(1.0, 300), (1.0, 2_000), (0.7, 300), (2.0, 300)])

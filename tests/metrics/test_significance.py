@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
 from msresnet.metrics.significance import (
     LEVEL,
@@ -18,6 +18,7 @@ from msresnet.metrics.significance import (
     sign_flip_images,
     spread,
     t_test,
+    tango_interval,
 )
 
 Flags = npt.NDArray[np.bool_]
@@ -127,6 +128,66 @@ def test_the_interval_and_p_agree() -> None:
         left, right = trained(rng, (2, 4, 150), 0.5, 0.5)
         found = compare_answers(left, right)
         assert (found.p < LEVEL) == (found.low > 0 or found.high < 0)
+
+
+@pytest.mark.parametrize("images", [1, 3, 6, 20, 100])
+def test_the_interval_of_one_seed_agrees_with_mcnemars_test(images: int) -> None:
+    step = max(1, images // 12)
+    for first, second in ((b, c) for b in range(0, images + 1, step) for c in range(0, images + 1 - b, step)):
+        left, right = np.zeros((2, 1, images), bool)
+        left[0, :first], right[0, first : first + second] = True, True
+        found = compare_answers(left, right)
+        assert (found.p < LEVEL) == (found.low > 0 or found.high < 0)
+        assert found.low <= found.mean <= found.high
+        assert found.high - found.low > 0.01
+
+
+@pytest.mark.parametrize(("first", "second", "images"), [(12, 3, 50), (1, 0, 44), (20, 25, 70)])
+def test_the_score_interval_is_where_the_score_test_just_does_not_reject(first: int, second: int, images: int) -> None:
+    left, right = np.zeros((2, images), bool)
+    left[:first], right[first : first + second] = True, True
+    for end in tango_interval(left, right):
+
+        def unlikely(share: float, end: float = end) -> float:
+            """Minus the likelihood, where the second alone is right of `share` of the images."""
+            rest = images - first - second
+            return -float(
+                stats.multinomial.logpmf([first, second, rest], images, [share + end, share, 1 - 2 * share - end])
+            )
+
+        best = optimize.minimize_scalar(
+            unlikely, bounds=(max(0, -end), (1 - end) / 2), method="bounded", options={"xatol": 1e-12}
+        ).x
+        score = (first - second - images * end) / np.sqrt(images * (2 * best + end * (1 - end)))
+        assert abs(score) == pytest.approx(stats.norm.isf(0.025), rel=1e-4)
+
+
+@pytest.mark.parametrize("shares", [(0.12, 0.03), (0.05, 0.05), (0.2, 0.05), (0.3, 0.2)])
+def test_an_interval_of_one_seed_holds_the_truth(shares: tuple[float, float]) -> None:
+    images, held, (first, second) = 40, 0.0, shares
+    for one, other in ((b, c) for b in range(images + 1) for c in range(images + 1 - b)):
+        counts = [one, other, images - one - other]
+        weight = float(stats.multinomial.pmf(counts, images, [first, second, 1 - first - second]))
+        if weight > 1e-5:
+            left, right = np.zeros((2, 1, images), bool)
+            left[0, :one], right[0, one : one + other] = True, True
+            found = compare_answers(left, right)
+            held += weight * (found.low - 1e-9 <= first - second <= found.high + 1e-9)
+    assert held >= 0.94
+
+
+def test_a_handful_of_images_proves_nothing() -> None:
+    found = compare_answers(np.ones((2, 3), bool), np.zeros((2, 3), bool))
+    assert found.p == found.p_images == pytest.approx(0.25)
+    assert found.low <= 0 < found.high
+    same = compare_answers(np.ones((2, 30), bool), np.ones((2, 30), bool))
+    assert same.low < 0 < same.high
+
+
+def test_no_mistake_over_few_seeds_is_as_sure_as_its_images() -> None:
+    mean, low, high = accuracy_interval(np.ones((2, 100), bool))
+    expected = stats.binomtest(100, 100).proportion_ci(method="wilson")
+    assert (mean, low, high) == pytest.approx((1, expected.low, 1))
 
 
 def test_answers_of_different_shape_are_refused() -> None:

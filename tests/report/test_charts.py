@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from msresnet.report.charts import losses, scores
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from msresnet.report.charts import losses, robustness_chart, scores
 from msresnet.report.overview import _short
 
 HISTORY = [
@@ -21,3 +26,18 @@ def test_epochs_without_validation_leave_the_others_in_the_chart() -> None:
 
 def test_large_numbers_are_short() -> None:
     assert [_short(count) for count in (107_258, 20_489_612, 1_692_900_000)] == ["107,258", "20.49 M", "1.69 G"]
+
+
+@pytest.mark.parametrize("name", ["font-family: x", 'id="a" #808080', "font: 9px serif; y", "url(#z) href=", "h<i>h"])
+def test_names_are_shown_as_they_are(name: str) -> None:
+    curves = [(name, [(1.0, 0.5, None)]), ("other", [(1.0, 0.25, None)])]
+    drawn = ElementTree.fromstring(robustness_chart(curves, "title", "x", "y").drawing)
+    assert name in [element.text for element in drawn.iter() if element.tag.endswith("text")]
+
+
+def test_a_chart_has_the_letters_of_its_page_and_no_id_twice() -> None:
+    drawn = losses(HISTORY).drawing
+    assert set(re.findall(r"font(?:-family)?: [^;\"]*", drawn)) <= {"font-family: inherit"} | set(
+        re.findall(r"font: [\d.]+px inherit", drawn)
+    )
+    assert all(name.startswith("c") for name in re.findall(r'\bid="([^"]*)"', drawn))

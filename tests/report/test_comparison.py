@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,3 +113,34 @@ def test_the_pictures_stand_as_files_too(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 1000
+
+
+def alone(seeds: int) -> Comparison:
+    """One contestant without any other."""
+    answers = {"test": Answers(np.ones(50, bool), "x")}
+    trainings = [Training("micro", seed, 60.0, 10, 8000.0, 110_000, 12_000_000, answers) for seed in range(seeds)]
+    found = judge(["micro"], trainings, {}, "test", None)
+    return Comparison(found, budget="1 epoch each", data="x", who={"micro": ""}, notes=())
+
+
+def test_who_is_alone_is_held_against_nobody(tmp_path: Path) -> None:
+    comparison.write_page(tmp_path / "page.html", alone(2), MACHINE, "msresnet compare")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "of 0" not in text
+    assert "one seed" not in text
+    assert alone(2).outcome.chance == "chance"
+    assert "one seed" in alone(1).outcome.chance
+
+
+def test_intervals_say_what_they_cover_of_each_contestant() -> None:
+    assert f"those of one seed ({NAMES[1]}) the draw of images alone" in compared(2).outcome.explanation()[0]
+    assert "those of one seed" not in compared(2, failing=False).outcome.explanation()[0]
+
+
+def test_nothing_is_less_than_zero_by_nothing() -> None:
+    answers = {"test": Answers(np.arange(50) < 40, "x")}
+    trainings = [Training(name, 0, 60.0, 10, 8000.0, 1, 1, answers) for name in NAMES]
+    found = judge(NAMES, trainings, {}, "test", None)
+    same = Comparison(found, budget="1 epoch each", data="x", who=dict.fromkeys(NAMES, ""), notes=())
+    assert not any("-0.00" in cell for row in accuracy_rows(same) for cell in row)
+    assert "-0.0," not in json.dumps(same.to_dict())

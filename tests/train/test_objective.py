@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -100,3 +102,11 @@ def test_a_student_trains_beside_its_teacher_through_a_bundle(bars: Path, tmp_pa
     assert taught.history[-1]["train_loss"] != alone.history[-1]["train_loss"]
     with pytest.raises(ModelError):
         fit(replace(settings, teacher=str(tmp_path / "nobody")))
+
+
+def test_logits_that_are_no_numbers_have_no_loss() -> None:
+    logits = torch.tensor([[1.0, torch.inf], [0.0, 1.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score, loss = ClassificationTask(["a", "b"]).judge(logits, torch.tensor([0, 1]))
+    assert (score, math.isnan(loss)) == (0.0, True)

@@ -59,13 +59,15 @@ def main(words: list[str], common: Common) -> int:
     if config.calibrate:
         predictor, fitted = _calibrate(predictor, sets, config, screen)
     split, source = _pick(sets, config, fitted)
-    measured, data = _measure(predictor, rival, (split, source), config, screen)
+    measured, data, warnings = _measure(predictor, rival, (split, source), config, screen)
     if fitted:
         measured.metrics["calibration"] = fitted
-        _keep(bundle_of(predictor.trained, "--calibrate"), split, measured.metrics, config, screen)
+        warnings += _keep(bundle_of(predictor.trained, "--calibrate"), split, measured.metrics, config, screen)
     if config.output is not None:
         command = shlex.join(["msresnet", "evaluate", *common.given, *words])
-        _write(config, Story(predictor.trained, measured, data, [], notes, environment(), command))
+        known = config.data is None and data.fingerprint() == _before(config.model, split)
+        story = Story(predictor.trained, measured, data, [], [*notes, *warnings], environment(), command, known)
+        _write(config, story)
         screen.note(f"report: {Path(config.output) / REPORT}")
     _print(task, measured.metrics, config, screen)
     judge(gates, task.gates, measured.metrics)
@@ -186,8 +188,9 @@ def _for_baseline(rival: Predictor, source: Source, config: EvaluateConfig) -> S
 
 def _measure(
     predictor: Predictor, rival: Predictor | None, chosen: tuple[str, Source], config: EvaluateConfig, screen: Screen
-) -> tuple[Evaluation, Samples]:
-    """All that was asked for, of one set."""
+) -> tuple[Evaluation, Samples, list[str]]:
+    """All that was asked for, of one set; the set, and what makes its figures less than they seem."""
+    from msresnet.data.unreadable import skipped
     from msresnet.infer.baseline import beside
     from msresnet.infer.evaluate import evaluate, prepare
     from msresnet.infer.robustness import bands, robustness
@@ -196,7 +199,9 @@ def _measure(
     views = "" if config.tta == "none" else f", outputs averaged over views ({config.tta})"
     screen.notes([f"measuring on the {split} set{views}"])
     data = prepare(model, source, config)
-    _warn(config, split, data, screen)
+    warnings = _changed(config, split, data)
+    for warning in warnings:
+        screen.note(warning, "yellow")
     others = None if rival is None else _for_baseline(rival, source, config)
     measured = evaluate(predictor, data, split)
     figures = measured.metrics
@@ -209,29 +214,31 @@ def _measure(
         figures["scale_bands"] = rows
     if config.scales or config.sizes:
         figures["robustness"] = robustness(predictor, rival, source, config)
-    return measured, data
+    missing = skipped(split, len(data.bad))
+    screen.notes(missing)
+    return measured, data, [*missing, *warnings]
 
 
-def _warn(config: EvaluateConfig, split: str, data: Samples, screen: Screen) -> None:
-    """Say what makes figures less than they seem."""
-    if config.data is None and _changed(config.model, split, data.fingerprint()):
-        warning = f"warning: the {split} set has changed since training; images that were trained on may be in it"
-        screen.note(warning, "yellow")
+def _changed(config: EvaluateConfig, split: str, data: Samples) -> list[str]:
+    """A warning where a run says that it knew a set as another one; runs that say nothing are believed."""
+    before = None if config.data is not None else _before(config.model, split)
+    if before in (None, data.fingerprint()):
+        return []
+    return [f"warning: the {split} set has changed since training; images that were trained on may be in it"]
 
 
-def _changed(model: str, split: str, digest: str) -> bool:
-    """Whether a run says that it knew a set as another one; runs that say nothing are believed."""
+def _before(model: str, split: str) -> str | None:
+    """The digest of a set when a run was trained; None where it does not say."""
     from msresnet.cli.pipeline import DIGEST
 
     try:
-        before = json.loads((run_of(model) / METRICS).read_text(encoding="utf-8"))[DIGEST][split]
+        return str(json.loads((run_of(model) / METRICS).read_text(encoding="utf-8"))[DIGEST][split])
     except (OSError, ValueError, LookupError, TypeError):
-        return False
-    return bool(before != digest)
+        return None
 
 
-def _keep(bundle: Bundle, split: str, metrics: dict[str, Any], config: EvaluateConfig, screen: Screen) -> None:
-    """Write what was fitted into the model's folder."""
+def _keep(bundle: Bundle, split: str, metrics: dict[str, Any], config: EvaluateConfig, screen: Screen) -> list[str]:
+    """Write what was fitted into the model's folder; returns a warning where figures flatter because of it."""
     from msresnet.infer.calibrate import keep
 
     folder = run_of(config.model)
@@ -241,6 +248,8 @@ def _keep(bundle: Bundle, split: str, metrics: dict[str, Any], config: EvaluateC
     if bundle.task.calibrated_figures and metrics["calibration"]["split"] == split:
         why = "it was fitted on the images that are measured here: their loss and calibration error flatter"
         screen.note(f"warning: {why}", "yellow")
+        return [f"warning: {why}"]
+    return []
 
 
 def _write(config: EvaluateConfig, story: Story) -> None:

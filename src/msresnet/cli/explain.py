@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from msresnet.data.sets import Samples
     from msresnet.explain.explanation import Explanation
     from msresnet.explain.scale_table import ScaleTable
+    from msresnet.infer.inputs import Input
     from msresnet.tasks.base import Subject
 
 MOST = 50
 """Images in one picture; more would be a picture that nothing opens."""
 OBJECTS = 3
+ROW, SET = {"id", "explained", "maps", "scales"}, {"split", "n", "images", "scales"}
+"""What the figures say of each image, and of a set."""
 
 
 def main(words: list[str], common: Common) -> int:
@@ -45,12 +49,41 @@ def main(words: list[str], common: Common) -> int:
     if config.stage is not None and "grad-cam" not in methods:
         raise UsageError("--stage has no effect here", why="only grad-cam looks at a stage", hint="--method grad-cam")
     check_output(path, folder=False)
+    _check_free(path)
     bundle = _bundle(config)
     screen = Screen(common)
     screen.notes(which_run(config.model))
     if not config.inputs:
         return _set(config, bundle, screen)
     return _images(config, bundle, methods, screen)
+
+
+def _check_free(path: Path) -> None:
+    """Raise UsageError where the picture or its figures would take the place of a file that is not of this verb."""
+    figures = path.with_suffix(".json")
+    others = [] if _is_made(figures) else [str(p) for p in (path, figures) if p.exists()]
+    if others:
+        why = "nothing that is not of such a command is to be overwritten"
+        raise UsageError("--output would replace another file", where=others[-1], why=why, hint="--output elsewhere")
+
+
+def _is_made(figures: Path) -> bool:
+    """Whether figures are those of an explanation, of images or of a set."""
+    try:
+        found = json.loads(figures.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    rows, keys = (found, ROW) if isinstance(found, list) else ([found], SET)
+    return bool(rows) and all(isinstance(row, dict) and keys <= row.keys() for row in rows)
+
+
+def _check_inputs(path: Path, inputs: Sequence[Input]) -> None:
+    """Raise UsageError where the picture or its figures would take the place of an image that is explained."""
+    written = {path.resolve(), path.with_suffix(".json").resolve()}
+    for item in inputs:
+        if item.file is not None and Path(item.file).resolve() in written:
+            why = "it is one of the images that are explained"
+            raise UsageError(f"--output {path}", why=why, hint="--output elsewhere")
 
 
 def _bundle(config: ExplainConfig) -> Bundle:
@@ -92,8 +125,8 @@ def _methods(text: str | None) -> tuple[str, ...]:
 
 
 def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], screen: Screen) -> int:
-    """Explain single images."""
-    from msresnet.data.decode import printable
+    """Explain single images; those that cannot be read are named and left out. Returns the exit code."""
+    from msresnet.data.decode import bytes_size, printable
     from msresnet.explain.explanation import Wanted, explain, subjects
     from msresnet.infer.backends.artefact import refuse_models
     from msresnet.infer.backends.eager import predictor_of
@@ -105,34 +138,38 @@ def _images(config: ExplainConfig, bundle: Bundle, methods: tuple[str, ...], scr
     if len(inputs) > MOST:
         hint = "fewer images, or --split and --data for the scales of a whole set"
         raise UsageError(f"more than {MOST} images in one picture", hint=hint)
+    _check_inputs(Path(config.output), inputs)
     pool = _pool(config, bundle, screen) if config.neighbours else None
     wanted = Wanted(methods, config.stage, config.scores)
     predictor = predictor_of(bundle, config.device)
-    asked = []
+    asked, code = [], 0
     for item in inputs:
         image = item.decode(bundle.preprocess.at_least)
         if isinstance(image, DataError):
-            raise image
+            print(f"error: {image}", file=sys.stderr)
+            code = DataError.exit_code
+            continue
+        size = (image.shape[1], image.shape[2]) if item.read is None else bytes_size(item.read(), item.id)
         results = predictor.predict([image], [item.id])
         chosen = _chosen(config, bundle, subjects(bundle, image, results))
         if not chosen:
             screen.note(f"{printable(item.id)}: nothing was found that could be explained", "yellow")
-        asked += [(image, results, subject) for subject in chosen]
+        asked += [(image, results, subject, size) for subject in chosen]
     if len(asked) > MOST:
         raise UsageError(
             f"{len(asked)} objects in one picture", why=f"at most {MOST}", hint="--objects 1, fewer images"
         )
     if not asked:
         print("[]" if config.format == "json" else "nothing to explain: no picture was written")
-        return 0
-    explained = [explain(bundle, *each, wanted) for each in asked]
+        return code
+    explained = [explain(bundle, image, results, subject, wanted, size=size) for image, results, subject, size in asked]
     if pool is not None:
         explained = _with_neighbours(explained, bundle, pool, config)
     rows = [e.to_dict() for e in explained]
     text = "\n".join(line for e in explained for line in e.lines())
     _write(config, screen, lambda part: explanation_picture(explained, part), rows)
     print(json.dumps(rows, indent=2) if config.format == "json" else text)
-    return 0
+    return code
 
 
 def _chosen(config: ExplainConfig, bundle: Bundle, found: Sequence[Subject]) -> Sequence[Subject]:
@@ -144,15 +181,15 @@ def _chosen(config: ExplainConfig, bundle: Bundle, found: Sequence[Subject]) -> 
 
 def _pool(config: ExplainConfig, bundle: Bundle, screen: Screen) -> Samples:
     """The set that neighbours are looked for in."""
-    from msresnet.data.options import DataOptions
     from msresnet.infer.evaluate import pick, prepare
-    from msresnet.train.run_data import sets_of
+    from msresnet.train.run_data import reading_of, sets_of
 
-    sets, notes = sets_of(config.model, config.data, DataOptions())
+    options = reading_of(config.model, config.data)
+    sets, notes = sets_of(config.model, config.data, options)
     wanted = "train" if config.split == "auto" and "train" in sets else config.split
     split, source = pick(sets, wanted)
     screen.notes([*notes, f"neighbours from the {split} set, {len(source):,} images"])
-    return prepare(bundle, source, DataOptions())
+    return prepare(bundle, source, options)
 
 
 def _with_neighbours(
@@ -170,19 +207,19 @@ def _with_neighbours(
 
 def _set(config: ExplainConfig, bundle: Bundle, screen: Screen) -> int:
     """The response of the scales over a whole set."""
-    from msresnet.data.options import DataOptions
     from msresnet.explain.attribution import device_of, rows_at_once
     from msresnet.explain.scale_table import scale_table
     from msresnet.explain.scales import check_scales
     from msresnet.infer.evaluate import pick, prepare
     from msresnet.report.explanation import save, scale_table_figure
-    from msresnet.train.run_data import sets_of
+    from msresnet.train.run_data import reading_of, sets_of
 
     check_scales(bundle.model)
-    sets, notes = sets_of(config.model, config.data, DataOptions())
+    options = reading_of(config.model, config.data)
+    sets, notes = sets_of(config.model, config.data, options)
     split, source = pick(sets, config.split)
     screen.notes([*notes, f"looking at the {split} set, {len(source):,} images"])
-    data = prepare(bundle, source, DataOptions())
+    data = prepare(bundle, source, options)
     target = None if config.target is None else bundle.task.class_names.index(config.target)
     at_once = rows_at_once(bundle.preprocess.size)
     batches = (batch.images for batch in data.in_order(at_once, device_of(bundle)))

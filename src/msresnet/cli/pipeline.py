@@ -118,7 +118,7 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     write_json(folder / METRICS, figures)
     write_predictions(folder / PREDICTIONS, bundle.task.rows(measured))
     command = shlex.join(["msresnet", *words])
-    story = Story(bundle, measured, data, fitted.history, fitted.notes, environment(), command)
+    story = Story(bundle, measured, data, fitted.history, fitted.notes, environment(), command, known=True)
     write_report(folder / REPORT, story)
     for sweep in fitted.sweeps:
         picture = (folder / SWEEP.format(sweep.name)).with_suffix(".png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,8 @@ from msresnet.train.recipes import RECIPES
 from msresnet.train.settings import DATA, OWN, changed, common, from_file, from_text, known
 
 SPELLING = "resnet18, 'resnet18 lr=0.01', or 'wide: model=msresnet18 model_args=operator=res2net'"
+LONGEST_SLUG = 100
+"""Characters: with what is added, a file's name that any file system takes."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,11 @@ class Contestant:
 
     @property
     def slug(self) -> str:
-        """Its name as part of a file's name."""
-        return re.sub(r"[^A-Za-z0-9._+-]+", "-", self.name).strip("-.") or "contestant"
+        """Its name as part of a file's name; of a long one the beginning, and a digest of it all."""
+        slug = re.sub(r"[^A-Za-z0-9._+-]+", "-", self.name).strip("-.") or "contestant"
+        if len(slug) <= LONGEST_SLUG:
+            return slug
+        return f"{slug[:LONGEST_SLUG]}-{hashlib.sha256(self.name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
 def contestants(config: CompareConfig) -> list[Contestant]:

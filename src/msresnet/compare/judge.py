@@ -108,8 +108,8 @@ class Outcome:
     @property
     def chance(self) -> str:
         """What the verdicts hold a difference against, in words."""
-        several = any(contest.difference.covers != "images" for contest in self.contests)
-        return "chance" if several else "the luck of the images; one seed says nothing of others"
+        seeds = [c.difference.seeds for c in self.contests] or [s.seeds for s in self.standings]
+        return "chance" if max(seeds) > 1 else "the luck of the images; one seed says nothing of others"
 
     def explanation(self) -> list[str]:
         """What the figures are, in sentences."""
@@ -117,6 +117,8 @@ class Outcome:
             return ["no training ended, so there is nothing to compare"]
         several = max(s.seeds for s in self.standings) > 1
         draws = "the draw of seeds and of images" if several else "the draw of images alone"
+        if several and (single := [s.name for s in self.standings if s.seeds == 1]):
+            draws += f", those of one seed ({', '.join(single)}) the draw of images alone"
         lines = [f"95 % intervals cover {draws}; they are of each figure by itself"]
         if self.contests:
             against = self.reference if self.chosen else f"{self.reference}, the best of these, so all pairs count"
@@ -255,7 +257,7 @@ def _answers(training: Training, split: str) -> Answers:
 
 def _turned(difference: Difference) -> Difference:
     """The same, seen from the other side."""
-    values = asdict(difference) | {"mean": -difference.mean, "low": -difference.high, "high": -difference.low}
+    values = asdict(difference) | {"mean": 0 - difference.mean, "low": 0 - difference.high, "high": 0 - difference.low}
     return Difference(**values)
 
 

@@ -15,6 +15,7 @@ from msresnet.compare.judge import Comparison, judge
 from msresnet.compare.records import TRAININGS, Answers, Records, Training, to_csv
 from msresnet.compare.speed import inference_speed
 from msresnet.data.splits import Splits, open_data
+from msresnet.data.unreadable import skipped
 from msresnet.errors import Interrupted, MsresnetError, ResourceError, UsageError
 from msresnet.files import write_json, write_text
 from msresnet.infer.backends.eager import predictor_of
@@ -78,7 +79,7 @@ def compare(
     trainings = [records.kept[key] for key in ((c.name, seed) for c in chosen for seed in config.all_seeds)]
     outcome = judge([c.name for c in chosen], trainings, speeds, split, config.baseline)
     who = {contestant.name: contestant.words for contestant in chosen}
-    comparison = Comparison(outcome, config.budget_words(), config.data, who, notes)
+    comparison = Comparison(outcome, config.budget_words(), config.data, who, (*notes, *stage.skipped))
     if folder is not None:
         write_json(folder / RESULTS, comparison.to_dict())
         write_text(folder / TABLE, to_csv(trainings))
@@ -93,6 +94,7 @@ class _Stage:
         records: what is finished, and where it is kept.
         stop: asked after each step.
         bundles: the first model of each contestant.
+        skipped: what is said of images that could not be read.
     """
 
     config: CompareConfig
@@ -102,6 +104,7 @@ class _Stage:
     observer: Observer
     announce: Announce
     bundles: dict[str, Bundle] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
 
     def rehearse_all(self, chosen: Sequence[Contestant]) -> list[Contestant]:
         """Take one step of each that is not finished, so that what cannot work is known before hours of training.
@@ -163,6 +166,7 @@ class _Stage:
             held_out = {name: data for name, data in fitted.sets.items() if name != "train"}
             measured = {n: evaluate(predictor_of(fitted.bundle, device), data, n) for n, data in held_out.items()}
             self._keep(fitted.bundle, contestant)
+            self._tell_skipped(fitted)
         except Interrupted:
             self._stopped()
             raise
@@ -179,6 +183,13 @@ class _Stage:
             macs=cost["macs"],
             answers={name: Answers.of(evaluation) for name, evaluation in measured.items()},
         )
+
+    def _tell_skipped(self, fitted: Fitted) -> None:
+        """Say once what could not be read; it is the same for all."""
+        for note in (note for name, data in fitted.sets.items() for note in skipped(name, len(data.bad))):
+            if note not in self.skipped:
+                self.skipped.append(note)
+                self.announce(note)
 
     def _fit(self, contestant: Contestant, seed: int, observer: Observer) -> Fitted:
         return fit(replace(contestant.config, seed=seed), self.splits, observer=observer)

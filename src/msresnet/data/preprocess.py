@@ -18,7 +18,7 @@ from PIL import ImageFilter
 
 from msresnet.data.decode import file_size
 from msresnet.data.options import PreprocessOptions
-from msresnet.data.resize import Frame, Resize, frame, resize, resize_mask
+from msresnet.data.resize import Frame, Resize, frame, resize, resize_mask, seen_at
 from msresnet.data.sample import Image, Source, mask_of
 from msresnet.errors import DataError, UsageError
 
@@ -108,6 +108,10 @@ class Preprocess:
     def frame(self, size: tuple[int, int]) -> Frame:
         """Where an image of (H, W) pixels lies within the network's input."""
         return frame(size, self.size, self.resize)
+
+    def seen_at(self, pixel: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+        """(row, column) of an image of (H, W) pixels under a pixel of the network's input; see `resize.seen_at`."""
+        return seen_at(pixel, size, self.size, self.resize)
 
     def is_applied(self, source: Source) -> bool:
         """Whether a source's images are ready. Raises DataError where something else was done to them."""

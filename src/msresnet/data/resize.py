@@ -28,13 +28,11 @@ def resize(image: Image, size: Size, mode: Resize) -> Image:
         return image
     if mode == "squash":
         return _squash(image, size)
-    height, width = image.shape[1:]
-    ratios = size[0] / height, size[1] / width
+    whole = image.shape[1], image.shape[2]
     if mode == "crop":
-        inner = _scaled(size, 1 / max(ratios), (height, width))
-        top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+        top, left, inner = _middle(whole, size)
         return _squash(image[:, top : top + inner[0], left : left + inner[1]], size)
-    place = frame((height, width), size, mode)
+    place = frame(whole, size, mode)
     padded = np.zeros((len(image), *size), np.uint8)
     padded[:, place.rows, place.columns] = _squash(image, place.inner)
     return padded
@@ -67,6 +65,24 @@ def frame(image: Size, size: Size, mode: Resize) -> Frame:
     return Frame(image, (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2, inner)
 
 
+def seen_at(pixel: tuple[int, int], image: Size, size: Size, mode: Resize) -> tuple[int, int]:
+    """(row, column) of an image of (H, W) pixels under the middle of a pixel of an input of `size`.
+
+    Of the borders of 'pad' it is the nearest that the image has.
+    """
+    if mode == "crop":
+        top, left, part = _middle(image, size)
+        begins, inner = (-top * size[0] / part[0], -left * size[1] / part[1]), size
+    else:
+        place, part = frame(image, size, mode), image
+        begins, inner = (place.top, place.left), place.inner
+    row, column = (
+        min(max(0, int((at + 0.5 - begin) * own / shown)), last - 1)
+        for at, begin, own, shown, last in zip(pixel, begins, part, inner, image, strict=True)
+    )
+    return row, column
+
+
 def reduced(image: Image, longest: int) -> Image:
     """uint8 (C, H, W), its longer side at most so many pixels."""
     factor = longest / max(image.shape[1:])
@@ -86,6 +102,12 @@ def resize_mask(mask: Image, size: Size, mode: Resize) -> Image:
     near = F.interpolate(as_tensor(mask)[None, None], size=place.inner, mode="nearest-exact")[0, 0]
     framed[place.rows, place.columns] = near.numpy()
     return framed
+
+
+def _middle(image: Size, size: Size) -> tuple[int, int, Size]:
+    """(top, left, (H, W)) of the largest part of an image in the middle that has the proportions of `size`."""
+    inner = _scaled(size, 1 / max(size[0] / image[0], size[1] / image[1]), image)
+    return (image[0] - inner[0]) // 2, (image[1] - inner[1]) // 2, inner
 
 
 def _scaled(size: Size, factor: float, most: Size) -> Size:

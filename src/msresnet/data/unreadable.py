@@ -56,6 +56,11 @@ class Unreadable:
         )
 
 
+def skipped(name: str, count: int) -> list[str]:
+    """What a person is told of a set some of whose images could not be read; nothing where all could."""
+    return [f"{count} unreadable images of the {name} set were skipped"] if count else []
+
+
 def listed(bad: list[tuple[str, str]]) -> str:
     """The first unreadable images and the reasons."""
     text = "; ".join(f"{printable(name)}: {reason}" for name, reason in bad[:5])

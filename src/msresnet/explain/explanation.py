@@ -59,16 +59,22 @@ class Scores:
 
 @dataclass(frozen=True)
 class Look:
-    """Where one method finds the answer: how much each place speaks for the class, (H, W) in 0 to 1."""
+    """Where one method finds the answer.
+
+    Args:
+        heat: how much each place of the network's input speaks for the class, (H, W) in 0 to 1.
+        hottest: (row, column) of what speaks most for it, in the image's own pixels; None where nothing does.
+    """
 
     method: str
     heat: Heat
+    hottest: tuple[int, int] | None
     scores: Scores | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: the method, the hottest place, the scores if they were asked for."""
-        row, column = (int(i) for i in np.unravel_index(int(self.heat.argmax()), self.heat.shape))
-        place = {"method": self.method, "hottest_pixel": {"row": row, "column": column}}
+        """Plain values: the method, the hottest place or None, the scores if they were asked for."""
+        pixel = None if self.hottest is None else dict(zip(("row", "column"), self.hottest, strict=True))
+        place = {"method": self.method, "hottest_pixel": pixel}
         return place | ({} if self.scores is None else self.scores.to_dict())
 
 
@@ -130,13 +136,23 @@ def subjects(bundle: Bundle, image: Image, results: Results) -> list[Subject]:
     return bundle.task.subjects(outputs, results, frame)
 
 
-def explain(bundle: Bundle, image: Image, results: Results, subject: Subject, wanted: Wanted) -> Explanation:
+def explain(
+    bundle: Bundle,
+    image: Image,
+    results: Results,
+    subject: Subject,
+    wanted: Wanted,
+    *,
+    size: tuple[int, int] | None = None,
+) -> Explanation:
     """Explain what a model makes of an image.
 
     Args:
         image: decoded, uint8 (C, H, W), any size.
         results: the model's answer on it.
         subject: what of it to explain.
+        wanted: what to find out.
+        size: (H, W) of the image in its file, whose pixels places are told in; None where it was decoded whole.
 
     Raises UsageError for an unknown method or stage, and for scores of an object, ModelError where the network's output
     is not finite.
@@ -146,7 +162,8 @@ def explain(bundle: Bundle, image: Image, results: Results, subject: Subject, wa
         raise UsageError(what, why="a box is explained", hint="leave them out")
     x, target = ready(bundle, image), subject.target
     asked = torch.tensor([target], device=x.device)
-    looks = [_look(bundle, x, subject, method, wanted) for method in wanted.methods]
+    own = size or (image.shape[1], image.shape[2])
+    looks = [_look(bundle, x, subject, method, wanted, own=own) for method in wanted.methods]
     controls = {name: _scores(bundle, x, asked, control(x)) for name, control in CONTROLS.items() if wanted.scores}
     scales = scale_responses(bundle, image, target, subject.place)
     name, picture = bundle.task.class_names[target], bundle.preprocess.image(image)
@@ -161,12 +178,14 @@ def explain(bundle: Bundle, image: Image, results: Results, subject: Subject, wa
     return Explanation(results.ids[0], picture, name, answer, facts, looks, scales, controls)
 
 
-def _look(bundle: Bundle, x: Tensor, subject: Subject, method: str, wanted: Wanted) -> Look:
+def _look(bundle: Bundle, x: Tensor, subject: Subject, method: str, wanted: Wanted, *, own: tuple[int, int]) -> Look:
     target = torch.tensor([subject.target], device=x.device)
     attribution = attribute(bundle, x, target, method, wanted.stage, place=subject.place)
     size = (x.shape[-2], x.shape[-1])
     heat = heat_maps(attribution, size)[0].cpu().numpy()
-    return Look(method, heat, _scores(bundle, x, target, full_size(attribution, size)) if wanted.scores else None)
+    scores = _scores(bundle, x, target, full_size(attribution, size)) if wanted.scores else None
+    row, column = (int(place) for place in np.unravel_index(int(heat.argmax()), heat.shape))
+    return Look(method, heat, bundle.preprocess.seen_at((row, column), own) if heat.any() else None, scores)
 
 
 def _scores(bundle: Bundle, x: Tensor, target: Tensor, importance: Tensor) -> Scores:

@@ -39,7 +39,7 @@ class ExplainConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     output: str = "explanation.png"
-    """The picture; the figures stand beside it as .json."""
+    """The picture; the figures stand beside it as .json, places in them in the image's own pixels."""
     format: Literal["table", "json"] = "table"
     """How the figures are printed."""
 

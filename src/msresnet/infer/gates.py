@@ -67,7 +67,7 @@ def judge(
     for name, bound in gates.items():
         value = figure(name, metrics)
         lower = better.get(name) == "lower"
-        if value is None or (value > bound if lower else value < bound):
+        if value is None or not (value <= bound if lower else value >= bound):  # NaN is on no good side
             shown = "none" if value is None else f"{value:.4f}"
             failed.append(f"{name} is {shown}, {'over' if lower else 'under'} {bound:g}")
     if failed:

@@ -29,15 +29,18 @@ TAILS = (0.025, 0.975)
 def intervals(probabilities: Floats, targets: Ints) -> dict[str, Interval | None]:
     """The 95 % intervals of balanced_accuracy, macro_f1, loss and ece; None for fewer than two images.
 
-    Percentiles of seeded resamples. A class that a resample lacks is left out of its means, as it is elsewhere. A set
-    without mistakes has an interval of no width: what no resample can hold, none can show.
+    Percentiles of seeded resamples. A class that a resample lacks is left out of its means, as it is elsewhere. Without
+    mistakes there is none of balanced_accuracy and macro_f1: what no resample can hold, none can show.
     """
     names = ("balanced_accuracy", "macro_f1", "loss", "ece")
     if len(targets) < 2:
         return dict.fromkeys(names)
     drawn = np.concatenate([_figures(sums, probabilities.shape[1]) for sums in _sums(_parts(probabilities, targets))])
     found: dict[str, Interval | None] = {name: _percentiles(drawn[:, i]) for i, name in enumerate(names)}
-    found["ece"] = _calibration(drawn[:, 3], probabilities.max(1), probabilities.argmax(1) == targets)
+    correct = probabilities.argmax(1) == targets
+    found["ece"] = _calibration(drawn[:, 3], probabilities.max(1), correct)
+    if correct.all():
+        found |= dict.fromkeys(("balanced_accuracy", "macro_f1"))
     return found
 
 
@@ -50,11 +53,11 @@ def mean_interval(values: Floats) -> Interval | None:
 
 
 def risk_interval(confidences: Floats, correct: npt.NDArray[np.bool_]) -> Interval | None:
-    """The 95 % interval of `coverage.area_under_risk`; None for fewer than two images.
+    """The 95 % interval of `coverage.area_under_risk`; None for fewer than two images, and where all are right.
 
     Of more than MOST_SORTED images fewer resamples are drawn, at least FEWEST: an interval that narrow needs no more.
     """
-    if len(confidences) < 2:
+    if len(confidences) < 2 or correct.all():
         return None
     levels, which = np.unique(-confidences, return_inverse=True)
     count = max(FEWEST, min(RESAMPLES, RESAMPLES * MOST_SORTED // len(which)))

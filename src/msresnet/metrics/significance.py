@@ -15,7 +15,9 @@ Why not less: a t-test over seeds alone, on one fixed test set, calls equal meth
 comparisons when the images decide more than the seeds; McNemar's test on the images alone does the same when the seeds
 decide (tests/metrics/test_significance.py simulates both, and this one, which stays at 5 %). With one seed, the draw of
 seeds cannot be measured at all: then McNemar's exact test (1947) compares two trained networks, not two methods, and
-says so in `covers`. Several comparisons are corrected by Holm (1979). Bouthillier et al. (arXiv 2103.03098) measure how
+says so in `covers`; its interval is Tango's score interval of a difference of paired shares (1998). Nor is a difference
+ever surer over seeds and images than over the images of these trainings alone, of which a handful proves nothing.
+Several comparisons are corrected by Holm (1979). Bouthillier et al. (arXiv 2103.03098) measure how
 large these draws are in practice.
 """
 
@@ -28,7 +30,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import optimize, special
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -53,7 +55,7 @@ class Difference:
     Args:
         mean: difference of the shares of right answers, positive where the first is better.
         low, high: its 95 % interval.
-        p: how often equal methods differ at least as much.
+        p: how often equal methods differ at least as much; no less than `p_images`.
         covers: the draws that p and the interval speak of.
         p_seeds: of the paired t-test over seeds on these images; None for one seed.
         p_images: of the exact sign-flip test over images for these trainings; McNemar's for one seed.
@@ -85,7 +87,7 @@ def spread(table: Floats) -> Spread:
     both = float((rest**2).sum()) / ((seeds - 1) * (images - 1))
     square = max(between_seeds + between_images - both, between_seeds, between_images)
     parts = between_seeds**2 / (seeds - 1) + between_images**2 / (images - 1) + both**2 / ((seeds - 1) * (images - 1))
-    freedom = max(square**2 / parts, seeds - 1.0) if parts else seeds - 1.0
+    freedom = max(square**2 / parts, seeds - 1.0) if parts else math.inf  # nothing was estimated
     return Spread(mean, math.sqrt(square / (seeds * images)), freedom)
 
 
@@ -117,12 +119,14 @@ def compare_answers(left: Flags, right: Flags) -> Difference:
     table = left.astype(float) - right.astype(float)
     found, (seeds, images) = spread(table), table.shape
     over_images = sign_flip_images(left, right)
-    p = t_test(found) if seeds > 1 else over_images
-    half = _quantile(found.freedom) * found.error if math.isfinite(found.error) else 1.0
+    p = max(t_test(found), over_images) if seeds > 1 else over_images
+    low, high = _interval(found, images) if seeds > 1 else tango_interval(left[0], right[0])
+    if p >= LEVEL:  # the exact test may be less sure than the interval, which then holds zero too
+        low, high = min(low, 0.0), max(high, 0.0)
     return Difference(
         mean=found.mean,
-        low=max(-1.0, found.mean - half),
-        high=min(1.0, found.mean + half),
+        low=max(-1.0, low),
+        high=min(1.0, high),
         p=p,
         covers="seeds and images" if seeds > 1 else "images",
         p_seeds=paired_t(table.mean(1)) if seeds > 1 else None,
@@ -130,6 +134,38 @@ def compare_answers(left: Flags, right: Flags) -> Difference:
         seeds=seeds,
         images=images,
     )
+
+
+def _interval(found: Spread, images: int) -> tuple[float, float]:
+    """The 95 % interval of a mean difference over seeds and images; of a table without spread as wide as Tango's is."""
+    if not math.isfinite(found.error):
+        return -1.0, 1.0
+    half = _quantile(found.freedom) * found.error
+    if not found.error:
+        z = _quantile(math.inf)
+        half = z * z / (images + z * z)
+    return found.mean - half, found.mean + half
+
+
+def tango_interval(left: Flags, right: Flags) -> tuple[float, float]:
+    """The 95 % score interval of the difference of two shares of right answers on the same images (N,): Tango (1998).
+
+    Its ends are the differences that the score test just does not reject. It has a width even where all answers agree.
+    """
+    images, first, second = len(left), int((left & ~right).sum()), int((right & ~left).sum())
+    mean, z = (first - second) / images, _quantile(math.inf)
+
+    def excess(difference: float) -> float:
+        """The square of the score less that of its bound, both times the variance, which may be zero."""
+        one = (2 * images - first + second) * difference - first - second
+        root = math.sqrt(max(0.0, one * one + 8 * images * second * difference * (1 - difference)))
+        variance = (root - one) / 2 + images * difference * (1 - difference)
+        return (first - second - images * difference) ** 2 - z * z * variance
+
+    beside = 1e-9  # of a mean without variance the excess is zero too
+    low = -1.0 if excess(-1.0) <= 0 else float(optimize.brentq(excess, -1.0, mean - beside))
+    high = 1.0 if excess(1.0) <= 0 else float(optimize.brentq(excess, mean + beside, 1.0))
+    return low, high
 
 
 def t_test(found: Spread) -> float:

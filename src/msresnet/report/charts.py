@@ -16,6 +16,8 @@ from msresnet.report.page import Chart, short
 from msresnet.report.plots import BLUE, GREY, ORANGE, labelled, new_figure, plain_axes, svg
 
 COLOURS = {GREY: "var(--soft)", BLUE: "rgb(var(--blue))", ORANGE: "rgb(var(--orange))"}
+TAG = re.compile(r"<[^!<>][^<>]*>")
+"""What is rewritten: names that a user gave stand between tags."""
 WIDE, HIGH = 4.4, 3.0
 """Inches: two charts fit beside each other, and one on a phone."""
 LONGEST_NAME = 24
@@ -25,16 +27,20 @@ MARKED = 3
 
 def chart(figure: Figure, words: str) -> Chart:
     """A figure for a page, with what it shows in words."""
-    text = svg(figure)
-    for colour, name in COLOURS.items():
-        text = text.replace(colour, name)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = TAG.sub(lambda tag: _plain(tag[0]), svg(figure))
     prefix = f"c{crc32(text.encode()):08x}-"  # ids of several drawings on a page would clash
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text)
-    text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
-    text = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 inherit", text)
+    text = TAG.sub(lambda tag: re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", tag[0]), text)
     text = text.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
     return Chart(Markup(text), words)
+
+
+def _plain(tag: str) -> str:
+    """A tag in the page's colours and letters, without a group's name."""
+    for colour, name in COLOURS.items():
+        tag = tag.replace(colour, name)
+    tag = re.sub(r'^<g id="[^"]*"', "<g", tag)
+    tag = re.sub(r"font-family: [^;\"]*", "font-family: inherit", tag)
+    return re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 inherit", tag)
 
 
 def axes_of(title: str, x: str, y: str) -> tuple[Figure, Any]:

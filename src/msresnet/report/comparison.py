@@ -99,9 +99,10 @@ def _headlines(comparison: Comparison, reference: Standing) -> list[Headline]:
     score = _interval(reference, outcome.split)
     place = "the baseline" if outcome.chosen else "the highest"
     beyond = sum(contest.beyond_chance for contest in outcome.contests)
+    others = f"others differ from it by more than {outcome.chance}"
     return [
         Headline(percent(score.mean), f"{reference.name}, {place}; 95 % interval {span((score.low, score.high))}"),
-        Headline(f"{beyond} of {len(outcome.contests)}", f"others differ from it by more than {outcome.chance}"),
+        *([Headline(f"{beyond} of {len(outcome.contests)}", others)] if outcome.contests else []),
         Headline(f"{reference.seeds}", f"seed{'s' if reference.seeds != 1 else ''}"),
         Headline(comparison.budget, "budget"),
     ]

@@ -25,6 +25,10 @@ from msresnet.report.plots import GREY, as_rgb, overlay
 Floats = npt.NDArray[np.float64]
 PANEL, ROW, BAND = 2.6, 3.3, 1.7
 """Inches: the width of a picture, the height of an image's row, the height of a band of neighbours under it."""
+ABREAST = 8
+"""Neighbours in a band."""
+DPI, LONGEST = 110, 60_000
+"""Pixels of an inch, and of the longest side: of a taller figure an inch has fewer."""
 MOST_CLASSES = 24
 """Of more classes, those are drawn that differ most from the mean."""
 NAME = 24
@@ -34,7 +38,7 @@ NAME = 24
 def explanation_picture(items: Sequence[Explanation], path: Path) -> None:
     """One row for each image: the picture, the heat maps, the scales block by block, its neighbours. A PNG file."""
     methods = max(len(item.looks) for item in items)
-    heights = [ROW + BAND * bool(item.neighbours) for item in items]
+    heights = [ROW + BAND * _bands(item) for item in items]
     figure = Figure((PANEL * (methods + 1) + 4.4, sum(heights)), layout="constrained", facecolor="white")
     grid = figure.add_gridspec(len(items), 1, height_ratios=heights)
     for row, item in enumerate(items):
@@ -46,32 +50,38 @@ def save(figure: Figure, path: Path) -> None:
     """Write a PNG; letters that the font lacks are drawn as boxes, which needs no warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(path, format="png", dpi=110)
+        figure.savefig(path, format="png", dpi=min(DPI, LONGEST / max(figure.get_size_inches())))
 
 
 def _image_row(figure: Figure, place: SubplotSpec, item: Explanation, methods: int) -> None:
-    bands = place.subgridspec(2, 1, height_ratios=(ROW, BAND)) if item.neighbours else place.subgridspec(1, 1)
+    bands = place.subgridspec(1 + _bands(item), 1, height_ratios=(ROW, *[BAND] * _bands(item)))
     views = bands[0, 0].subgridspec(1, methods + 2, width_ratios=(*[1] * (methods + 1), 1.6))
     label, probability = item.answer
     _show(figure.add_subplot(views[0, 0]), as_rgb(item.picture), f"{_short(label)}\n{probability:.4f}")
     for column, look in enumerate(item.looks, 1):
         _show(figure.add_subplot(views[0, column]), overlay(item.picture, look.heat), _title(look, item))
     _stacked(figure.add_subplot(views[0, methods + 1]), item.scales)
-    if item.neighbours:
-        band = bands[1, 0].subgridspec(1, max(6, len(item.neighbours)))
-        for column, neighbour in enumerate(item.neighbours):
-            _show(figure.add_subplot(band[0, column]), as_rgb(neighbour.picture), _beside(column, neighbour), size=8)
+    for band in range(_bands(item)):
+        places = bands[1 + band, 0].subgridspec(1, min(ABREAST, max(6, len(item.neighbours))))
+        for number, neighbour in enumerate(item.neighbours[band * ABREAST :][:ABREAST], band * ABREAST):
+            axes = figure.add_subplot(places[0, number % ABREAST])
+            _show(axes, as_rgb(neighbour.picture), _beside(number, neighbour), size=8)
+
+
+def _bands(item: Explanation) -> int:
+    """How many bands its neighbours fill."""
+    return -(-len(item.neighbours) // ABREAST)
 
 
 def _title(look: Look, item: Explanation) -> str:
-    title = f"{look.method}\n{_short(item.target)}"
+    title = f"{look.method}\n{_short(item.target)}" + ("" if look.hottest else ": nothing speaks for it")
     if look.scores is None:
         return title
     return f"{title}\ndeletion {look.scores.deletion:.2f}, insertion {look.scores.insertion:.2f}"
 
 
-def _beside(column: int, neighbour: Neighbour) -> str:
-    return f"{'nearest' if column == 0 else column + 1}: {_short(neighbour.label)}\ndistance {neighbour.distance:.4f}"
+def _beside(number: int, neighbour: Neighbour) -> str:
+    return f"{'nearest' if number == 0 else number + 1}: {_short(neighbour.label)}\ndistance {neighbour.distance:.4f}"
 
 
 def _short(text: str) -> str:

@@ -13,15 +13,18 @@ from msresnet.tasks.words import title
 
 
 def lead(story: Story) -> str:
-    """What was measured on which images."""
+    """What was measured on which images, and what has seen them, where that is known."""
     metrics = story.evaluation.metrics
+    split = metrics["split"]
+    fitted = metrics.get("calibration", {}).get("split") == split
     seen = {
         "test": ", which neither training nor the choice of the model has seen",
         "val": ", which also chose the model: expect a little less on new images",
         "train": ", which the model was trained on: expect less on new images",
     }
     images = f"{metrics['n']:,} image{'s' if metrics['n'] != 1 else ''}"
-    return f"Measured on {images} of the {metrics['split']} set{seen.get(metrics['split'], '')}."
+    told = seen.get(split, "") if story.known and not fitted else ""
+    return f"Measured on {images} of the {split} set{told}."
 
 
 def overview(story: Story) -> Section:

@@ -29,7 +29,11 @@ COARSE = 64
 
 @dataclass(frozen=True)
 class Story:
-    """A model, its answers on a set, and how it came about."""
+    """A model, its answers on a set, and how it came about.
+
+    Args:
+        known: whether the set is the run's own, as it was in training: then its name says what has seen it.
+    """
 
     trained: Trained
     evaluation: Evaluation
@@ -38,6 +42,7 @@ class Story:
     notes: Sequence[str]
     environment: dict[str, Any]
     command: str
+    known: bool = False
 
     @cached_property
     def places(self) -> Sequence[int]:

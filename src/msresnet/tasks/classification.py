@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, ClassVar, Self
@@ -136,7 +137,9 @@ class ClassificationTask(Task):
         return outputs
 
     def judge(self, condensed: Tensor, targets: Tensor) -> tuple[float, float]:
-        """(top-1, log loss) from logits (N, K) and class indices (N,)."""
+        """(top-1, log loss) from logits (N, K) and class indices (N,); no loss where they are not finite."""
+        if not bool(condensed.isfinite().all()):
+            return 0.0, math.nan
         results = self.postprocess(condensed.cpu().numpy(), [""] * len(condensed))
         metrics = self.evaluate(results, targets.numpy()).metrics
         return metrics[self.metric], metrics["loss"]

@@ -44,5 +44,5 @@ def interval(pair: Sequence[float] | None, unit: str = " %") -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of two shares, with its sign."""
-    return f"{100 * difference:+.2f}"
+    """A difference of two shares, with its sign; what rounds to zero is +0.00."""
+    return f"{100 * difference:+z.2f}"

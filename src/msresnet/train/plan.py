@@ -20,6 +20,7 @@ from msresnet.data.loaders import choose_cache, learn_statistics, open_sets
 from msresnet.data.preprocess import Preprocess, choose
 from msresnet.data.sets import Samples
 from msresnet.data.splits import Splits
+from msresnet.data.unreadable import skipped
 from msresnet.errors import DataError, UsageError
 from msresnet.files import plain_yaml
 from msresnet.models.base import ImageModel
@@ -151,7 +152,7 @@ def make_plan(config: TrainConfig, splits: Splits, origin: Description | None = 
     # The test set is only decoded here, not used: that it cannot be read is better known before hours of training.
     sets, held = _opened(splits, preprocess, config, device)
     notes += [*held, *leaks(sets)]
-    notes += [f"{len(d.bad)} unreadable images of the {name} set were skipped" for name, d in sets.items() if d.bad]
+    notes += [note for name, data in sets.items() for note in skipped(name, len(data.bad))]
     if len(sets["train"]) < 2:
         raise DataError("one image is not enough to learn from", why="batch normalisation needs two at least")
     preprocess = preprocess if config.mean else learn_statistics(preprocess, sets["train"])

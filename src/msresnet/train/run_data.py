@@ -49,6 +49,16 @@ def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[st
     return splits.named(), splits.notes
 
 
+def reading_of(model: str, data: str | None) -> DataOptions:
+    """How a verb without such flags reads `sets_of` a model: a run's own data with what the run does about bad images.
+
+    Raises UsageError for a run whose settings cannot be read.
+    """
+    if data is not None or model.startswith(PREFIX) or not (run_of(model) / SETTINGS).is_file():
+        return DataOptions()
+    return DataOptions(on_bad=settings_of(model).on_bad)
+
+
 def _is_own(model: str, data: str) -> bool:
     """Whether data is named that a run has learnt from."""
     try:

@@ -37,6 +37,8 @@ OURS = (JOURNAL, LOCK, TRIALS, BEST)
 """What a search leaves in its folder."""
 FAILURES = (UsageError, ModelError, MemoryError, RuntimeError)
 """What may be wrong with one choice of settings and not with all; torch raises RuntimeError for want of memory."""
+FEWEST, FOR_EACH = 10, 4
+"""Finished trials, in all and for each dimension, before it is said what matters."""
 Announce = Callable[[str], None]
 
 
@@ -266,9 +268,19 @@ def _record(number: int, trial: optuna.trial.FrozenTrial) -> Trial:
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:
-    """Share of each dimension in how the scores vary; nothing where too little was tried to say."""
+    """Share of each dimension in how the scores vary; nothing where too little was tried to say.
+
+    Trials that diverged are left out: their zero says how badly a setting fails, not how the scores of the others vary.
+    """
+    from optuna import create_study
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    with suppress(ValueError, RuntimeError):  # one trial, or all scores alike
-        return dict(get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0)))
+    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("state") == "finished"]
+    varied = [name for name in (finished[0].params if finished else ()) if len({t.params[name] for t in finished}) > 1]
+    if not varied or len(finished) < max(FEWEST, FOR_EACH * len(varied)):
+        return {}
+    kept = create_study(direction=study.direction)
+    kept.add_trials(finished)
+    with suppress(ValueError, RuntimeError):  # all scores alike
+        return dict(get_param_importances(kept, evaluator=FanovaImportanceEvaluator(seed=0), params=varied))
     return {}
