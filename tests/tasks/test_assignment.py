@@ -42,7 +42,7 @@ def by_the_paper(boxes: list[Box], size: tuple[int, int], strides: tuple[int, ..
     nearest = []
     for number, box in enumerate(boxes):
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-        candidates, firsts, start = [], [], 0
+        candidates, firsts, start = list[int](), list[int](), 0
         for level in levels:
             far = [(x - centre[0]) ** 2 + (y - centre[1]) ** 2 for x, y, _ in level]
             firsts.append(len(candidates))
