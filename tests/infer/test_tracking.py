@@ -249,6 +249,60 @@ def test_what_cannot_be_followed(tmp_path: Path, model: Path, capsys: pytest.Cap
         assert "no-model" not in said
 
 
+@pytest.mark.parametrize("text", ["clip.mp4", "./clip.mp4", "link.mp4"])
+def test_the_input_is_not_written_over(
+    text: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = film(tmp_path / "clip.mp4", 3)
+    before = path.read_bytes()
+    (tmp_path / "link.mp4").symlink_to(path)
+    code, _, said = run(capsys, text, "--model", model, "--save-video", "clip.mp4")
+    assert (code, path.read_bytes()) == (2, before)
+    assert "--save-video is the place of the input" in said
+
+
+def test_pictures_do_not_come_among_the_frames(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "video").mkdir()
+    frames = folder(tmp_path / "video" / "img1", 3)
+    before = sorted(path.name for path in frames.iterdir())
+    for given, place in (("video", "video/img1"), ("video/img1", "video/img1/"), ("video", "video")):
+        code, _, said = run(capsys, given, "--model", model, "--save-images", place)
+        assert code == 2
+        assert "--save-images is the place of the input" in said
+    assert sorted(path.name for path in frames.iterdir()) == before
+    assert run(capsys, "video", "--model", model, "--save-images", "video/shown")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "frames.txt"])
+def test_a_folder_of_frames_may_be_called_anything(
+    name: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines, _ = run(capsys, folder(tmp_path / name, 3), "--model", model, "--save-video", "out.avi")
+    assert (code, len(lines.splitlines())) == (0, 3)
+
+
+def test_the_kind_of_a_file_is_told_by_its_ending_in_any_case(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, folder(tmp_path / "in", 3), "--model", model, "--output", "A.TXT")[0] == 0
+    assert (tmp_path / "A.TXT").read_text().startswith("1,1,")
+
+
+def test_a_score_decides_what_is_looked_for(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All boxes of this network have a score of 0.88 or of 0.0001; the note says what new objects need."""
+    frames, counts = folder(tmp_path / "in", 3), []
+    for score in ("0.0001", "0.3", "0.85", "0.95"):
+        code, lines, _ = run(capsys, frames, "--model", model, "--score", score, "--format", "jsonl")
+        assert code == 0
+        counts.append(json.loads(lines.splitlines()[-1])["count"])
+    assert counts[0] == counts[1] > 0 == counts[2] == counts[3]
+    words = ["track", str(frames), "--model", str(model), "--device", "cpu", "--threads", "1"]
+    assert main([*words, "--score", "0.3"]) == 0
+    assert "bytetrack, objects from a score of 0.3, new ones of 0.4, kept for 30 frames" in capsys.readouterr().err
+    assert main([*words, "--score", "0.3", "--tracker", "ocsort"]) == 0
+    assert "ocsort, objects from a score of 0.3, kept for 30 frames" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -268,6 +322,7 @@ def test_what_cannot_be_followed(tmp_path: Path, model: Path, capsys: pytest.Cap
         ["--data", "digit-videos", "--save-video", "a.mp4"],
         ["--data", "digit-videos", "--format", "jsonl"],
         ["--data", "digit-videos", "--output", "a.txt"],
+        ["--data", "digit-videos", "--output", "a.TXT"],
         ["digit-videos", "--fail-under", "hota=2"],
     ],
 )
@@ -314,6 +369,9 @@ def test_measuring_writes_answers_that_measure_the_same(
     code, first, _ = run(capsys, *words, "--model", model, "--output", tmp_path / "out")
     assert code == 0
     assert json.loads(first) == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    code, _, said = run(capsys, *words, "--answers", tmp_path / "out", "--output", tmp_path / "out")
+    assert code == 2
+    assert "--output is the place of the input" in said
     code, second, _ = run(capsys, *words, "--answers", tmp_path / "out")
     for name in ("hota", "mota", "idf1", "id_switches"):
         assert json.loads(second)[name] == pytest.approx(json.loads(first)[name], abs=1e-3)

@@ -21,7 +21,7 @@ from msresnet.tasks.detection import DetectionTask
 from msresnet.tasks.postprocess.rules import Rules
 from msresnet.tasks.segmentation import SegmentationTask
 from randomise import randomised
-from serving import server
+from serving import Serving, server
 
 triton = pytest.importorskip("tritonclient.http")
 SIDE = 32
@@ -94,9 +94,26 @@ def test_what_is_exported_answers_as_before_in_a_file_and_in_a_server(
         files = [(folder / "images" / place).read_bytes() for place in PLACES]
         rows = [serving.predict(data).json()["result"] for data in files]
         assert near([{key: value for key, value in row.items() if key != "id"} for row in rows], expected)
+        _check_scores(serving, files[0], rows[0])
         client = triton.InferenceServerClient(f"127.0.0.1:{serving.port}")
         tensor = triton.InferInput("images", [len(PLACES)], "BYTES")
         tensor.set_data_from_numpy(np.array(files, object))
         answers = [json.loads(text) for text in client.infer("m", [tensor]).as_numpy("answers")]
         client.close()
         assert near([{k: v for k, v in row.items() if k not in ("id", "image")} for row in answers], expected)
+
+
+def _check_scores(serving: Serving, data: bytes, row: dict[str, Any]) -> None:
+    """A score of its own is for one question, for boxes, and a number from 0 to 1."""
+    found = serving.predict(data, params={"score": 0.01})
+    if "detections" not in row:
+        assert found.status_code == 400
+        assert found.json()["why"] == "the model's task is segmentation"
+        return
+    assert len(found.json()["result"]["detections"]) >= row["count"]
+    middle = row["detections"][row["count"] // 2]["score"] + 1e-4
+    fewer = serving.predict(data, params={"score": middle}).json()["result"]
+    assert fewer["detections"] == [d for d in row["detections"] if d["score"] >= middle]
+    assert serving.predict(data).json()["result"] == row
+    assert serving.predict(data, params={"score": 1}).json()["result"]["count"] == 0
+    assert {serving.predict(data, params={"score": bad}).status_code for bad in ("2", "-1", "nan", "x")} == {400}

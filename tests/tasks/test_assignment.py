@@ -1,4 +1,4 @@
-"""Assignment is the paper's, step by step, whatever the boxes; and very many boxes take little memory."""
+"""Assignment is the paper's, step by step, and no object goes without a place; very many boxes take little memory."""
 
 from __future__ import annotations
 
@@ -29,29 +29,39 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def by_the_paper(boxes: list[Box], size: tuple[int, int], strides: tuple[int, ...]) -> list[int | None]:
-    """Algorithm 1 of arXiv 1912.02424, for one image: which box each place learns. Squares of 8 strides, k = 9."""
+    """Algorithm 1 of arXiv 1912.02424, for one image: which box each place learns. Squares of 8 strides, k = 9.
+
+    Then those that no place learns, one by one: the free place nearest to each.
+    """
     levels = []
     for stride in strides:
         rows, columns = -(-size[0] // stride), -(-size[1] // stride)
         levels.append([(stride * (x + 0.5), stride * (y + 0.5), stride) for y in range(rows) for x in range(columns)])
     every = [place for level in levels for place in level]
     owners: list[tuple[float, int] | None] = [None] * len(every)
+    nearest = []
     for number, box in enumerate(boxes):
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-        candidates, start = [], 0
+        candidates, firsts, start = list[int](), list[int](), 0
         for level in levels:
             far = [(x - centre[0]) ** 2 + (y - centre[1]) ** 2 for x, y, _ in level]
+            firsts.append(len(candidates))
             candidates += [start + i for i in sorted(range(len(level)), key=lambda i: far[i])[:9]]
             start += len(level)
         around = [(x - 4 * s, y - 4 * s, x + 4 * s, y + 4 * s) for x, y, s in (every[i] for i in candidates)]
         overlaps = [overlap(box, anchor) for anchor in around]
+        nearest.append(candidates[max(firsts, key=lambda i: overlaps[i])])
         least = mean(overlaps) + (stdev(overlaps) if len(overlaps) > 1 else 0)
         for i, value in zip(candidates, overlaps, strict=True):
             x, y, _ = every[i]
             inside = box[0] < x < box[2] and box[1] < y < box[3]
             if value >= least and inside and (owners[i] is None or value > owners[i][0]):  # type: ignore[index]
                 owners[i] = (value, number)
-    return [None if owner is None else owner[1] for owner in owners]
+    learnt = [None if owner is None else owner[1] for owner in owners]
+    for number in set(range(len(boxes))) - set(learnt):
+        if owners[nearest[number]] is None:
+            learnt[nearest[number]] = max(number, learnt[nearest[number]] or 0)
+    return learnt
 
 
 def rows(boxes: list[Box], crowd: float = 0.0) -> Tensor:
@@ -89,12 +99,43 @@ def test_more_boxes_than_are_looked_at_together() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 60), st.floats(0, 60), st.floats(0, 50), st.floats(0, 50)), max_size=8))
-def test_no_place_learns_an_object_that_it_does_not_lie_in(corners: list[Box]) -> None:
+def test_a_place_outside_of_its_object_is_the_only_one_that_learns_it(corners: list[Box]) -> None:
     boxes = [(x, y, x + w, y + h) for x, y, w, h in corners]
     found = assigned(rows(boxes), (64, 64), (4, 8, 16))[0]
     middles, _ = places((64, 64), (4, 8, 16))
+    numbers = found[:, 0].tolist()
     for (x, y), (index, left, top, right, bottom) in zip(middles.tolist(), found.tolist(), strict=True):
-        assert index == BACKGROUND or (left < x < right and top < y < bottom)
+        assert index == BACKGROUND or (left < x < right and top < y < bottom) or numbers.count(index) == 1
+        assert index == BACKGROUND or (right > left and bottom > top)
+
+
+@given(
+    st.floats(0.5, 20),
+    st.floats(0.5, 20),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([(8,), (8, 16), (8, 16, 32)]),
+)
+def test_an_object_alone_is_learnt_however_small(
+    width: float, height: float, x: float, y: float, strides: tuple[int, ...]
+) -> None:
+    left, top = x * (64 - width), y * (64 - height)
+    found = assigned(rows([(left, top, left + width, top + height)]), (64, 64), strides)[0]
+    middles, steps = places((64, 64), strides)
+    learns = found[:, 0] == 0
+    assert learns.any()
+    assert (
+        (middles[learns] - torch.tensor([left + width / 2, top + height / 2])).abs() <= 12 * steps[learns, None]
+    ).all()
+
+
+def test_a_small_object_takes_no_place_from_another_and_two_do_not_share_one() -> None:
+    large, small, other = (0.0, 0.0, 64.0, 64.0), (33.0, 33.0, 35.0, 35.0), (32.5, 32.5, 34.5, 34.5)
+    alone = assigned(rows([large]), (64, 64), (8,))[0]
+    assert torch.equal(assigned(rows([large, small]), (64, 64), (8,))[0], alone)
+    assert (alone[:, 0] == 0).any()
+    found = assigned(rows([small, other]), (64, 64), (8,))[0]
+    assert found[found[:, 0] >= 0].tolist() == [[1, *other]]
 
 
 def test_images_of_a_batch_do_not_influence_each_other() -> None:

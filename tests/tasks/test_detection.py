@@ -140,11 +140,23 @@ def test_validation_while_training_gives_cocos_figure(seed: int) -> None:
     condensed = torch.cat(parts)
     assert condensed.shape == (12, task().condensed)
     metric, loss = task().judge(condensed, torch.zeros(12, dtype=torch.long))
-    results = task().decode(outputs, [str(i) for i in range(12)])
+    results = task().decode(outputs, [str(i) for i in range(12)], [frame(SIZE, SIZE, "squash")] * 12)
     assert isinstance(results, Detections)
     assert metric == pytest.approx(figures(results, known).summary()["ap"], abs=1e-6)
     assert metric == pytest.approx(task().evaluate(results, known).metrics["ap"], abs=1e-6)
     assert loss == pytest.approx(task().loss_of_each(outputs, task().encode(rows(known))).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_a_box_that_goes_on_beyond_the_edge_counts_while_training_too(pixels: bool) -> None:
+    """Cut at the edge as answers are, but not at whole pixels, which are those of images and not of the input."""
+    outputs = answers(1)
+    outputs[..., 4:] = -9
+    outputs[0, 0] = torch.tensor([30.4, 20.4, 99, 77, 5, -9, -9])
+    outputs[0, 1] = torch.tensor([2.4, 2.4, 4.4, 4.4, 5, -9, -9])
+    known = rows([Boxes.of([[30.4, 20.4, 64, 48], [2.4, 2.4, 4.4, 4.4]], [0, 0])])
+    learning = DetectionTask(NAMES, Rules(pixels=pixels), size=SIZE, strides=STRIDES)
+    assert learning.judge(learning.condense(outputs, known), torch.zeros(1))[0] == pytest.approx(1)
 
 
 def test_a_set_without_objects_has_no_figure_but_a_number() -> None:

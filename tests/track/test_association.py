@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from following import detections, followed, moving, without
 from msresnet.data.sources.digit_videos import digit_videos
@@ -36,8 +38,8 @@ def videos(split: str) -> VideoSource:
 def numbers_of(answer: Tracks, number: int) -> list[int]:
     """Which numbers an object of APART had, frame by frame; 0 for none."""
     found = []
-    for frame, boxes, given in zip(APART, answer.detections.boxes, answer.track_ids, strict=True):
-        here = [int(n) for box, n in zip(boxes, given, strict=True) if np.allclose(box, frame[number])]
+    for frame, boxes, numbers in zip(APART, answer.detections.boxes, answer.track_ids, strict=True):
+        here = [int(n) for box, n in zip(boxes, numbers, strict=True) if np.allclose(box, frame[number])]
         found.append(here[0] if here else 0)
     return found
 
@@ -57,8 +59,52 @@ def test_a_gap_is_bridged_as_long_as_an_object_is_kept(tracker: Tracker, keep: i
     frames = without(moving([(0, 0), (100, 100)], [(0.2, 0), (0, 0.2)], 40), 1, range(15, 23))
     answer = followed([detections(frame) for frame in frames], Rules(tracker=tracker, keep=keep))
     assert len(answer.objects) == (2 if keep == 30 else 3)
-    if tracker != "ocsort":  # it wants to see an object three times again after a gap
-        assert [len(numbers) for numbers in answer.track_ids] == [len(frame) for frame in frames]
+    assert [len(numbers) for numbers in answer.track_ids] == [len(frame) for frame in frames]
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+@settings(max_examples=25)
+@given(gaps=st.lists(st.tuples(st.integers(1, 3), st.integers(4, 22), st.integers(1, 4)), max_size=6))
+def test_perfect_boxes_all_have_the_number_of_their_object(tracker: Tracker, gaps: list[tuple[int, int, int]]) -> None:
+    frames = moving([(0, 0), (300, 0), (0, 300)], [(1, 1), (-1, 2), (2, 0)], 30)
+    for number, start, length in gaps:
+        frames = without(frames, number, range(start, start + length))
+    answer = followed([detections(frame) for frame in frames], Rules(tracker=tracker))
+    of = dict[int, int]()
+    for frame, boxes, numbers in zip(frames, answer.detections.boxes, answer.track_ids, strict=True):
+        assert len(numbers) == len(frame)
+        for number, box in frame.items():
+            here = int(numbers[np.abs(boxes - box).max(1).argmin()])
+            assert of.setdefault(number, here) == here
+    assert sorted(of.values()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_who_comes_later_has_a_number_from_the_first_frame_on(tracker: Tracker) -> None:
+    frames = without(moving([(0, 0), (100, 100)], [(1, 0), (0, 1)], 20), 2, range(10))
+    answer = followed([detections(frame) for frame in frames], Rules(tracker=tracker))
+    assert [len(numbers) for numbers in answer.track_ids] == [len(frame) for frame in frames]
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_video_of_few_frames_has_objects_too(tracker: Tracker, count: int) -> None:
+    association = Association(Rules(tracker=tracker))
+    for first in (1, 4):  # one after the other
+        settled = [t for frame in APART[:count] for t in association.add(detections(frame))] + association.finish()
+        assert [sorted(t.track_ids[0].tolist()) for t in settled] == [[first, first + 1, first + 2]] * count
+    unsure = [detections(frame, 0.55) for frame in APART[:count]]
+    assert len(followed(unsure, Rules(tracker=tracker)).objects) == (3 if tracker == "ocsort" else 0)
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+@pytest.mark.parametrize(("sure", "needed"), [(0.01, 0.11), (0.3, 0.4), (0.8, 0.9), (0.95, 0.975), (1.0, 1.0)])
+def test_a_new_object_needs_more_than_one_that_goes_on(tracker: Tracker, sure: float, needed: float) -> None:
+    rules = Rules(tracker=tracker, sure=sure)
+    assert rules.begins == pytest.approx(sure if tracker == "ocsort" else needed)
+    for score in (rules.begins + 0.004, rules.begins - 0.004):
+        answer = followed([detections(frame, min(score, 1.0)) for frame in APART], rules)
+        assert len(answer.objects) == (3 if score > rules.begins else 0)
 
 
 def test_unsure_boxes_continue_tracks_and_begin_none() -> None:
@@ -104,11 +150,11 @@ def test_what_objects_look_like_keeps_them_apart_where_they_meet(tracker: Tracke
     source = videos("train")
     looks = np.random.default_rng(0).normal(size=(30, 16)).astype(np.float32)
     switches = {}
-    for name, given in (("boxes", None), ("looks", looks)):
+    for name, vectors in (("boxes", None), ("looks", looks)):
         answers, truths = {}, {}
         for video in (source.followed.videos[index] for index in (2, 9, 18, 20)):  # pairs turn back where they meet
             there = range(video.start + 10, video.stop - 10)
-            answers[video.name] = followed([_seen(source, index, given) for index in there], Rules(tracker=tracker))
+            answers[video.name] = followed([_seen(source, index, vectors) for index in there], Rules(tracker=tracker))
             truths[video.name] = Truth([source.truth(i) for i in there], [source.objects(i) for i in there])
         switches[name] = figures(answers, truths).total["id_switches"]
     assert switches["boxes"] >= 8

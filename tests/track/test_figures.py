@@ -15,7 +15,10 @@ from msresnet.cli.main import main
 from msresnet.data.options import DataOptions
 from msresnet.data.splits import read_any
 from msresnet.errors import DataError, UsageError
-from msresnet.infer.tracking import measure_files, videos_of
+from msresnet.infer import tracking
+from msresnet.infer.moving import Frame
+from msresnet.infer.tracking import Answer, measure, measure_files, videos_of
+from msresnet.track.association import Rules
 from msresnet.track.figures import MOST_BOXES, Truth, figures
 
 pytest.importorskip("trackers")
@@ -147,6 +150,25 @@ def test_people_who_leave_the_image_count_as_their_truth_has_them(tmp_path: Path
     write(tmp_path / "answers" / "walk.txt", mot_lines(leaving, ",0.9,-1,-1,-1"))
     source = read_any(str(data), DataOptions(workers=0))[0]["train"]
     assert measure_files(source, tmp_path / "answers")[1].total["hota"] == pytest.approx(1)
+
+
+def test_people_who_leave_the_image_count_so_too_where_a_model_follows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model finds them where they are, cut at the edge, and that misses what the truth has outside."""
+    leaving = moving([(195, 0), (0, 100)], [(1, 0), (1, 0)], FRAMES)
+    data = layout(tmp_path / "data", mot_lines(leaving, ",1,1,1"))
+    write(data / "walk" / "seqinfo.ini", "[Sequence]\nimWidth=200\nimHeight=200\n")
+    source = read_any(str(data), DataOptions(workers=0))[0]["train"]
+    seen = [
+        {n: (*box[:2], min(box[2], 200.0), box[3]) for n, box in frame.items() if box[0] < 200} for frame in leaving
+    ]
+    answers = [Answer(Frame("f", None), tracks([frame])) for frame in seen]
+    monkeypatch.setattr(tracking, "follow", lambda *_: answers)
+    found, figures_ = measure(source, None, Rules())  # type: ignore[arg-type]
+    write(tmp_path / "answers" / "walk.txt", found["walk"].to_mot())
+    assert figures_.total["missed"] == FRAMES
+    assert measure_files(source, tmp_path / "answers")[1].total == pytest.approx(figures_.total)
 
 
 def test_a16_tracks_beyond_the_video_name_their_line(tmp_path: Path) -> None:

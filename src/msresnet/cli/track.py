@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
-from msresnet.errors import DataError, Interrupted
+from msresnet.errors import DataError, Interrupted, UsageError
 from msresnet.infer.config import which_run
 from msresnet.infer.gates import check_gates, judge, read_gates
 from msresnet.infer.track_config import TrackConfig
@@ -61,8 +61,11 @@ def _opened(config: TrackConfig, screen: Screen, live: bool = False) -> tuple[Pr
     screen.notes(which_run(config.model))
     how = replace(config.running, batch_size=1) if live else config.running
     predictor, looks = opened(config.model, how, config.appearance)
+    if config.score is not None:
+        predictor = predictor.from_score(config.score)
     rules = rules_of(config, predictor, looks)
-    screen.notes([f"{rules.tracker}, objects from a score of {rules.sure:g}, kept for {rules.keep} frames"])
+    scores = f"a score of {rules.sure:g}" + (f", new ones of {rules.begins:g}" if rules.begins > rules.sure else "")
+    screen.notes([f"{rules.tracker}, objects from {scores}, kept for {rules.keep} frames"])
     return predictor, rules
 
 
@@ -74,6 +77,7 @@ def _follow(config: TrackConfig, text: str, screen: Screen) -> int:
     from msresnet.infer.video import CAMERA
     from msresnet.runtime import stop_on_signals
 
+    _check_apart(config, text)
     live = CAMERA.fullmatch(text) is not None
     count, highest, failures = 0, 0, 0
     given = frames_of(text)  # what is not there is told before a model is opened
@@ -95,6 +99,22 @@ def _follow(config: TrackConfig, text: str, screen: Screen) -> int:
     if stop.code:
         raise Interrupted("stopped by a signal; what was answered is written", exit_code=stop.code)
     return DataError.exit_code if failures else 0
+
+
+def _check_apart(config: TrackConfig, text: str) -> None:
+    """Raise UsageError for answers in the place of what is followed, or among its frames."""
+    from msresnet.data.sources.mot import IMAGES
+
+    given = Path(text).resolve()
+    places = (("output", config.output), ("save-video", config.save_video), ("save-images", config.save_images))
+    for name, place in places:
+        taken = (given, given / IMAGES) if name == "save-images" else (given,)
+        if place is not None and Path(place).resolve() in taken:
+            raise _same_place(name, place, "what is followed stays as it is")
+
+
+def _same_place(name: str, place: str, why: str) -> UsageError:
+    return UsageError(f"--{name} is the place of the input", where=place, why=why, hint=f"--{name} elsewhere")
 
 
 def _each(answers: Iterator[Answer]) -> Iterator[Answer | DataError]:
@@ -131,10 +151,12 @@ def _measure(config: TrackConfig, screen: Screen) -> dict[str, Any]:
 
 
 def _check_output(config: TrackConfig, names: Sequence[str]) -> None:
-    """Raise UsageError for a folder that cannot be written to or holds files of others, before anything is measured."""
+    """Raise UsageError for a folder that cannot be written to or holds other files, before anything is measured."""
     from msresnet.files import check_free, check_output
 
     if config.output is not None:
+        if config.answers is not None and Path(config.output).resolve() == Path(config.answers).resolve():
+            raise _same_place("output", config.output, "what is measured stays as it is")
         check_free(Path(config.output), ours=(METRICS, *names))
         check_output(Path(config.output), folder=True)
 

@@ -149,7 +149,8 @@ def open_sinks(config: TrackConfig, live: bool) -> Iterator[list[Sink]]:
         if config.output is None or config.format != "table":
             sinks.append(Screen(config.format, live))
         if config.output is not None:
-            sinks.append(Lines(Path(config.output), "mot" if config.output.endswith(".txt") else "jsonl"))
+            path = Path(config.output)
+            sinks.append(Lines(path, "mot" if path.suffix.lower() == ".txt" else "jsonl"))
         if config.save_video is not None:
             moving = not Path(text).is_dir()
             sinks.append(Video(Path(config.save_video), (rate_of(text) if moving else None) or USUAL_RATE))

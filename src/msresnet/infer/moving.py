@@ -31,11 +31,11 @@ def frames_of(text: str) -> Iterator[Frame]:
     for what cannot be opened, and for a video that breaks off after what could be read of it.
     """
     folder = Path(text)
+    if folder.is_dir():
+        return _files(folder / IMAGES if (folder / IMAGES).is_dir() else folder)
     if is_video(text):
         check_video(text)
         return (Frame(name, image) for name, image in frames(text, None))
-    if folder.is_dir():
-        return _files(folder / IMAGES if (folder / IMAGES).is_dir() else folder)
     if folder.exists():
         why = "it is neither a video nor a folder of frames"
         raise UsageError(f"{printable(text)} cannot be followed", why=why, hint="msresnet predict, for images")

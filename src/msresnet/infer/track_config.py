@@ -44,7 +44,8 @@ class TrackConfig:
     weight: float = LOOKS
     """Share of the looks beside the boxes where boxes are ambiguous, from 0 to 1."""
     score: float | None = None
-    """The lowest score of an object; less sure boxes only continue what is followed already. Default: what the model
+    """The lowest score of an object that is followed; less sure boxes only continue what is followed already. A
+    new object needs 0.1 more, from 0.8 on half of what is missing to 1; with ocsort no more. Default: what the model
     says, 0.3 unless it was changed."""
     keep: int = 30
     """Frames for which an object that is not seen keeps its number."""
@@ -98,7 +99,7 @@ class TrackConfig:
             self._check_answered(self.answers)
         if self.format not in ("table", "json"):
             raise UsageError(f"--format {self.format} is for a video", hint="--format json")
-        if self.output is not None and Path(self.output).suffix in ENDINGS:
+        if self.output is not None and Path(self.output).suffix.lower() in ENDINGS:
             raise UsageError(f"--output {self.output}", why="of labelled videos it is a folder", hint="--output tracks")
 
     def _check_answered(self, folder: str) -> None:

@@ -72,12 +72,13 @@ def _check_boxes(postprocess: Postprocess, model: str) -> None:
 
 
 def rules_of(config: TrackConfig, predictor: Predictor, looks: bool) -> Rules:
-    """How boxes are associated, by what the user says and the `opened` model knows."""
+    """How boxes are associated, by what the user says and the model at work knows."""
     known = predictor.postprocess.rules
     assert known is not None
-    sure = known.sure if config.score is None else config.score
     compared = looks and config.tracker != "cbiou"  # which compares boxes in a way of its own
-    return Rules(tracker=config.tracker, sure=sure, keep=config.keep, appearance=config.weight if compared else 0.0)
+    return Rules(
+        tracker=config.tracker, sure=known.sure, keep=config.keep, appearance=config.weight if compared else 0.0
+    )
 
 
 def follow(frames: Iterable[Frame], predictor: Predictor, rules: Rules) -> Iterator[Answer]:
@@ -157,21 +158,19 @@ def measure_files(source: Source, folder: Path) -> tuple[dict[str, Tracks], Figu
     answers, truths = dict[str, Tracks](), dict[str, Truth]()
     for name, indices in videos_of(source).items():
         answers[name] = _read(folder / f"{name}.txt", len(indices))
-        truths[name] = _uncut(source, indices) or _truth(source, indices)
+        truths[name] = _truth(source, indices)
     return answers, figures(answers, truths)
 
 
 def _truth(source: Source, indices: Sequence[int]) -> Truth:
+    """The truth as MOTChallenge counts it: where a file has it, boxes of people who leave the image go on outside."""
+    path = next((path for path in source.files(indices[0]) if path.match(TRUTH)), None)
+    if path is not None:
+        boxes, objects = zip(*read_uncut(path, len(indices)), strict=True)
+        return Truth(boxes, objects)
     who = [source.identities(index) for index in indices]
     known = [np.zeros(0, np.int64) if numbers is None else numbers for numbers in who]
     return Truth([source.truth(index) for index in indices], known)
-
-
-def _uncut(source: Source, indices: Sequence[int]) -> Truth | None:
-    """The truth as MOTChallenge counts it: boxes of people who leave the image go on outside of it."""
-    path = next((path for path in source.files(indices[0]) if path.match(TRUTH)), None)
-    frames = None if path is None else read_uncut(path, len(indices))
-    return None if frames is None else Truth([boxes for boxes, _ in frames], [who for _, who in frames])
 
 
 def _read(path: Path, frames: int) -> Tracks:

@@ -23,8 +23,15 @@ class Asked(NamedTuple):
     timing: dict[str, float]
 
 
-async def ask_files(models: Models, served: Served, files: Sequence[bytes], timeout: float | None = None) -> Asked:
-    """Answers about the files of images.
+async def ask_files(
+    models: Models,
+    served: Served,
+    files: Sequence[bytes],
+    timeout: float | None = None,
+    *,
+    score: float | None = None,
+) -> Asked:
+    """Answers about the files of images; of boxes those from a score on, where one is given.
 
     Raises DataError for one that is no image, Refusal when there is no room or no time.
     """
@@ -34,7 +41,7 @@ async def ask_files(models: Models, served: Served, files: Sequence[bytes], time
         pairs = zip(files, names, strict=True)
         return await asyncio.gather(*(models.decode(data, name, served) for data, name in pairs))
 
-    return await _ask(models, served, names, decode, timeout)
+    return await _ask(models, served, names, decode, timeout, score=score)
 
 
 async def ask_pixels(
@@ -55,6 +62,8 @@ async def _ask(
     names: Sequence[str],
     ready: Callable[[], Awaitable[Sequence[Ready]]],
     timeout: float | None,
+    *,
+    score: float | None = None,
 ) -> Asked:
     start = time.perf_counter()
     patience = min(models.config.timeout, math.inf if timeout is None else timeout)
@@ -64,7 +73,7 @@ async def _ask(
                 with served.batcher.coming(len(names)):
                     images = await ready()
                 decoded = time.perf_counter()
-                answers = await served.answer(images, names)
+                answers = await served.answer(images, names, score)
         except TimeoutError as error:
             why = f"it took more than {patience:g} s"
             raise Refusal(BUSY, "the answer did not come in time", why=why, retry_after=1) from error

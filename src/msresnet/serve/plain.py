@@ -22,6 +22,9 @@ FORM_SCHEMA = {"type": "object", "properties": {FIELD: FILE}, "required": [FIELD
 PREDICT_BODY = body({FORM: FORM_SCHEMA, "image/*": FILE, "application/octet-stream": FILE})
 Name = Annotated[str | None, Query(description="Which model; the first where nothing is said")]
 Top = Annotated[int, Query(ge=1, le=1000, description="How many classes to list")]
+Score = Annotated[
+    float | None, Query(ge=0, le=1, description="The lowest score of a box; the model's own where nothing is said")
+]
 Draw = Annotated[bool, Query(description="Add pictures of answers that are no text")]
 
 
@@ -31,11 +34,17 @@ def router(models: Models, metrics: Metrics) -> APIRouter:
     known = answers(400, 404, 408, 413, 415, 422, 503, good=PREDICT_ANSWER)
 
     @routes.post("/predict", responses=known, openapi_extra=PREDICT_BODY)
-    async def predict(request: Request, model: Name = None, top: Top = 5, draw: Draw = False) -> JSONResponse:
+    async def predict(
+        request: Request, model: Name = None, top: Top = 5, draw: Draw = False, score: Score = None
+    ) -> JSONResponse:
         """Say what is on an image: the field `image` of a form, or the file itself."""
         data = image_of(await request.body(), request.headers.get("content-type", ""))
         served = models.get(model)
-        (results, _, _), timing = await ask_files(models, served, [data])
+        postprocess = served.trained.postprocess
+        if score is not None and postprocess.rules is None:
+            why = f"the model's task is {postprocess.task}"
+            raise Refusal(MALFORMED, "a score has no effect here", why=why, hint="leave it out")
+        (results, _, _), timing = await ask_files(models, served, [data], score=score)
         result: dict[str, Any] = results.to_dict(top)[0]
         if draw:
             result |= drawn(results)

@@ -99,21 +99,22 @@ class Served:
         """Whether somebody computes."""
         return self.team.alive > 0
 
-    async def answer(self, ready: Sequence[Ready], ids: Sequence[str]) -> Answers:
-        """Results for images that hold places in the queue.
+    async def answer(self, ready: Sequence[Ready], ids: Sequence[str], score: float | None = None) -> Answers:
+        """Results for images that hold places in the queue; of boxes those from a score on, where one is given.
 
         Raises Refusal where they cannot be computed, ModelError for outputs that are no numbers.
         """
         each = await self.batcher.compute([one.image for one in ready])
         outputs = np.stack([answer.outputs for answer in each])
         check_numbers(outputs, ids, self.name)
-        frames = [one.frame for one in ready] if self.trained.postprocess.whole else None
-        decode = partial(self.trained.postprocess.for_people(), outputs, ids, frames)
+        postprocess = self.trained.postprocess if score is None else self.trained.postprocess.from_score(score)
+        frames = [one.frame for one in ready] if postprocess.whole else None
+        decode = partial(postprocess.for_people(), outputs, ids, frames)
         if outputs.size <= SMALL:
             results = decode()
         else:
             results = await asyncio.get_running_loop().run_in_executor(None, decode)
-        return Answers(self.trained.postprocess.shown(results), outputs, each)
+        return Answers(postprocess.shown(results), outputs, each)
 
     def describe(self) -> dict[str, Any]:
         """What a client may know of it."""

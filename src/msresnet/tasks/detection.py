@@ -178,8 +178,9 @@ class DetectionTask(Task):
 
     def condense(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Outputs (B, P, 4 + K + E) and boxes (B, M, 6 or 7) -> what was found and missed of each image (B, F)."""
-        post = DetectionPostprocess(self.class_names, self.rules, LOOKED_AT)
-        found = post(outputs.float().cpu().numpy(), [""] * len(outputs))
+        post = DetectionPostprocess(self.class_names, self.rules, LOOKED_AT).unrounded()
+        whole = Frame(self.size, 0, 0, self.size)
+        found = post(outputs.float().cpu().numpy(), [""] * len(outputs), [whole] * len(outputs))
         losses = self.loss_of_each(outputs, self.encode(targets)).cpu()
         rows = torch.zeros(len(outputs), self.condensed)
         for index, (row, truth) in enumerate(zip(rows, targets.cpu(), strict=True)):

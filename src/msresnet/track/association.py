@@ -21,10 +21,11 @@ from msresnet.track.unsure import Unsure
 
 Picture = npt.NDArray[np.uint8]
 ABOVE = 0.1
-"""How much surer than an object that goes on a new one has to be: ByteTrack's (arXiv 2110.06864, section 4.1)."""
+"""How much surer than an object that goes on a new one has to be: ByteTrack's (arXiv 2110.06864, section 4.1). Where 1
+is nearer than twice that, half of the way to 1."""
 LOWEST = 0.1
 """The lowest score of a box that may continue a track: ByteTrack's."""
-FRAMES = {"bytetrack": 2, "botsort": 2, "ocsort": 3, "sort": 3, "cbiou": 2}
+FRAMES = {"bytetrack": 2, "botsort": 2, "ocsort": 4, "sort": 3, "cbiou": 2}
 """How often an object is seen before it has a number: the papers' values."""
 COVERED = 0.7
 """Overlap from which boxes of different classes are one object."""
@@ -38,7 +39,7 @@ class Rules:
 
     Args:
         tracker: which of the library's.
-        sure: scores from here on are objects, below they only continue a track.
+        sure: scores from here on are objects, below they only continue a track; a new one asks for `begins`.
         keep: frames for which an object that is not seen keeps its number.
         appearance: share of the looks beside the boxes where boxes are ambiguous, from 0 to 1.
     """
@@ -47,6 +48,11 @@ class Rules:
     sure: float = 0.5
     keep: int = 30
     appearance: float = LOOKS
+
+    @property
+    def begins(self) -> float:
+        """The lowest score of a box that begins a track."""
+        return self.sure if self.tracker == "ocsort" else min(self.sure + ABOVE, (1 + self.sure) / 2)
 
 
 @dataclass
@@ -65,6 +71,8 @@ class _Frame:
 
 class Association:
     """Numbers for the objects of one video, from 1 on. Frames go in one by one and come out in the same order.
+
+    In a video that ends before an object can have been seen often enough, every track has a number.
 
     Raises ResourceError where the library is not installed.
     """
@@ -85,16 +93,22 @@ class Association:
         """
         found = once(found.above(min(LOWEST, self.rules.sure)))
         self._waiting.append(_Frame(found, self._owners(found, picture)))
-        return [self._next()] if len(self._waiting) > self.delay else []
+        if len(self._waiting) <= self.delay:
+            return []
+        self._short = False
+        return [self._next()]
 
     def finish(self) -> list[Tracks]:
         """The frames that are left when the video is over; then another may begin, whose objects get new numbers."""
+        if self._short:
+            self._number_all()
         left = [self._next() for _ in range(len(self._waiting))]
         self._begin()
         return left
 
     def _begin(self) -> None:
         self._waiting: deque[_Frame] = deque()
+        self._short = True
         self._before = self.given
         self._appearance = self._unsure = None
         if self.rules.appearance and self.rules.tracker != "cbiou":  # it has boxes of its own to compare
@@ -120,13 +134,24 @@ class Association:
         numbers = self._update(found, picture)
         tracks = {track.tracker_id: track for track in self._tracker.tracks if track.tracker_id >= 0}
         owners = [tracks.get(number) for number in numbers.tolist()]
-        new = [track for track in self._tracker.tracks if track.tracker_id < 0 and track.time_since_update == 0]
-        _give(new, boxes, owners)
+        # Not only of young tracks: OC-SORT has seen a box of an old one, too, without saying whose for some frames.
+        told = {id(owner) for owner in owners}
+        untold = [t for t in self._tracker.tracks if t.time_since_update == 0 and id(t) not in told]
+        _give(untold, boxes, owners)
         if appearance is not None and looks is not None:
             for index, track in enumerate(owners):
                 if track is not None:
                     appearance.seen(track, index)
         return owners
+
+    def _number_all(self) -> None:
+        """Give numbers to the tracks of the frames that wait, in the order of their boxes."""
+        owners = [owner for frame in self._waiting for owner in frame.owners if owner is not None]
+        given = max((owner.tracker_id for owner in owners), default=-1)
+        for owner in owners:
+            if owner.tracker_id < 0:
+                given += 1
+                owner.tracker_id = given
 
     def _update(self, found: Detections, picture: Picture | None) -> npt.NDArray[np.int64]:
         """What the library says of each box (M,): the track's number from 0 on, or -1."""
@@ -149,19 +174,19 @@ def once(found: Detections) -> Detections:
 
 def settings(rules: Rules, similarity: Appearance | Unsure | None) -> dict[str, Any]:
     """What a tracker of the library is told."""
-    frames = FRAMES[rules.tracker]
+    frames = FRAMES[rules.tracker] - (rules.tracker == "ocsort")  # which counts from the second time on
     given: dict[str, Any] = {"lost_track_buffer": rules.keep, "minimum_consecutive_frames": frames}
     if rules.tracker != "sort":
         given["high_conf_det_threshold"] = rules.sure
     if rules.tracker != "ocsort":
-        given["track_activation_threshold"] = min(1.0, rules.sure + ABOVE)
+        given["track_activation_threshold"] = rules.begins
     if similarity is not None:
         given["iou"] = similarity
     return given
 
 
 def _give(tracks: list[Any], boxes: npt.NDArray[np.float32], owners: list[Any]) -> None:
-    """Find the boxes (M, 4) that tracks without a number were made of, and note them as the boxes' owners."""
+    """Find the boxes (M, 4) that tracks of no known box were updated with, and note them as the boxes' owners."""
     free = [index for index, owner in enumerate(owners) if owner is None]
     if not tracks or not free:
         return
