@@ -166,7 +166,7 @@ class Turns(Silent):
         came = now()
         self.other()
         end = now()
-        # The end of an epoch, and all that goes before the first step, are no part of a step.
+        # The end of an epoch, and all that goes before the first step, are not part of a step.
         if step > 1:
             self.pairs.append((came - self.left, end - came))
         self.left = now()

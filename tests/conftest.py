@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 # A shell starts what goes on in the background with SIGINT ignored, and every process that a test starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 DIED = pytest.StashKey[bool]()
-# A busy machine is no failure, and a failure must come back.
+# A busy machine is not a failure, and a failure must come back.
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
 

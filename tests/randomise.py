@@ -1,4 +1,4 @@
-"""Networks whose every number matters: BN with statistics and weights that are no identities."""
+"""Networks whose every number matters: BN with statistics and weights that are not identities."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_a_bundle_is_named_by_its_folder_or_its_files(saved: Path, name: str) ->
 @pytest.mark.parametrize("name", ["LICENSE", "notes.txt"])
 def test_a_file_of_something_else_is_told_so(saved: Path, name: str) -> None:
     (saved / name).write_text("Apache License")
-    with pytest.raises(ModelError, match="the file is no model"):
+    with pytest.raises(ModelError, match="the file is not a model"):
         load_bundle(saved / name)
 
 

@@ -28,7 +28,7 @@ class Boxes:
         classes: (M,) int64, class indices.
         crowd: (M,) whether a box is around a crowd, or marked to be ignored: neither learnt nor asked for.
 
-    Raises ValueError for shapes that disagree, corners in the wrong order and what is no number.
+    Raises ValueError for shapes that disagree, corners in the wrong order and what is not a number.
     """
 
     xyxy: Floats
@@ -44,7 +44,7 @@ class Boxes:
         if kinds != (np.dtype(np.float32), np.dtype(np.int64), np.dtype(np.bool_)):
             raise ValueError(f"boxes, classes and crowd are {kinds[0]}, {kinds[1]} and {kinds[2]}")
         if not is_xyxy(self.xyxy):
-            raise ValueError("a box is no x1 <= x2 and y1 <= y2 of finite numbers")
+            raise ValueError("a box is not x1 <= x2 and y1 <= y2 in finite numbers")
         if count and self.classes.min() < 0:
             raise ValueError(f"a box is of class {self.classes.min()}")
 

@@ -176,7 +176,7 @@ def _files(path: str | Path) -> tuple[Path, dict[str, Any], Path]:
         return folder / CONFIG, _read_config(folder / CONFIG), folder / WEIGHTS
     where = hub.place(str(path))
     file = hub.fetch(where, CONFIG)
-    config = _read_config(file)  # what is no bundle is known before its weights are downloaded
+    config = _read_config(file)  # what is not a bundle is known before its weights are downloaded
     hub.announce(where)
     return file, config, hub.fetch(where._replace(revision=hub.commit(file) or where.revision), WEIGHTS)
 
@@ -188,9 +188,9 @@ def _folder(path: Path) -> Path:
         if path.suffix.lower() not in OF_WEIGHTS:
             why = f"its name ends in {path.suffix!r}" if path.suffix else "its name has no ending"
             hint = "a run's folder, or a file that ends in .onnx or .xml"
-            raise ModelError("the file is no model", where=str(path), why=why, hint=hint)
-        load_tensors(path)  # says what is wrong with a file that is no weights at all
-        raise ModelError("weights alone are no model", where=str(path), hint=f"the folder that holds {CONFIG} too")
+            raise ModelError("the file is not a model", where=str(path), why=why, hint=hint)
+        load_tensors(path)  # says what is wrong with a file that holds no weights at all
+        raise ModelError("weights alone are not a model", where=str(path), hint=f"the folder that holds {CONFIG} too")
     if not path.is_dir():
         beside = [p.parent.name for p in path.parent.glob(f"*/{CONFIG}")]
         close = nearest(path.name, beside)
@@ -208,12 +208,14 @@ def _read_config(path: Path) -> dict[str, Any]:
         why = UNFINISHED if unfinished else f"it has no {path.name}, as runs and saved models have, not exported ones"
         folder = path.parent.resolve() if unfinished else path.parent
         hint = f"{resume_hint(folder)}, or --model another" if unfinished else "--model runs/NAME"
-        raise ModelError("the folder is no bundle", where=str(folder), why=why, hint=hint) from error
+        raise ModelError("the folder is not a bundle", where=str(folder), why=why, hint=hint) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError("cannot read the bundle's config", where=str(path), why=str(error)) from error
     if not isinstance(config, dict) or not isinstance(config.get("format_version"), int):
         hint = "weights of a network alone: msresnet train --weights, or create_model(..., pretrained=...)"
-        raise ModelError("the config has no format_version", where=str(path), why="it is no bundle of ours", hint=hint)
+        raise ModelError(
+            "the config has no format_version", where=str(path), why="it was not written by msresnet", hint=hint
+        )
     hub.check_format(config["format_version"], str(path))
     return config
 

@@ -76,7 +76,7 @@ class Detector(ImageEstimator):
         return BoxedArrays(images, self._boxes(_shown(y, name), images), classes, prefix)
 
     def _boxes(self, shown: list[Shown], images: Images) -> list[Boxes]:
-        """Boxes cut at the edges, labels as class indices. Raises DataError for unknown labels and what is no box."""
+        """Boxes cut at the edges, labels as class indices. Raises DataError for unknown labels and bad boxes."""
         if len(shown) != len(images):
             raise DataError(f"objects of {len(shown)} images for {len(images)} images")
         places, found = Places(self.classes_), []
@@ -86,7 +86,7 @@ class Detector(ImageEstimator):
             if not (inside[:, 2:] > inside[:, :2]).all():
                 row = int(np.flatnonzero(~(inside[:, 2:] > inside[:, :2]).all(1))[0])
                 size = f"the image has {image.shape[2]} x {image.shape[1]} pixels"
-                what = f"{boxes[row].tolist()} is no box x1 < x2, y1 < y2 in its image"
+                what = f"{boxes[row].tolist()} is not a box x1 < x2, y1 < y2 in its image"
                 raise DataError(what, where=f"image {number}, box {row}", why=size)
             found.append(Boxes.of(inside, own))
         return found
@@ -95,7 +95,7 @@ class Detector(ImageEstimator):
 def _shown(given: Any, name: str) -> list[Shown]:
     """Pairs or dictionaries -> boxes and labels of each image. Raises DataError for anything else."""
     if not isinstance(given, Sequence) or isinstance(given, str):
-        raise DataError(f"{name} is no list of objects", why=FORM)
+        raise DataError(f"{name} is not a list of objects", why=FORM)
     return [_pair(item, f"{name}[{number}]") for number, item in enumerate(given)]
 
 

@@ -122,7 +122,7 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         if validation is not None and is_path(validation) != is_path(X):
             raise UsageError("data and validation_data are a path and arrays", hint="give both in the same form")
         if not (validation is None or is_path(validation) or (isinstance(validation, Sized) and len(validation) == 2)):
-            raise UsageError("validation_data is no pair", hint="validation_data=(X, y)")
+            raise UsageError("validation_data is not a pair", hint="validation_data=(X, y)")
         value_range: Range = None
         if is_path(X):
             beside = None if validation is None else one_path(validation)
@@ -327,7 +327,7 @@ def one_path(X: Any) -> str:  # noqa: N803
     """The path or name of a set. Raises UsageError for a list of them."""
     if isinstance(X, (str, Path)):
         return str(X)
-    raise UsageError("a list of paths is no set", why="a set is a folder, a table or a name", hint="a folder")
+    raise UsageError("a list of paths is not a set", why="a set is a folder, a table or a name", hint="a folder")
 
 
 def plain(classes: npt.NDArray[Any]) -> list[Any] | None:

@@ -24,7 +24,7 @@ import yaml
 from msresnet.errors import ResourceError, UsageError
 
 MOST_SETTINGS = 64 << 10
-"""Bytes of a file of settings; larger ones take minutes to parse and are no settings."""
+"""Bytes of a file of settings; larger ones take minutes to parse and are not settings."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 PART, LOCK = ".msresnet-part", ".lock"
 
@@ -191,7 +191,7 @@ def read_yaml(path: Path) -> Any:
         text = data.decode("utf-8-sig")
     except ValueError as error:
         why = str(error)[:200]
-        raise UsageError("the file is no text", where=str(path), why=why, hint="a YAML file in UTF-8") from error
+        raise UsageError("the file is not text", where=str(path), why=why, hint="a YAML file in UTF-8") from error
     return plain_yaml(text, str(path), hint="epochs: 10")
 
 
@@ -203,7 +203,7 @@ def plain_yaml(text: str, where: str, hint: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}" if mark else where
         reason = getattr(error, "problem", None) or str(error)
-        raise UsageError("this is no plain YAML", where=place, why=reason[:200], hint=hint) from error
+        raise UsageError("this is not plain YAML", where=place, why=reason[:200], hint=hint) from error
 
 
 class _Plain(yaml.SafeLoader):

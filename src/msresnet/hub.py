@@ -45,7 +45,7 @@ class Place(NamedTuple):
 
 
 def check_format(version: int, where: str) -> None:
-    """Raise ModelError for a model that a newer msresnet wrote; TypeError where the version is no number."""
+    """Raise ModelError for a model that a newer msresnet wrote; TypeError where the version is not a number."""
     if version > FORMAT_VERSION:
         what = f"the model has format {version}, this msresnet reads up to {FORMAT_VERSION}"
         raise ModelError(what, where=where, hint="pip install --upgrade msresnet")

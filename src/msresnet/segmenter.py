@@ -99,7 +99,9 @@ class Segmenter(ImageEstimator):
             wrong = (self.classes_[place] != mask) & (mask != UNKNOWN)
             if wrong.any():
                 why = f"the classes are {', '.join(map(str, self.classes_.tolist()[:12]))}; -1 where nobody knows"
-                raise DataError(f"the mask holds {mask[wrong][0]}, which is no class", where=f"mask {number}", why=why)
+                raise DataError(
+                    f"the mask holds {mask[wrong][0]}, which is not a class", where=f"mask {number}", why=why
+                )
             found.append(np.where(mask == UNKNOWN, IGNORED, place).astype(np.uint8))
         return found
 
@@ -110,7 +112,9 @@ def _classes(masks: list[Array]) -> npt.NDArray[np.int64]:
     values = values[values != UNKNOWN]
     if (values != np.floor(values)).any():
         hint = "masks > 0.5, or another threshold"
-        raise DataError("masks hold fractions", why=f"{values[values != np.floor(values)][0]:g} is no class", hint=hint)
+        raise DataError(
+            "masks hold fractions", why=f"{values[values != np.floor(values)][0]:g} is not a class", hint=hint
+        )
     if not 2 <= len(values) <= IGNORED:
         what = "the masks show one class" if len(values) == 1 else f"the masks show {len(values)} classes"
         raise DataError(what, why=f"from 2 to {IGNORED} can be learnt")

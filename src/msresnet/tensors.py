@@ -76,10 +76,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _start(path: Path) -> bytes:
-    """The first nine bytes of a file. Raises ModelError for what is no file, or empty."""
+    """The first nine bytes of a file. Raises ModelError for what is not a file, or empty."""
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise ModelError("the weights are no file", where=str(path), hint="restore them from a copy")
+            raise ModelError("the weights are not a file", where=str(path), hint="restore them from a copy")
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:

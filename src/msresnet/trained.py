@@ -115,7 +115,7 @@ def read_labels(values: Any, classes: int) -> list[Any] | None:
     if values is None:
         return None
     if not isinstance(values, list) or not all(isinstance(value, (str, int, float)) for value in values):
-        raise TypeError("labels is no list of numbers, flags or texts")
+        raise TypeError("labels is not a list of numbers, flags or texts")
     if len(values) != classes:
         raise ValueError(f"{len(values)} labels, {classes} class names")
     return values

@@ -1,4 +1,4 @@
-"""What moves a thing moves its box; what is cut off is no box, or nobody knows what it is of."""
+"""What moves a thing moves its box; what is cut off is no longer a box, or nobody knows what it is of."""
 
 from __future__ import annotations
 

@@ -336,9 +336,9 @@ def test_A12_entities_are_never_expanded(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        (boxed.voc_record("00", TRUTH["00"])[:200], "the file is no XML"), ("", "the file is no XML"),
-        (b"\xff\xfe\x00", "the file is no XML"), ("<a/>", "the XML is no VOC annotation"),
-        ('<?xml version="1.0" encoding="nonsense"?><annotation/>', "the file is no XML"),
+        (boxed.voc_record("00", TRUTH["00"])[:200], "the file is not XML"), ("", "the file is not XML"),
+        (b"\xff\xfe\x00", "the file is not XML"), ("<a/>", "the XML is not a VOC annotation"),
+        ('<?xml version="1.0" encoding="nonsense"?><annotation/>', "the file is not XML"),
         (hostile.LFS_POINTER, "a Git-LFS pointer stands in place of the data"),
     ],
 )  # fmt: skip

@@ -185,7 +185,7 @@ def test_two_files_of_which_nothing_says_what_they_are(tmp_path: Path) -> None:
 
 def test_a_damaged_file_of_a_known_name_is_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "_annotations.coco.json").write_text('{"im')
-    with pytest.raises(DataError, match="the file is no JSON"):
+    with pytest.raises(DataError, match="the file is not JSON"):
         read_any(f"crops:{tmp_path}", DataOptions())
 
 
@@ -208,7 +208,7 @@ def test_all_crops_of_an_image_stay_on_one_side(tmp_path: Path) -> None:
 def test_A01_truncated_json(share: float, tmp_path: Path) -> None:
     text = json.dumps(instances())
     error = refused(write(tmp_path, text[: int(len(text) * share)]))
-    assert error.what == "the file is no JSON"
+    assert error.what == "the file is not JSON"
     assert "line 1 column" in error.why
 
 
@@ -310,7 +310,7 @@ def test_A07_half_the_size_passes_for_reduced_decoding_only(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("text", ["[" * 250_000, '{"images":' * 250_000, '{"a":' + "[" * 250_000 + "]" * 250_000 + "}"])
 def test_A08_json_nested_250_000_deep(text: str, tmp_path: Path) -> None:
-    assert refused(write(tmp_path, text)).what in ("the JSON is nested too deep", "the file is no JSON")
+    assert refused(write(tmp_path, text)).what in ("the JSON is nested too deep", "the file is not JSON")
 
 
 def test_A09_A10_gaps_in_ids_and_images_without_boxes(tmp_path: Path) -> None:

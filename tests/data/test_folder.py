@@ -80,7 +80,7 @@ def test_D06_stray_files_are_left_aside_and_counted(tmp_path: Path) -> None:
     source, notes = folder(tmp_path)
     assert len(source) == 4
     assert source.classes == ("cat", "dog")
-    assert notes == ["5 files that are no images were left aside"]
+    assert notes == ["5 files that are not images were left aside"]
 
 
 @pytest.mark.parametrize(

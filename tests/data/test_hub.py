@@ -179,8 +179,8 @@ def test_labels_by_the_kind_of_column(
     ("kind", "values", "words"),
     [
         (STRING, ["b", None, "b"], "label is empty"), (STRING, ["b", " ", "b"], "label is empty"),
-        (INTEGER, [0, -1, 2], "label -1 is no class"), (REAL, [0.0, float("nan"), 1.0], "label is empty"),
-        (REAL, [0.0, 0.5, 1.0], "label 0.5 is no class"),
+        (INTEGER, [0, -1, 2], "label -1 is not a class"), (REAL, [0.0, float("nan"), 1.0], "label is empty"),
+        (REAL, [0.0, 0.5, 1.0], "label 0.5 is not a class"),
     ],
 )  # fmt: skip
 def test_D08_labels_that_are_none(kind: str, values: list[Any], words: str, tmp_path: Path) -> None:

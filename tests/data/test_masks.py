@@ -165,7 +165,7 @@ def test_an_unknown_value_is_an_unreadable_image_that_says_where(tmp_path: Path)
     (tmp_path / "masks" / "05.png").write_bytes(encode(wrong, "PNG"))
     source = only(read_any(str(tmp_path), OPTIONS))
     assert source.classes == ("paper", "ink")
-    with pytest.raises(DataError, match=r"holds 9, which is no class[\s\S]*row 5, column 7[\s\S]*255 \(ink\)"):
+    with pytest.raises(DataError, match=r"holds 9, which is not a class[\s\S]*row 5, column 7[\s\S]*255 \(ink\)"):
         source.truth(5)
     preprocess = Preprocess((9, 11), 1, whole=True)
     with pytest.raises(DataError, match="1 of 8 images cannot be read"):
@@ -261,7 +261,7 @@ def test_tables_for_training_and_test_mean_the_same(tmp_path: Path) -> None:
     [
         (np.zeros((5, 25)), r"do not fit the images[\s\S]*5 rows of 25"),
         (np.zeros((6, 24)), "do not fit"),
-        (np.full((6, 25), 0.5), "holds 0.5, which is no class"),
+        (np.full((6, 25), 0.5), "holds 0.5, which is not a class"),
         (np.full((6, 25), np.nan), "holds nan"),
         (np.full((6, 25), -1), "holds -1"),
         (np.ones((6, 25)), "only one class"),

@@ -126,7 +126,7 @@ def test_a_file_beyond_the_limit_is_not_kept(address: str, tmp_path: Path, monke
 
 @pytest.fixture
 def babbler() -> Iterator[str]:
-    """A server that answers what is no HTTP."""
+    """A server that answers something that is not HTTP."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def talk() -> None:

@@ -256,7 +256,7 @@ def test_damaged_packed_data_is_refused_with_the_file_named(
     assert main(["data", "show", "--data", "packed", "-q"]) == 3
     told = capsys.readouterr().err
     assert "where: packed/" in told
-    assert "data pack anew" in told
+    assert "data pack again" in told
 
 
 def test_what_was_packed_in_one_way_is_not_used_in_another(tmp_path: Path) -> None:

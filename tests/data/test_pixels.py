@@ -118,7 +118,7 @@ def test_D08_a_label_that_is_no_class(label: str, tmp_path: Path) -> None:
     table = labelled().astype(str)
     table[3, 0] = label
     error = refused(write(tmp_path / "x.csv", table, header=",".join("abcdefghij")))
-    assert "is no class" in error.what
+    assert "is not a class" in error.what
     assert error.where.endswith("x.csv, row 5")
 
 
@@ -199,7 +199,7 @@ def test_train_names_file_row_and_remedy(tmp_path: Path, capsys: pytest.CaptureF
     write(tmp_path / "x.csv", table)
     assert main(["train", "--data", "x.csv", "--epochs", "1"]) == 3
     message = capsys.readouterr().err
-    assert "error: the label -5 is no class" in message
+    assert "error: the label -5 is not a class" in message
     assert "where: x.csv, row 4" in message
     assert "try: --label-column" in message
     assert "Traceback" not in message

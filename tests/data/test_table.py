@@ -113,7 +113,7 @@ def test_splits_in_a_column(images: Path) -> None:
     assert {split: len(source) for split, source in found.items()} == {"train": 4, "val": 4, "test": 2}
     assert "sets in 'split'" in notes[0]
     error = refused(write(images, lines([*rows, ("cat/0000.png", "cat", "holdout")])))
-    assert "'holdout' is no set" in error.what
+    assert "'holdout' is not a set" in error.what
     assert error.where.endswith("labels.csv, row 12")
 
 

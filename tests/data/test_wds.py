@@ -50,7 +50,7 @@ def pack(
 
 
 def special(kind: bytes, link: str = "") -> tarfile.TarInfo:
-    """A member that is no file."""
+    """A member that is not a file."""
     info = tarfile.TarInfo()
     info.type, info.linkname = kind, link
     return info
@@ -166,7 +166,7 @@ def test_names_of_classes_beside_the_shards(name: str, tmp_path: Path) -> None:
     assert read(f"wds:{path}").targets.tolist() == [1, 3]
     pack(path, [("x.png", picture(0)), ("x.cls", b"4")])
     error = refused(f"wds:{path}")
-    assert error.what == "the label 4 is no class"
+    assert error.what == "the label 4 is not a class"
     assert error.where == "a.tar/x.png"
     (tmp_path / name).write_text("[" if name.endswith("json") else "same\nsame")
     assert "list of classes" in refused(f"wds:{path}").what
@@ -302,7 +302,7 @@ def test_a_shard_that_is_cut_off(tmp_path: Path) -> None:
     for length in (100, 512, 600, 700, 1100, 2700):
         (tmp_path / "a.tar").write_bytes(whole[:length])
         error = refused(f"wds:{tmp_path}/a.tar")
-        assert error.what == "the file is no whole tar file"
+        assert error.what == "the file is not a whole tar file"
         assert error.where.startswith(f"{tmp_path / 'a.tar'}, byte ")
 
 

@@ -133,7 +133,7 @@ def test_several_files_are_asked_at_once(trained: Classifier, digits: tuple[Any,
     for path, image in zip(paths, digits[0], strict=False):
         Image.fromarray((image * 15).astype(np.uint8)).save(path)
     assert list(trained.predict(paths).ids) == list(map(str, paths))
-    with pytest.raises(UsageError, match="a list of paths is no set"):
+    with pytest.raises(UsageError, match="a list of paths is not a set"):
         trained.evaluate(paths)
 
 
@@ -245,7 +245,7 @@ def test_it_shows_in_a_notebook(trained: Classifier, digits: tuple[Any, Any]) ->
     ("X", "y", "words"),
     [
         (np.zeros((4, 5, 5)), None, "requires y"),
-        (np.zeros((4, 5, 5, 2)), [0, 1, 0, 1], "are no images"),
+        (np.zeros((4, 5, 5, 2)), [0, 1, 0, 1], "are not images"),
         (np.zeros((4, 5, 5)), [0, 1, 0], "inconsistent"),
         (np.full((4, 5, 5), np.nan), [0, 1, 0, 1], "NaN"),
         ("no/such/folder", None, "no data at"),
@@ -277,7 +277,7 @@ def test_arguments_of_another_kind_are_named(arguments: dict[str, Any], words: s
         Classifier(**arguments).fit(*digits)
     with pytest.raises(UsageError, match="optimizer='adamw' or optimizer='sgd'"):  # what to type
         Classifier(options={"optimizer": "adam"}).fit(*digits)
-    with pytest.raises(UsageError, match="validation_data is no pair"):
+    with pytest.raises(UsageError, match="validation_data is not a pair"):
         Classifier(**FAST).fit(*digits, validation_data=(digits[0],))
 
 

@@ -122,8 +122,8 @@ def test_an_image_is_fetched_and_redirects_are_followed(server: Any) -> None:
     [
         ("gone", "the server answered 404"),
         ("loop", "too many redirects"),
-        ("moved/file:///etc/passwd", "is no http:// or https:// address"),
-        ("moved/ftp://127.0.0.1/x", "is no http:// or https:// address"),
+        ("moved/file:///etc/passwd", "is not an http:// or https:// address"),
+        ("moved/ftp://127.0.0.1/x", "is not an http:// or https:// address"),
         ("moved/http://169.254.169.254/latest/meta-data", "private or a reserved network"),
         ("claims", "too large"),
     ],
@@ -198,7 +198,7 @@ def test_a_redirect_never_leaves_https(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_https_checks_the_certificate() -> None:
-    """A server without one, and one that nobody signed, are no servers of that name."""
+    """A server without one, and one that nobody signed, are not servers of that name."""
     with silent(b"HTTP/1.1 200 OK\r\n\r\n") as port, pytest.raises(DataError, match="cannot fetch"):
         fetch(f"https://127.0.0.1:{port}/x.png", SOON)
 

@@ -168,7 +168,7 @@ def test_a_damaged_shard_stops_no_other(
     Path(inputs[1]).write_bytes(whole[: len(whole) // 3])
     assert predict(inputs, model, here / "out") == 3
     message = capsys.readouterr().err
-    assert "error: part-01: the file is no whole tar file" in message
+    assert "error: part-01: the file is not a whole tar file" in message
     assert "3 of 4 shards are whole" in message
     assert sorted(p.name for p in (here / "out").glob("*")) == [
         ".msresnet",

@@ -169,7 +169,7 @@ def test_what_is_no_shard(here: Path, shards: list[str]) -> None:
         (["b/part-0.tar"], DataError, "try: b/part-00.tar"),
         (["c/*.tar"], DataError, "there is no such shard"),
         (["b/part-{00..03}.tar"], DataError, "3 of 4 shards are not there"),
-        (["pipe.txt"], DataError, "this is no file"),
+        (["pipe.txt"], DataError, "this is not a file"),
     ]
     for inputs, kind, message in cases:
         with pytest.raises(kind, match=message.replace("{", r"\{")):
@@ -180,10 +180,10 @@ def test_what_is_no_shard(here: Path, shards: list[str]) -> None:
     "case",
     [
         ("gone.txt", b"nowhere/1.png\nnowhere/2.png\n", "none of the first 2 images is there"),
-        ("binary.txt", b"a\0b.png\n", "the list is no text of paths, line 1"),
-        ("long.csv", b"x" * (1 << 17), "the list is no text of paths"),
+        ("binary.txt", b"a\0b.png\n", "the list is not a text of paths, line 1"),
+        ("long.csv", b"x" * (1 << 17), "the list is not a text of paths"),
         ("pointer.txt", LFS_POINTER, "git lfs pull"),
-        ("quotes.csv", b'path\n"' + b"a\n" * 100_000, "the list is no table"),
+        ("quotes.csv", b'path\n"' + b"a\n" * 100_000, "the list is not a table"),
         ("packed.tar.gz", b"\x1f\x8b" + bytes(600), "it is compressed"),
         ("pointer.tar", LFS_POINTER, "git lfs pull"),
         ("noise.tar", bytes(random_pixels(2048)), "there is no valid header"),

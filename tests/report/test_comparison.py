@@ -33,7 +33,7 @@ def compared(seeds: int = 2, failing: bool = True) -> Comparison:
     for place, name in enumerate(NAMES):
         for seed in range(seeds):
             if failing and (place, seed) == (1, 1):
-                trainings.append(Training(name, seed, failure=f"the loss is no number {NASTY}", code=6))
+                trainings.append(Training(name, seed, failure=f"the loss is not a number {NASTY}", code=6))
                 continue
             right = luck + 0.05 * rng.random(400) < 0.95 - 0.1 * place
             answers = {"test": Answers(right, "x"), "val": Answers(right[:100], "y")}
@@ -93,7 +93,7 @@ def test_the_table_of_a_comparison_is_the_one_on_the_screen(pages: dict[str, str
 
 
 def test_what_failed_is_told(pages: dict[str, str]) -> None:
-    assert "seed 1: the loss is no number" in pages["comparison"]
+    assert "seed 1: the loss is not a number" in pages["comparison"]
     assert "What failed" in pages["comparison"]
     assert "trial 3: it broke" in pages["tuning"]
     assert "trial 6" in pages["tuning"]

@@ -158,7 +158,7 @@ def test_what_is_put_in_is_text() -> None:
     text = page(NASTY, NASTY, [Section("s", NASTY, parts)])
     assert "<script>window" not in text
     assert text.count("<script>") == 1
-    page("\udcff", "a file name that is no text", []).encode()
+    page("\udcff", "a file name that is not text", []).encode()
 
 
 @pytest.mark.parametrize(

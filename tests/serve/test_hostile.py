@@ -241,7 +241,7 @@ def test_H13_headers_without_end(unharmed: Serving) -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "http://169.254.169.254/", "file:///etc/passwd", "//x/y"])
 def test_H19_H20_addresses_are_no_inputs(url: str, unharmed: Serving) -> None:
-    """There is no such feature: an address is text, which is no image, and nothing is fetched."""
+    """There is no such feature: an address is text, which is not an image, and nothing is fetched."""
     is_refused(unharmed.predict(url.encode()), 422)
     is_refused(unharmed.post("/predict", data={"image": url}), 415)
     is_refused(unharmed.post("/predict", json={"url": url}), 415)

@@ -159,7 +159,7 @@ def test_a_crowd_teaches_nothing_and_hides_nothing_that_is_known() -> None:
 
 
 def test_ten_thousand_boxes_take_little_memory() -> None:
-    ours, child = CONTEXT.Pipe()  # in a process of its own: the most that this one has ever held is no measure
+    ours, child = CONTEXT.Pipe()  # in a process of its own: the most that this one has ever held is not a measure
     process = CONTEXT.Process(target=_assign_many, args=(child,))
     process.start()
     assert ours.poll(PATIENCE)

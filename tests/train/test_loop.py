@@ -54,7 +54,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, what: str = "loss") -> None:
         value = original(task, outputs, encoded)
         if calls[0] != at:
             return value
-        # The square root's slope at zero is infinite, and infinity times zero is no number.
+        # The square root's slope at zero is infinite, and infinity times zero is not a number.
         return value * math.nan if what == "loss" else value + (outputs.sum() * 0).sqrt()
 
     monkeypatch.setattr(ClassificationTask, "loss", loss)

@@ -29,7 +29,7 @@ SHOWN = 60
 
 @dataclass(frozen=True)
 class Parsed(Generic[C]):
-    """A verb's configuration, and for each setting that is no default, the layer that set it."""
+    """A verb's configuration, and for each setting that is not a default, the layer that set it."""
 
     config: C
     origin: dict[str, str]
@@ -228,7 +228,7 @@ def _read(path: str, names: set[str]) -> dict[str, Any]:
         items = value if isinstance(value, list) else [value]
         if not all(item is None or isinstance(item, (str, int, float, bool)) for item in items):
             hint = f"{key}: a number, a text, or a list of them"
-            raise UsageError(f"the setting {key!r} is no plain value", where=f"{path}: {key}", hint=hint)
+            raise UsageError(f"the setting {key!r} is not a plain value", where=f"{path}: {key}", hint=hint)
     return values
 
 

@@ -57,7 +57,7 @@ def contestants(config: CompareConfig) -> list[Contestant]:
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise UsageError(f"two contestants are called {twice!r}", hint="give one a name: 'other: ...'")
     if config.baseline is not None and config.baseline not in (names := [c.name for c in found]):
-        raise UsageError(f"--baseline {config.baseline!r} is no contestant", hint=nearest(config.baseline, names))
+        raise UsageError(f"--baseline {config.baseline!r} is not a contestant", hint=nearest(config.baseline, names))
     return found
 
 
@@ -112,7 +112,7 @@ def _foundation(word: str, base: TrainConfig) -> tuple[dict[str, Any], list[str]
         return _from_others(from_file(Path(word)), base, word)
     close = nearest(word, [*MODELS.names(), *RECIPES])
     hint = f"{close}; " if close else ""
-    what = f"{word!r} is no model, no recipe and no .yaml file"
+    what = f"{word!r} is not a model, a recipe or a .yaml file"
     raise UsageError(what, hint=f"{hint}msresnet models lists the models")
 
 
@@ -134,7 +134,7 @@ def _typed(words: list[str], text: str, base: TrainConfig) -> dict[str, Any]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise UsageError(f"{word!r} is no setting", where=text, why="setting=value", hint=SPELLING)
+            raise UsageError(f"{word!r} is not a setting", where=text, why="setting=value", hint=SPELLING)
         known(key, text)
         if key in (*OWN, *BUDGET, *DATA):
             raise UsageError(f"{key} is the same for all contestants", where=text, hint="say it once, outside")

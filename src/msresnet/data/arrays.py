@@ -71,7 +71,7 @@ def as_images(dense: Array) -> Array:
     if dense.ndim == 4 and dense.shape[3] in (1, 3):
         return np.ascontiguousarray(dense.transpose(0, 3, 1, 2))
     raise DataError(
-        f"arrays of shape {dense.shape} are no images", why="(N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3"
+        f"arrays of shape {dense.shape} are not images", why="(N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3"
     )
 
 

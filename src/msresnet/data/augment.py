@@ -149,7 +149,7 @@ def shade(images: Tensor, strength: float, draws: Draws) -> Tensor:
     rows, columns = (torch.linspace(-1, 1, side, device=images.device) for side in images.shape[-2:])
     angle = (turn * 2 * math.pi).view(-1, 1, 1)
     ramp = (angle.cos() * columns[None, None, :] + angle.sin() * rows[None, :, None]) / math.sqrt(2)  # -1 to 1
-    # Rounding may lead out of 0 to 1, and a power of less than nothing is no number.
+    # Rounding may lead out of 0 to 1, and a power of a negative number is not a number.
     ramp = ((ramp + 1) / 2).clamp(0, 1) ** torch.exp((bend.view(-1, 1, 1) * 2 - 1) * math.log(2.0))
     light = 1 - strength * amount.view(-1, 1, 1, 1) * ramp[:, None]
     lift = MOST_PALE * strength * pale.view(-1, 1, 1, 1)

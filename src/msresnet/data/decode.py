@@ -94,7 +94,7 @@ _SILENCE = _Silence()
 def decode_file(path: str | Path, at_least: Size | None = None) -> Image:
     """Read and decode an image file to uint8 (C, H, W), C = 1 for grey and 3 for RGB; `at_least` as below.
 
-    Raises DataError, naming the file, for whatever is no readable image; never waits on a pipe.
+    Raises DataError, naming the file, for whatever is not a readable image; never waits on a pipe.
     """
     return decode_bytes(read_regular(path), str(path), at_least)
 
@@ -214,7 +214,7 @@ def decoding(where: str) -> Iterator[None]:
         if isinstance(error, DataError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        hint = "" if isinstance(error, MemoryError | NotImplementedError) else "fetch it anew, or leave it out"
+        hint = "" if isinstance(error, MemoryError | NotImplementedError) else "fetch it again, or leave it out"
         if "cannot identify" in reason:
             reason, hint = "no image of a known format", f"if it is an image: convert it to one of {', '.join(FORMATS)}"
         raise DataError("cannot decode the image", where=where, why=reason, hint=hint) from error
@@ -252,7 +252,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def printable(path: str | Path) -> str:
-    """A path that can be printed: control characters and bytes that are no text are escaped."""
+    """A path that can be printed: control characters and bytes that are not text are escaped."""
     text = os.fsdecode(path)
     if text.isprintable():
         return text
@@ -283,7 +283,7 @@ def _values(data: bytes, where: str) -> npt.NDArray[np.int64]:
         _check_size(image.width, image.height, where)
         if image.format in ("JPEG", "MPO", "WEBP"):
             why = f"{image.format} changes the values of pixels"
-            raise DataError("this is no file for masks", where=where, why=why, hint="PNG")
+            raise DataError("this is not a file for masks", where=where, why=why, hint="PNG")
         image.load()
         grey = image.convert("L") if image.mode == "1" else image
         values = np.asarray(grey)
@@ -291,7 +291,7 @@ def _values(data: bytes, where: str) -> npt.NDArray[np.int64]:
             values = values[:, :, 0]
         if values.ndim != 2 or values.dtype.kind not in "ui":
             hint = "a grey or palette PNG whose values are the classes"
-            raise DataError("the mask's pixels are no numbers", where=where, why=f"mode {image.mode}", hint=hint)
+            raise DataError("the mask's pixels are not numbers", where=where, why=f"mode {image.mode}", hint=hint)
         turned: npt.NDArray[np.int64] = upright(values[None].astype(np.int64), turn_of(image))[0]
         return turned
 

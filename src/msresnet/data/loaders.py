@@ -73,7 +73,7 @@ def open_sets(
 def choose_cache(
     sets: Mapping[str, Source], preprocess: Preprocess, options: DataOptions, once: bool = False
 ) -> tuple[Kept, str]:
-    """'ram', 'disk' or 'none', and the reason. Raises UsageError for a disk store of what is no files."""
+    """'ram', 'disk' or 'none', and the reason. Raises UsageError for a disk store of what is not files."""
     needed = sum(_bytes(source, preprocess) for source in sets.values())
     in_files = all(source.path(0) is not None for source in sets.values() if len(source))
     size, where = human(needed), {"ram": "in memory", "disk": "on the disk", "none": "decoded when they are needed"}
@@ -133,7 +133,7 @@ def _decode(name: str, source: Source, preprocess: Preprocess, workers: int, unr
     if (ready := _ready(source, preprocess)) is not None:
         return Decoded(ready, torch.from_numpy(np.array(source.targets)), source.ids)
 
-    preprocess.is_applied(source)  # what was packed for another preprocess is no unreadable image
+    preprocess.is_applied(source)  # what was packed for another preprocess is not an unreadable image
 
     def one(index: int) -> tuple[Image, Tensor] | DataError:
         try:

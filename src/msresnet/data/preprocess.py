@@ -319,7 +319,7 @@ def choose(options: PreprocessOptions, source: Source) -> tuple[Preprocess, list
     for name, (wanted, was) in asked.items():
         if wanted not in (None, was):
             what = f"--{name}, but the data was packed with another"
-            raise UsageError(what, why=f"packed: {done.steps()}", hint="leave it out, or msresnet data pack anew")
+            raise UsageError(what, why=f"packed: {done.steps()}", hint="leave it out, or msresnet data pack again")
     return done, [f"packed as {done.steps()}"]
 
 

@@ -48,7 +48,7 @@ VAL_SHARE, MOST_HELD_OUT, FEW = 0.1, 5_000, 20
 """What is held out for validation when nobody says; more images than this would only take from training."""
 HASH_BITS = 63
 MOST_ALONE = 50
-"""More classes than this, of one image each, are no classes: the wrong column was read."""
+"""More classes than this, of one image each, are not classes: the wrong column was read."""
 CROPS = "crops:"
 Role = Literal["val", "test"]
 
@@ -209,7 +209,7 @@ def _file(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[s
         return hub(f"{HUB}{path}", options)
     if kind in _BOXES:
         return _BOXES[kind](path)
-    raise DataError("this file is no known form of data", where=str(path), hint=FORMS)
+    raise DataError("this file is not a known form of data", where=str(path), hint=FORMS)
 
 
 def _pixels(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:

@@ -117,7 +117,7 @@ def _look(sources: Sequence[Source], index: int) -> Outcome:
 
 
 def _key(paths: Sequence[Path]) -> int:
-    """What files are known by: it changes when one of them does. 0 for what is no regular file, and for none."""
+    """What files are known by: it changes when one of them does. 0 for what is not a regular file, and for none."""
     digest = hashlib.sha256()
     for path in paths:
         try:

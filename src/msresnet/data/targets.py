@@ -20,7 +20,7 @@ from msresnet.data.resize import Frame
 from msresnet.data.sample import Source
 
 NOTHING = -1
-"""The class of a row that is no box."""
+"""The class of a row that is not a box."""
 FIELDS = 6
 
 

@@ -41,7 +41,7 @@ def zoom(images: Tensor, scale: float) -> Tensor:
 
 
 def check_scale(scale: float) -> None:
-    """Raise UsageError for what is no scale."""
+    """Raise UsageError for what is not a scale."""
     if not 0 < scale < float("inf"):
         what = f"an object cannot be made {scale:g} times as large"
         raise UsageError(what, why="a scale is a number above 0", hint="0.5, 1 or 2")

@@ -96,7 +96,7 @@ def suppressed(proto: ModelProto, names: Sequence[str], rules: Rules) -> ModelPr
     shapes: list[tuple[int, list[Any]]] = [(TensorProto.FLOAT, ["M", 4]), (TensorProto.FLOAT, ["M"])]
     shapes += 2 * [(TensorProto.INT64, ["M"])]
     graph.output.extend(helper.make_tensor_value_info(n, *shape) for n, shape in zip(ANSWERS, shapes, strict=True))
-    del found.metadata_props[:]  # it is no model for `predict`, whose suppression would come on top
+    del found.metadata_props[:]  # it is not a model for `predict`, whose suppression would come on top
     helper.set_model_props(found, {"names": json.dumps(list(names))})
     onnx.checker.check_model(found)
     return found

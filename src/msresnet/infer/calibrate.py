@@ -66,7 +66,7 @@ def keep(folder: Path, bundle: Bundle, split: str | None, metrics: dict[str, Any
     Args:
         folder: of the bundle.
         bundle: the calibrated one.
-        split: of the model's own data, which was measured anew; None for other data.
+        split: of the model's own data, which was measured again; None for other data.
         metrics: what was measured.
 
     Raises ResourceError when that fails; the bundle is then as it was before.

@@ -164,12 +164,12 @@ class EvaluateConfig(DataOptions):
 
     @property
     def scales(self) -> tuple[float, ...]:
-        """Those of --object-scale, rising. Raises UsageError for what is no list of them."""
+        """Those of --object-scale, rising. Raises UsageError for what is not a list of them."""
         return numbers("object-scale", self.object_scale, "0.5,1,2")
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Those of --image-sizes, rising. Raises UsageError for what is no list of them."""
+        """Those of --image-sizes, rising. Raises UsageError for what is not a list of them."""
         found = numbers("image-sizes", self.image_sizes, "20,28,40")
         if any(side != int(side) for side in found):
             raise UsageError(f"--image-sizes {self.image_sizes}", why="whole pixels", hint="--image-sizes 20,28,40")

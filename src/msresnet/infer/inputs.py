@@ -162,7 +162,7 @@ def _comes_with(folder: str, path: str) -> bool:
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
-    """A pattern for paths, as `glob` takes it: `**` is any folders, a star is no slash and no dot in front."""
+    """A pattern for paths, as `glob` takes it: `**` is any folders, a star is neither a slash nor a leading dot."""
     parts = []
     for part in Path(pattern).parts[1:]:
         if part == "**":
@@ -184,7 +184,7 @@ def _named(text: str, allowed: Allowed) -> Iterator[Input]:
         yield Input(shown(text), partial(fetch, text))
     elif CAMERA.fullmatch(text):
         yield from _frames(text, allowed)
-    elif os.path.isdir(text):  # noqa: PTH112 - names with a null character are no folders
+    elif os.path.isdir(text):  # noqa: PTH112 - names with a null character are not folders
         yield from _or_nothing(text, (_file(path) for path in _below(text)))
     elif glob.has_magic(text) and not os.path.lexists(text):
         found = (path for path in _matching(text) if _known(path))
@@ -307,7 +307,7 @@ def _listed(start: bytes, stdin: BinaryIO, allowed: Allowed) -> Iterator[Input]:
             continue
         empty = False
         if len(line) >= MOST_LINE:
-            yield Input(STDIN, error=DataError("standard input is no list of files", where=STDIN))
+            yield Input(STDIN, error=DataError("standard input is not a list of files", where=STDIN))
             return
         try:
             yield from _named(name, allowed)

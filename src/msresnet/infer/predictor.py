@@ -101,8 +101,8 @@ def check_numbers(outputs: Outputs, ids: Sequence[str], model: str) -> None:
     finite = np.isfinite(outputs).reshape(len(outputs), -1).all(1)
     if not finite.all():
         first = printable(ids[int(np.flatnonzero(~finite)[0])])
-        why, hint = "infinite or not a number (NaN)", "train it anew, or use an earlier checkpoint"
-        raise ModelError(f"what {model} answers are no numbers", where=first, why=why, hint=hint)
+        why, hint = "infinite or not a number (NaN)", "train it again, or use an earlier checkpoint"
+        raise ModelError(f"what {model} answers are not numbers", where=first, why=why, hint=hint)
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -82,7 +82,7 @@ def fetch(url: str, patience: Patience = USUAL, limit: int = MOST_BYTES) -> byte
 def _checked(url: str) -> SplitResult:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES or not parts.hostname:
-        raise DataError("this address is not fetched", why=f"{shown(url)} is no http:// or https:// address")
+        raise DataError("this address is not fetched", why=f"{shown(url)} is not an http:// or https:// address")
     return parts
 
 

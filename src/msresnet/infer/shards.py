@@ -142,13 +142,13 @@ class ListShard(Shard):
                     yield row[column]
         except csv.Error as error:
             where = f"{printable(self.path)}, line {rows.line_num:,}"
-            raise DataError("the list is no table", where=where, why=str(error)) from error
+            raise DataError("the list is not a table", where=where, why=str(error)) from error
 
 
 def find_shards(words: Sequence[str], stdin: BinaryIO) -> list[Shard]:
     """The shards that paths, patterns and `-` (names on standard input) mean, each once, in this order.
 
-    A folder that holds .tar files stands for those. Raises UsageError for what is no shard and for two shards of one
+    A folder that holds .tar files stands for those. Raises UsageError for what is not a shard and for two shards of one
     name, DataError for what is not there.
     """
     names = [name for word in words for name in (_listed(stdin) if word == STDIN else [word])]
@@ -191,14 +191,16 @@ def _shard(path: Path) -> Shard:
     if path.is_dir():
         return FolderShard(path.name or "root", path)
     if not path.is_file():
-        raise DataError("this is no file", where=printable(path), why="a link that leads nowhere, a pipe or a device")
+        raise DataError(
+            "this is not a file", where=printable(path), why="a link that leads nowhere, a pipe or a device"
+        )
     for kind, endings in kinds.items():
         for ending in endings:
             if path.name.lower().endswith(ending) and len(path.name) > len(ending):
                 return kind(path.name[: -len(ending)], path)
     hint = "--output answers.csv, .jsonl or .parquet, or name its folder" if is_image(path) else EXAMPLE
     why = "a shard is a .tar file, a folder, or a .txt or .csv list of paths"
-    raise UsageError("this is no shard", where=printable(path), why=why, hint=hint)
+    raise UsageError("this is not a shard", where=printable(path), why=why, hint=hint)
 
 
 def _member(path: Path, start: int, size: int) -> bytes:
@@ -214,7 +216,7 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
         if number == 1:
             refuse_pointer(os.fsencode(line), printable(path))
         if len(line) == MOST_LINE or "\0" in line:
-            raise DataError("the list is no text of paths", where=f"{printable(path)}, line {number:,}")
+            raise DataError("the list is not a text of paths", where=f"{printable(path)}, line {number:,}")
         if not line:
             return
         yield line

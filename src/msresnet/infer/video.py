@@ -77,7 +77,7 @@ def _due(opencv: ModuleType, capture: Any, where: str, every: float | None) -> I
 
 
 def check_video(text: str) -> None:
-    """Raise DataError for what is no file or does not begin as videos do, ResourceError without OpenCV."""
+    """Raise DataError for what is not a file or does not begin as videos do, ResourceError without OpenCV."""
     _opencv()
     if not CAMERA.fullmatch(text):
         _check_format(text, printable(text))

@@ -1,6 +1,6 @@
 """How well masks agree: intersection over union, pixel accuracy, boundaries. N images, K classes, H and W pixels.
 
-A pixel whose truth is no class (K or more) does not count. A class that neither truth nor answer holds has no figure
+A pixel whose truth is not a class (K or more) does not count. A class that neither truth nor answer holds has no figure
 (NaN), and is left out of means.
 """
 
@@ -84,7 +84,7 @@ def boundary_f(answer: Mask, truth: Mask, classes: int) -> Floats:
 
     Precision is the share of the answer's boundary pixels within `tolerance` of the truth's boundary, recall the other
     way round, both by Euclidean distance. A boundary pixel is one of the class with a direct neighbour that is not;
-    the image's edge is no boundary.
+    the image's edge is not a boundary.
     """
     known, near = truth < classes, tolerance(truth.shape)
     found = np.full(classes, np.nan)

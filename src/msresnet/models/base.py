@@ -136,7 +136,7 @@ class ImageModel(nn.Module, ABC):
     unused_weights: str = ""
     """Pattern of published tensors that stand in some files and that the network has no use for."""
     optional_weights: str = ""
-    """Pattern of tensors that a network may lack: they begin anew where weights have none, else are left."""
+    """Pattern of tensors that a network may lack: they start untrained where weights have none, else are left."""
     tail: tuple[str, ...] = ()
     """Modules that only logits need, beside pooling and classifier: the stages' maps do without them."""
     attribution_layer: str = ""
@@ -232,7 +232,7 @@ class ImageModel(nn.Module, ABC):
             stop_early: do not run what comes after the last chosen stage.
             output_fmt: 'NCHW', the only one.
 
-        Raises UsageError for a stage that does not exist, and for a norm or an output_fmt that cannot be had.
+        Raises UsageError for a stage that does not exist, and for a norm or an output_fmt that are not available.
         """
         if norm or output_fmt != "NCHW":
             why = "maps are (B, C, H, W), as their stages give them; forward_features gives the normalised last one"

@@ -20,7 +20,7 @@ Figures = tuple[float, ...]
 FORM = {"image_size": "size", "channels": "channels", "resize": "resize", "threshold": "threshold", "binary": "binary"}
 """How images were brought to one form: the settings of a training, and what a bundle calls them."""
 OF_DATA = {*Config._fields} - {"global_pool"}
-"""Arguments that another training chooses anew."""
+"""Arguments that another training chooses for itself."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _of_bundle(values: dict[str, Any], weights: str) -> Description:
     form = {setting: preprocess[name] for setting, name in FORM.items()}
     figures = _figures(preprocess)
     if figures is None:
-        raise ValueError("mean and std are no figures")
+        raise ValueError("mean and std are not figures")
     return Description(
         weights, str(values["architecture"]),
         {name: value for name, value in values["arguments"].items() if name not in OF_DATA},

@@ -11,7 +11,7 @@ Decisions:
   by the neck; where the backbone has no map as fine, the pyramid begins at its finest.
 - The head is shared by all maps and as wide as the finest that is taken, within 32 and 128 channels, unless
   `pyramid_width` says otherwise.
-- Sides need be no multiples of anything: a map has as many places as there are squares that touch the image.
+- Sides need not be multiples of anything: a map has as many places as there are squares that touch the image.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Detector(Embodied):
 def strides(stages: FeatureInfo, size: tuple[int, int], finest: int | None = None) -> tuple[int, ...]:
     """How far each of a detector's maps divides the resolution of images of (H, W), fine to coarse.
 
-    Raises UsageError for a `finest` that is no power of two up to 32, or finer than the backbone's maps.
+    Raises UsageError for a `finest` that is not a power of two up to 32, or finer than the backbone's maps.
     """
     own = min(stage.reduction for stage in stages)
     if finest is not None and (finest not in FINEST or isinstance(finest, bool) or finest < own):

@@ -81,12 +81,12 @@ def create_model(
             the model's row (`stem`, `shortcut_levels`, ...; `operator` also by name). None leaves the default.
 
     Raises UsageError for an unknown name or argument and for an impossible combination, ModelError for weights that
-    cannot be had or do not fit.
+    are not available or do not fit.
     """
     if out_indices is not None and not features_only:
         raise UsageError("out_indices means nothing without features_only", hint="features_only=True")
     if not isinstance(name, str):
-        raise UsageError(f"{name!r} is no model's name", hint="msresnet models")
+        raise UsageError(f"{name!r} is not a model's name", hint="msresnet models")
     if name.startswith(PREFIX):
         name, pretrained = on_hub(name).architecture, name if pretrained is True else pretrained
     family, row, config, classes_asked = _chosen(name, kwargs | ({"num_classes": 0} if features_only else {}))

@@ -24,7 +24,7 @@ M = TypeVar("M", bound=nn.Module)
 def fold(model: M) -> M:
     """A folded copy of a model in evaluation mode; the original is left as it is.
 
-    Raises UsageError for a model in training mode, whose BatchNorm is no fixed linear map.
+    Raises UsageError for a model in training mode, whose BatchNorm is not a fixed linear map.
     """
     if model.training:
         raise UsageError("a model in training mode cannot be folded", hint="model.eval() first")

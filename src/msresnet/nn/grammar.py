@@ -47,7 +47,7 @@ class Branch:
     kind: Literal["conv", "identity", "avg_pool"] = "conv"
 
     def __post_init__(self) -> None:
-        """Refuse, with a UsageError, what is no branch."""
+        """Refuse, with a UsageError, what is not a branch."""
         check_choices("Branch", self, {"pool": ("avg", "max"), "kind": ("conv", "identity", "avg_pool")})
         numbers = {"kernel": self.size, "dilation": (self.dilation,), "share": (self.share,), "down": (self.down,)}
         for name, values in numbers.items():
@@ -106,7 +106,7 @@ class Operator:
     """Builds the network part from the operator and its geometry, where these choices are not enough to say it."""
 
     def __post_init__(self) -> None:
-        """Refuse, with a UsageError, what is no operator."""
+        """Refuse, with a UsageError, what is not an operator."""
         if not isinstance(self.branches, tuple) or not self.branches:
             raise UsageError(
                 f"Operator({self.branches!r})", hint="a tuple of branches: Operator((Branch(3), Branch(5)))"

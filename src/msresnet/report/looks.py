@@ -55,7 +55,7 @@ def explained(story: Story, wanted: Sequence[tuple[int, int]]) -> tuple[dict[int
     try:
         for place in range(0, len(few), AT_ONCE):
             _add(found, story, bundle, few[place : place + AT_ONCE], method)
-    except ModelError:  # a gradient that is no number explains nothing; all else that is told holds
+    except ModelError:  # a gradient that is not a number explains nothing; all else that is told holds
         return {}, method
     return found, method
 

@@ -239,7 +239,7 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-    # A lone surrogate (a file name that is no text) is no character, and no file of text can hold it.
+    # A lone surrogate (a file name that is not text) is not a character, and no file of text can hold it.
     return environment.get_template("page.html.jinja").render(values).strip().encode("utf-8", "replace").decode()
 
 

@@ -31,7 +31,7 @@ def scales(story: Story) -> Section | None:
         return None
     try:
         table = scale_table(bundle, _batches(story, bundle))
-    except ModelError:  # an output that is no number has no scale
+    except ModelError:  # an output that is not a number has no scale
         return None
     images = int(table.counts.sum())
     text = (

@@ -57,7 +57,7 @@ class Detections(Results):
             if kinds != (np.dtype(np.float32), np.dtype(np.float32), np.dtype(np.int64)):
                 raise ValueError(f"the boxes, scores and classes of {name} are {kinds[0]}, {kinds[1]} and {kinds[2]}")
             if not is_xyxy(boxes):
-                raise ValueError(f"a box of {name} is no x1 <= x2 and y1 <= y2 of finite numbers")
+                raise ValueError(f"a box of {name} is not x1 <= x2 and y1 <= y2 in finite numbers")
             if not ((scores >= 0) & (scores <= 1)).all():
                 raise ValueError(f"a score of {name} does not lie between 0 and 1")
             if len(classes) and not 0 <= classes.min() <= classes.max() < len(self.class_names):

@@ -33,7 +33,7 @@ async def ask_files(
 ) -> Asked:
     """Answers about the files of images; of boxes those from a score on, where one is given.
 
-    Raises DataError for one that is no image, Refusal when there is no room or no time.
+    Raises DataError for one that is not an image, Refusal when there is no room or no time.
     """
     names = [f"image {number}" for number in range(1, len(files) + 1)] if len(files) > 1 else ["image"]
 

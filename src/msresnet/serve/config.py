@@ -62,7 +62,7 @@ class ServeConfig:
     max_connections: int = 1000
     """Connections at a time; further ones take the place of those that have been idle the longest."""
     reload: bool = False
-    """Look every second whether a model's files have changed, and load it anew; a bad one leaves the old in place."""
+    """Look every second whether a model's files have changed, and reload it; a bad one leaves the old in place."""
     api_key_file: str | None = None
     """A file whose first line is the key that requests must bring. Without it, MSRESNET_API_KEY; without both, none."""
     access_log: bool = False
@@ -107,7 +107,7 @@ class ServeConfig:
             name, path = _named(text)
             if not NAME.fullmatch(name):
                 why = "letters, digits, '.', '_' and '-'; it becomes part of an address"
-                raise UsageError(f"--model {text}: {name!r} is no name", why=why, hint=f"--model digits={path}")
+                raise UsageError(f"--model {text}: {name!r} is not a name", why=why, hint=f"--model digits={path}")
             if name in found:
                 raise UsageError(f"two models are called {name!r}", hint=f"--model {name}2={path}")
             found[name] = path

@@ -69,7 +69,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; count it while it is no whole head."""
+        """Parse what came; count it while it is not a whole head."""
         within, self._begun = self._coming, False  # a body, which is none of a head's bytes
         super().data_received(data)
         if self._clock is None or self._coming or (within and not self._begun):

@@ -83,7 +83,7 @@ def read_request(body: bytes, header: str | None, shape: tuple[int, int, int], m
     pixels, files = _images(inputs[0], memoryview(body)[length:], shape, most)
     name = values.get("id")
     if name is not None and not isinstance(name, str):
-        raise _malformed("id is no text")
+        raise _malformed("id is not text")
     binary = parameters.get("binary_data_output", False) is True
     return Request(name, pixels, files, _wanted(values.get("outputs"), binary), binary, _timeout(parameters))
 
@@ -144,11 +144,11 @@ def _parsed(text: bytes) -> Any:
     try:
         return json.loads(text, parse_constant=_no_number, parse_float=fraction)
     except (ValueError, RecursionError) as error:
-        raise _malformed("the request is no JSON") from error
+        raise _malformed("the request is not JSON") from error
 
 
 def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _images(
@@ -185,7 +185,7 @@ def _images(
 
 def _shape(values: Any) -> list[int]:
     if not isinstance(values, list) or not 1 <= len(values) <= 8:
-        raise _malformed("the shape is no list of numbers")
+        raise _malformed("the shape is not a list of numbers")
     if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 31 for n in values):
         raise _malformed("the shape is not possible", why=str(values)[:60])
     return values
@@ -198,7 +198,7 @@ def _numbers(data: Any, count: int) -> npt.NDArray[np.uint8]:
     try:
         array = np.asarray(data)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise _malformed("the data is no tensor") from error
+        raise _malformed("the data is not a tensor") from error
     if array.size != count:
         raise _malformed("the data does not fit its shape", why=f"{array.size:,} values, not {count:,}")
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
@@ -257,7 +257,7 @@ def _timeout(parameters: Mapping[str, Any]) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 50:
-        raise _malformed("the timeout is no number of microseconds")
+        raise _malformed("the timeout is not a whole number of microseconds")
     return value / 1e6
 
 
@@ -276,18 +276,18 @@ def _tensor(name: str, array: Array, binary: bool) -> tuple[dict[str, Any], byte
 
 def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _malformed(f"{name} is no object of JSON")
+        raise _malformed(f"{name} is not a JSON object")
     return value
 
 
 def _objects(value: Any, name: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or len(value) > 64:
-        raise _malformed(f"{name} is no list")
+        raise _malformed(f"{name} is not a list")
     return [_object(one, f"one of {name}") for one in value]
 
 
 def _no_pixels() -> Refusal:
-    return _malformed("the data are no whole numbers from 0 to 255")
+    return _malformed("the data are not whole numbers from 0 to 255")
 
 
 def _malformed(what: str, why: str = "", hint: str = "") -> Refusal:

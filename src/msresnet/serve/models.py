@@ -1,4 +1,4 @@
-"""All models of a server: loaded, found by name, loaded anew while the old ones go on answering."""
+"""All models of a server: loaded, found by name, reloaded while the old ones go on answering."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Models:
             await self.load(name)
 
     async def load(self, name: str) -> Served:
-        """Load a model (anew), and answer with it from then on; what was accepted before, the old one answers.
+        """Load or reload a model, and answer with it from then on; what was accepted before, the old one answers.
 
         Raises Refusal 404 for an unknown name, MsresnetError for a model that cannot be used: then nothing changes.
         """
@@ -93,7 +93,7 @@ class Models:
         return await loop.run_in_executor(self._decoders, self._decoded, data, where, model)
 
     async def watch(self) -> None:
-        """Load models anew when their files have changed and then stayed the same for a moment."""
+        """Reload models when their files have changed and then stayed the same for a moment."""
         loop = asyncio.get_running_loop()
         loaded = {name: signature(path) for name, path in self.paths.items()}
         before = dict(loaded)
@@ -143,13 +143,13 @@ class Models:
         self._later(self._try(name))
 
     async def _try(self, name: str) -> None:
-        """Load a model anew; say how that went."""
+        """Reload a model; say how that went."""
         try:
             await self.load(name)
         except MsresnetError as error:
-            print(f"error: {name} is not loaded anew, the old one stays: {error}", file=sys.stderr)
+            print(f"error: {name} is not reloaded, the old one stays: {error}", file=sys.stderr)
         else:
-            print(f"· {name} was loaded anew", file=sys.stderr)
+            print(f"· {name} was reloaded", file=sys.stderr)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -18,7 +18,7 @@ MOST_PARTS, MOST_HEADER = 16, 8 << 10
 
 
 def fields(body: bytes, content_type: str) -> dict[str, bytes]:
-    """The content of each field by its name. Raises Refusal 400 for what is no form, or has too many parts."""
+    """The content of each field by its name. Raises Refusal 400 for what is not a form, or has too many parts."""
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:

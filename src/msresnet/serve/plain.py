@@ -25,7 +25,7 @@ Top = Annotated[int, Query(ge=1, le=1000, description="How many classes to list"
 Score = Annotated[
     float | None, Query(ge=0, le=1, description="The lowest score of a box; the model's own where nothing is said")
 ]
-Draw = Annotated[bool, Query(description="Add pictures of answers that are no text")]
+Draw = Annotated[bool, Query(description="Add pictures of answers that are not text")]
 
 
 def router(models: Models, metrics: Metrics) -> APIRouter:
@@ -80,7 +80,7 @@ def image_of(data: bytes, content_type: str) -> bytes:
         data = found[FIELD]
     elif kind and not kind.startswith(IMAGES):
         hint = f"curl -F {FIELD}=@photo.jpg, or -H 'Content-Type: image/jpeg' --data-binary @photo.jpg"
-        raise Refusal(415, "this is no image and no form", why=kind, hint=hint)
+        raise Refusal(415, "this is neither an image nor a form", why=kind, hint=hint)
     if not data:
         raise Refusal(MALFORMED, "the request holds no image", hint=f"curl -F {FIELD}=@photo.jpg")
     return data

@@ -81,11 +81,11 @@ def router(models: Models, release: str) -> APIRouter:
 
     @routes.post("/repository/models/{model}/load", responses=answers(400, 404, 422))
     async def load(model: str) -> JSONResponse:
-        """Load a model anew from where it came from; the old one answers until the new one can."""
+        """Reload a model from where it came from; the old one answers until the new one can."""
         try:
             await models.load(model)
         except MsresnetError as error:
-            print(f"error: {model} is not loaded anew, the old one stays: {error}", file=sys.stderr)
+            print(f"error: {model} is not reloaded, the old one stays: {error}", file=sys.stderr)
             raise Refusal(UNUSABLE, error.what, hint="the server's own log says more; the old model stays") from error
         return JSONResponse({})
 

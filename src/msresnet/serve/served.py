@@ -30,7 +30,7 @@ from msresnet.serve.workers import Worker, WorkerDied
 from msresnet.trained import Exported
 
 VERSION = "1"
-"""Of every model: a folder holds one, and loading it anew replaces it."""
+"""Of every model: a folder holds one, and reloading it replaces it."""
 PARTS = (CONFIG, WEIGHTS)
 """What makes a bundle; a run's folder holds more, which changes all the time."""
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -102,7 +102,7 @@ class Served:
     async def answer(self, ready: Sequence[Ready], ids: Sequence[str], score: float | None = None) -> Answers:
         """Results for images that hold places in the queue; of boxes those from a score on, where one is given.
 
-        Raises Refusal where they cannot be computed, ModelError for outputs that are no numbers.
+        Raises Refusal where they cannot be computed, ModelError for outputs that are not numbers.
         """
         each = await self.batcher.compute([one.image for one in ready])
         outputs = np.stack([answer.outputs for answer in each])

@@ -28,7 +28,7 @@ from msresnet.serve.models import Models
 KEY = "MSRESNET_API_KEY"
 A_KEY = f"letters and digits in one line, or the environment variable {KEY}"
 SPARE = 200
-"""File descriptors for everything that is no connection."""
+"""File descriptors for everything that is not a connection."""
 LAST, NOTICE = 30.0, 1.0
 """Seconds for accepted requests to end after a signal, and in which new ones are told that the server stops."""
 BACKLOG = 2048
@@ -53,7 +53,7 @@ def read_key(file: str | None) -> str:
         with Path(file).open(encoding="ascii") as lines:
             key = lines.readline(4096).strip()
     except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or "it is no text of plain letters"
+        why = (error.strerror if isinstance(error, OSError) else None) or "it is not plain letters"
         raise UsageError("cannot read the key", where=file, why=why, hint=A_KEY) from error
     if not key:
         raise UsageError("the file holds no key", where=file, why="its first line is empty", hint=A_KEY)

@@ -33,7 +33,7 @@ class Appearance:
 
     Args:
         weight: share of the looks beside the boxes, from 0 to 1.
-        least: boxes that overlap less are no candidates.
+        least: boxes that overlap less are not candidates.
     """
 
     def __init__(self, weight: float, least: float) -> None:

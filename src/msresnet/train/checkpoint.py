@@ -52,7 +52,7 @@ def newest_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], 
         "there is no checkpoint to continue from",
         where=str(folder),
         why="; ".join(problems) or "the folder holds none",
-        hint="--exist-ok in place of --resume starts anew",
+        hint="--exist-ok in place of --resume starts over",
     )
 
 

@@ -48,7 +48,7 @@ class RunOptions:
     output: str | None = None
     """The run's folder. Default: runs/<data>, or runs/<data>-<model> where --model says which; numbered if taken."""
     exist_ok: bool = False
-    """Start anew in a folder that holds a run; its files are replaced."""
+    """Start over in a folder that holds a run; its files are replaced."""
     resume: bool = False
     """Continue the newest run, or the one in --output, exactly where it was."""
 
@@ -268,7 +268,7 @@ def seconds(text: str) -> float:
     """Seconds of a time limit, as `duration` reads them. Raises UsageError for anything else, zero included."""
     total = duration(text)
     if total is None:
-        raise UsageError(f"{text!r} is no length of time", hint="--time-limit 90s, 2m or 1h30m")
+        raise UsageError(f"{text!r} is not a length of time", hint="--time-limit 90s, 2m or 1h30m")
     if total <= 0:
         raise UsageError("a time limit of zero leaves nothing to do", hint="--time-limit 2m")
     return total

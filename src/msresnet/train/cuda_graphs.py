@@ -26,7 +26,7 @@ class Recorded(nn.Module):
     """A network in training, by replays.
 
     A recording holds as long as the same parameters learn and each layer stays in its mode; whoever changes that wraps
-    the network anew. What cannot be recorded runs as it is.
+    the network again. What cannot be recorded runs as it is.
 
     Args:
         model: on a GPU; called with images (B, C, H, W) and `exits=True`, it gives the answers of all exits.

@@ -2,7 +2,7 @@
 
 The momentum of a weight matrix is orthogonalised by a few Newton-Schulz iterations; a convolution (out, in, h, w)
 counts as the matrix (out, in h w). The step is then scaled to the length that AdamW's has, so that both share one
-learning rate and one weight decay (arXiv 2502.16982, section 2.2). What is no matrix inside the network (biases, BN,
+learning rate and one weight decay (arXiv 2502.16982, section 2.2). What is not a matrix inside the network (biases, BN,
 the classifier) is trained by AdamW.
 """
 

@@ -284,7 +284,7 @@ def _cuda_graphs(config: TrainConfig, device: torch.device) -> bool:
     }
     found = [why for why, there in obstacles.items() if there]
     if config.cuda_graphs == "on" and found:
-        raise UsageError("--cuda-graphs on cannot be had", why=found[0], hint="leave --cuda-graphs out")
+        raise UsageError("--cuda-graphs on is not possible here", why=found[0], hint="leave --cuda-graphs out")
     return config.cuda_graphs != "off" and not found
 
 
@@ -346,7 +346,7 @@ def _argument(text: str, where: str) -> Any:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise UsageError("this is no plain value", where=where, why=str(error), hint=hint) from error
+        raise UsageError("this is not a plain value", where=where, why=str(error), hint=hint) from error
     return value
 
 

@@ -23,7 +23,7 @@ def settings_of(model: str) -> TrainConfig:
     Args:
         model: a run's folder, or a file in it.
 
-    Raises UsageError for a model that is no run, and for settings that cannot be read.
+    Raises UsageError for a model that is not a run, and for settings that cannot be read.
     """
     path = run_of(model) / SETTINGS
     if model.startswith(PREFIX) or not path.is_file():
@@ -39,7 +39,7 @@ def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[st
         data: what `--data` names; None is the run's own data, split as in its training.
         options: how data is read.
 
-    Raises UsageError for a model that is no run, without `data`; DataError for data that cannot be read.
+    Raises UsageError for a model that is not a run, without `data`; DataError for data that cannot be read.
     """
     if data is not None:
         sets, notes = read_any(data, options)
@@ -63,6 +63,6 @@ def _is_own(model: str, data: str) -> bool:
     """Whether data is named that a run has learnt from."""
     try:
         own = settings_of(model).data
-    except UsageError:  # it is no run
+    except UsageError:  # it is not a run
         return False
     return own == data or os.path.realpath(own) == os.path.realpath(data)

@@ -15,7 +15,7 @@ from msresnet.train.config import TrainConfig
 
 ELSEWHERE = {
     "resume": "the same command goes on by itself",
-    "exist_ok": "the same command goes on by itself; another --output starts anew",
+    "exist_ok": "the same command goes on by itself; another --output starts over",
     "devices": "trainings follow each other in one process",
 }
 """Settings of `train` that mean nothing where several trainings follow each other."""
@@ -39,7 +39,7 @@ def _hints() -> dict[str, Any]:
 
 
 def known(name: str, where: str) -> None:
-    """Raise UsageError, with the nearest, for a name that is no setting."""
+    """Raise UsageError, with the nearest, for a name that is not a setting."""
     if name not in kinds():
         close = nearest(name, kinds())
         raise UsageError(f"unknown setting {name!r}", where=where, hint=close or "msresnet train --help lists them")
@@ -59,7 +59,7 @@ def from_text(name: str, text: str, where: str) -> Any:
         value = _converted(text, kind)
         if value is not None:
             return value
-    usual = getattr(TrainConfig, name, None)  # what is worked out anew each time has no value there
+    usual = getattr(TrainConfig, name, None)  # what is worked out again each time has no value there
     hint = f"{name}={usual}" if usual not in (None, "", ()) else "msresnet train --help"
     raise UsageError(f"{name}={text}", where=where, why=f"it takes {_words(name)}", hint=hint)
 
@@ -104,7 +104,7 @@ class RepeatedConfig(TrainConfig):
     resume: bool = False
     """Not here: the same command goes on by itself."""
     exist_ok: bool = False
-    """Not here: another --output starts anew."""
+    """Not here: another --output starts over."""
     devices: str | None = None
     """Not here: trainings follow each other in one process."""
 

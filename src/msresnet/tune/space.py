@@ -85,7 +85,7 @@ def with_settings(fixed: TrainConfig, chosen: dict[str, Any], where: str = "") -
 def _dimension(word: str) -> Dimension:
     name, equals, value = word.partition("=")
     if not equals or not value:
-        raise UsageError(f"{word!r} is no range", hint=SPELLING)
+        raise UsageError(f"{word!r} is not a range", hint=SPELLING)
     if not name.startswith(ARGUMENT):
         known(name, word)
     if name in FIXED:
@@ -99,20 +99,22 @@ def _dimension(word: str) -> Dimension:
 
 def _range(name: str, parts: list[str], word: str) -> Range:
     if len(parts) not in (2, 3):
-        raise UsageError(f"{word!r} is no range", why="low:high, low:high:log or low:high:step", hint=SPELLING)
+        raise UsageError(f"{word!r} is not a range", why="low:high, low:high:log or low:high:step", hint=SPELLING)
     low, high = (_number(name, text, word) for text in parts[:2])
     if low >= high:
-        raise UsageError(f"{word!r} is no range", why=f"{low} is not below {high}", hint=f"{name}={high}:{low}")
+        raise UsageError(f"{word!r} is not a range", why=f"{low} is not below {high}", hint=f"{name}={high}:{low}")
     extra = parts[2] if len(parts) > 2 else ""
     if extra == "log":
         if low <= 0:
             raise UsageError(
-                f"{word!r} is no range", why="a logarithm needs a low end above 0", hint=f"{name}=1e-4:{high}:log"
+                f"{word!r} is not a range", why="a logarithm needs a low end above 0", hint=f"{name}=1e-4:{high}:log"
             )
         return Range(name, low, high, log=True)
     step = _number(name, extra, word) if extra else None
     if step is not None and not 0 < step <= high - low:
-        raise UsageError(f"{word!r} is no range", why=f"no step of {step} fits between {low} and {high}", hint=SPELLING)
+        raise UsageError(
+            f"{word!r} is not a range", why=f"no step of {step} fits between {low} and {high}", hint=SPELLING
+        )
     return Range(name, low, high, step=step)
 
 
@@ -120,7 +122,7 @@ def _number(name: str, text: str, word: str) -> float:
     """An end of a range or its step, whole where the setting is."""
     value = _plain(text) if name.startswith(ARGUMENT) else from_text(name, text, word)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UsageError(f"{text!r} is no number", where=word, hint=SPELLING)
+        raise UsageError(f"{text!r} is not a number", where=word, hint=SPELLING)
     return value
 
 

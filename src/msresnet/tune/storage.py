@@ -48,7 +48,7 @@ def open_study(config: TuneConfig, folder: Path | None) -> optuna.Study:
         try:
             storage = JournalStorage(JournalFileBackend(str(path)))
         except (ValueError, KeyError, TypeError) as error:
-            hint = "another --output, or remove the file to begin anew"
+            hint = "another --output, or remove the file to begin again"
             raise UsageError("the study cannot be read", where=str(path), why=str(error)[:200], hint=hint) from error
     pruner = {
         "median": MedianPruner(STARTUP, int(WARMUP * GRID)),

@@ -140,7 +140,7 @@ class _Search:
             write_text(self.folder / BEST, as_yaml(self._settings(best(trials))))
 
     def _settings(self, trial: Trial) -> dict[str, Any]:
-        """A trial's settings that are no defaults; a recipe's are among them, and its name would bring back others."""
+        """A trial's settings that are not defaults; a recipe's are among them, and its name would bring back others."""
         plain = asdict(replace(with_settings(_fixed(self.config), trial.chosen), recipe=None))
         usual = asdict(TrainConfig())
         kept = {name: value for name, value in plain.items() if value != usual[name] or name in ("data", "model")}

@@ -1,4 +1,4 @@
-"""Pictures that are given to the page: files, the clipboard, the camera, what is no picture; and other models."""
+"""Pictures that are given to the page: files, the clipboard, the camera, what is not a picture; and other models."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_text_that_is_pasted_is_refused_in_words(visit: Visit) -> None:
     page.evaluate("navigator.clipboard.writeText('a cat')")
     assert page.locator("#problem").get_attribute("role") == "alert"
     page.keyboard.press("Control+V")
-    wait_text(page.locator("#problem"), "What was pasted is no picture.")
+    wait_text(page.locator("#problem"), "What was pasted is not a picture.")
 
 
 def test_the_camera(visit: Visit) -> None:

@@ -92,7 +92,7 @@ ENDED = 1 << 16
 
 
 def steps(means: Table, others: Table) -> Steps:
-    """The steps through blocks of these tables, for means and for other coefficients; what is no code ends a block."""
+    """The steps through blocks of these tables, for means and other coefficients; what is not a code ends a block."""
     lengths, sizes = means.spread()
     first = np.maximum(lengths, 1) | np.minimum(sizes, LOOK) << 8
     lengths, symbols = others.spread()

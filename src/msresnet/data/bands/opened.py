@@ -40,7 +40,7 @@ def open_bands(file: BinaryIO, where: str) -> Bands:
     TIFF, PNG and JPEG come in bands, up to 100,000,000,000 pixels; what its format, or its kind of it, does not allow
     to be read so is decoded whole, up to `decode.MAX_PIXELS`.
 
-    Raises DataError, naming the file, for what is no image that can be read.
+    Raises DataError, naming the file, for what is not an image that can be read.
     """
     where = printable(where)
     start = file.read(64)

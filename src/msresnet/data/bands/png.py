@@ -174,7 +174,7 @@ def _pixels_of(file: BinaryIO, where: str) -> Iterator[bytes]:
 
 
 def _chunks(file: BinaryIO, where: str) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, chunk) of the chunks that are no pixels, each as it lies in the file. Raises DataError."""
+    """(kind, chunk) of the chunks that are not pixels, each as it lies in the file. Raises DataError."""
     file.seek(len(SIGNATURE))
     while True:
         start = file.read(8)

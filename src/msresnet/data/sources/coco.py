@@ -187,9 +187,9 @@ def _parse(path: Path) -> dict[str, Any]:
         raise DataError("the JSON is nested too deep", where=where) from error
     except ValueError as error:  # no JSON, no UTF-8, a number of thousands of digits
         why = f"{error}"[:200] + (f"; the file ends after {len(data):,} bytes" if "char" in str(error) else "")
-        raise DataError("the file is no JSON", where=where, why=why, hint="is it whole?") from error
+        raise DataError("the file is not JSON", where=where, why=why, hint="is it whole?") from error
     if not isinstance(content, dict):
-        raise DataError("the file holds no COCO instances", where=where, why="it is no JSON object")
+        raise DataError("the file holds no COCO instances", where=where, why="it is not a JSON object")
     return content
 
 
@@ -220,7 +220,7 @@ class _Records:
         self.records: list[dict[str, Any]] = []
         for place, record in enumerate(records):
             if not isinstance(record, dict):
-                raise self.bad(f"number {place + 1}", "it is no JSON object")
+                raise self.bad(f"number {place + 1}", "it is not a JSON object")
             key = record.get("id")
             if not _is_id(key):
                 raise self.bad(f"number {place + 1}", f"its id is {_short(key)}", "an id is a whole number or a text")

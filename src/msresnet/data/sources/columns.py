@@ -63,7 +63,7 @@ def classes(labels: Sequence[str], where: Callable[[int], str]) -> tuple[npt.NDA
         labels: all different, not empty.
         where: a label of a place comes from.
 
-    Raises DataError for numbers that are no classes, where all labels are numbers.
+    Raises DataError for numbers that are not classes, where all labels are numbers.
     """
     numbers = [value for label in labels if (value := number(label)) is not None]
     if len(numbers) < len(labels):
@@ -73,7 +73,7 @@ def classes(labels: Sequence[str], where: Callable[[int], str]) -> tuple[npt.NDA
     for index, value in enumerate(numbers):
         if not (0 <= value <= MOST_CLASS and value.is_integer()):
             raise DataError(
-                f"the label {labels[index]} is no class",
+                f"the label {labels[index]} is not a class",
                 where=where(index),
                 why="where all labels are numbers, they are whole numbers from 0",
                 hint="--label-column NAME, or labels that are names",

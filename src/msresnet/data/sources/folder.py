@@ -1,7 +1,7 @@
 """Folders of images: one subfolder a class, perhaps below train/, val/ and test/.
 
-What is no image (hidden files, thumbnails' databases, texts) is left aside and counted. Links that lead nowhere or in
-circles are not followed into.
+What is not an image (hidden files, thumbnails' databases, texts) is left aside and counted. Links that lead
+nowhere or in circles are not followed into.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def folder(root: Path) -> tuple[FileSource, list[str]]:
                 hint="add images or remove the folder",
             )
         targets.extend([index] * (len(found) - before))
-    notes = [f"{stray} files that are no images were left aside"] if stray else []
+    notes = [f"{stray} files that are not images were left aside"] if stray else []
     classes = [printable(entry.name) for entry in names]
     return FileSource(root, found, np.array(targets, np.int64), classes), notes
 

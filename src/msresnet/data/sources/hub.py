@@ -64,7 +64,11 @@ class HubSource(Source):
             return data
         path = value.get("path") if isinstance(value, dict) else None
         if not isinstance(path, str) or not _may_read(Path(path), self.name):
-            why = f"it names {printable(path[:200])}, which is no file of the data set" if isinstance(path, str) else ""
+            why = (
+                f"it names {printable(path[:200])}, which is not a file of the data set"
+                if isinstance(path, str)
+                else ""
+            )
             raise DataError("the row holds no image", where=f"{self.name}, {self.ids[index]}", why=why)
         return read_regular(path)
 
@@ -185,7 +189,7 @@ def _from_disk(path: Path, config: str) -> Any:
     if path.is_dir():
         return datasets.load_dataset(str(path), config or None, cache_dir=_folder())
     if path.suffix.lower() not in _BUILDERS:
-        raise DataError("this file is no known form of data", where=printable(path), hint=FORMS)
+        raise DataError("this file is not a known form of data", where=printable(path), hint=FORMS)
     builder = _BUILDERS[path.suffix.lower()]
     return datasets.load_dataset(builder, data_files={"train": str(path)}, cache_dir=_folder())
 
@@ -288,7 +292,7 @@ def _label_column(rows: Dataset, image: str, options: DataOptions, where: str) -
 
 
 def _labels(rows: Dataset, label: str, where: str) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Class index of each row (N,), and the names. Raises DataError for values that are no labels."""
+    """Class index of each row (N,), and the names. Raises DataError for values that are not labels."""
     from datasets import ClassLabel, Value
 
     kind = rows.features[label]
@@ -301,7 +305,9 @@ def _labels(rows: Dataset, label: str, where: str) -> tuple[npt.NDArray[np.int64
         classes = [printable(str(name)) for name in kind.names]
         for value in values:
             if not UNLABELLED <= value < len(classes):
-                raise DataError(f"the label {value} is no class", where=where, why=f"there are {len(classes)} classes")
+                raise DataError(
+                    f"the label {value} is not a class", where=where, why=f"there are {len(classes)} classes"
+                )
         return np.array([*values, UNLABELLED], np.int64)[codes], classes
     texts = [str(value).strip() for value in values]
     empty = np.flatnonzero(codes < 0) if (codes < 0).any() else _first(codes, texts)

@@ -61,7 +61,7 @@ class MaskSource(Source):
         return decode_file(self.path(index), at_least)
 
     def truth(self, index: int) -> Image:
-        """The class of each pixel of one image, uint8 (H, W). Raises DataError for a value that is no class."""
+        """The class of each pixel of one image, uint8 (H, W). Raises DataError for a value that is not a class."""
         path = self.pairs.root / self.pairs.masks[index]
         return self.means.indices(decode_values(path), printable(path))
 
@@ -154,7 +154,7 @@ def _paired(root: Path, images: Path, masks: Path) -> tuple[Pairs, int]:
             f"{len(missing):,} of {len(missing) + len(pairs.images):,} images have no mask",
             where=printable(masks),
             why=f"none for {shown}{more}",
-            hint="a PNG of the same stem for each: images/a.jpg, masks/a.png; JPEG changes values and is no mask",
+            hint="a PNG of the same stem for each: images/a.jpg, masks/a.png; JPEG changes values and is not a mask",
         )
     return pairs, len(by_stem) - len(used)
 
@@ -225,7 +225,7 @@ def _split(text: str, path: Path, number: int) -> str:
     word = text.strip().casefold()
     split = next((split for split, words in SPLITS.items() if word in words), None)
     if split is None:
-        raise _bad(path, number, f"{printable(text.strip()[:40])!r} is no set", "a set is train, val or test")
+        raise _bad(path, number, f"{printable(text.strip()[:40])!r} is not a set", "a set is train, val or test")
     return split
 
 
@@ -234,7 +234,7 @@ def _below(text: str, path: Path, number: int) -> str:
     if name is None:
         raise _bad(path, number, "the path leads out of the table's folder" if text.strip() else "the path is empty")
     if Path(name).suffix.lower() not in EXTENSIONS:
-        raise _bad(path, number, f"{printable(name)!r} is no name of an image")
+        raise _bad(path, number, f"{printable(name)!r} is not a name of an image")
     return name
 
 

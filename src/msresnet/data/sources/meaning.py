@@ -28,13 +28,13 @@ class Meaning:
     lookup: npt.NDArray[np.int64]
 
     def indices(self, values: npt.NDArray[np.int64], where: str) -> Image:
-        """Values (H, W) -> class indices, uint8. Raises DataError, naming the first value that is no class."""
+        """Values (H, W) -> class indices, uint8. Raises DataError, naming the first value that is not a class."""
         found = np.where((values >= 0) & (values <= IGNORED), self.lookup[values.clip(0, IGNORED)], UNKNOWN)
         if (found == UNKNOWN).any():
             row, column = (int(i) for i in np.argwhere(found == UNKNOWN)[0])
             known = ", ".join(f"{v} ({self._name(v)})" for v in np.flatnonzero(self.lookup != UNKNOWN)[:12])
             raise DataError(
-                f"the mask holds {values[row, column]}, which is no class",
+                f"the mask holds {values[row, column]}, which is not a class",
                 where=f"{where}, row {row + 1}, column {column + 1}",
                 why=f"{values[row, column]} in row {row + 1}, column {column + 1}; known are {known}",
                 hint=f"mend the mask, or name all classes in {CLASSES}, one a line",
@@ -53,8 +53,8 @@ class Meaning:
 def meaning(values: Collection[int], names: Sequence[str], where: str) -> Meaning:
     """What the values that were seen in masks mean.
 
-    With names: 0 is the first and so on; 255 is ignored where it is no class; of two names, 255 is the second where no
-    mask holds 1. Without: 0 and 1, or 0 and 255, are background and foreground; else the classes are numbers from 0 on
+    With names: 0 is the first and so on; 255 is ignored where it is not a class; of two names, 255 is the second where
+    no mask holds 1. Without: 0 and 1, or 0 and 255, are background and foreground; else the classes are numbers from 0 on
     without a gap, and 255 is ignored.
 
     Raises DataError for values that cannot be meant so, and for a single class.

@@ -39,7 +39,7 @@ MAX_BYTES = 64 << 20
 
 
 def mnist() -> dict[str, ArraySource]:
-    """The 60,000 training and 10,000 test images. Raises DataError when they cannot be had."""
+    """The 60,000 training and 10,000 test images. Raises DataError when they are not available."""
     folder = cache_folder() / "mnist"
     missing = [name for name in MD5 if not (folder / name).is_file()]
     if missing:

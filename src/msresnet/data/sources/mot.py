@@ -242,7 +242,7 @@ def _row(values: list[float], where: str, place: str, answers: bool) -> Row:
     """One line of numbers, the seventh of `answers` being how sure they are. Raises DataError for what cannot be."""
     frame, number, left, top, width, height = values[:6]
     if not all(map(math.isfinite, values)) or max(map(abs, values[:6])) > 1e9:
-        raise DataError("the line holds what is no number", where=where, why=str(values)[:80])
+        raise DataError("the line holds what is not a number", where=where, why=str(values)[:80])
     if frame < 1 or frame != int(frame):
         raise DataError(f"there is no frame {frame:g}", where=where, why="frames count from 1")
     if number != int(number):

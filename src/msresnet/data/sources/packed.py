@@ -17,7 +17,7 @@ from msresnet.data.sample import UNLABELLED, ArraySource
 from msresnet.errors import DataError
 
 MARKER, UNFINISHED, FORMAT = "packed.json", ".unfinished", 1
-HINT = "msresnet data pack anew"
+HINT = "msresnet data pack again"
 
 
 class PackedSource(ArraySource):
@@ -44,7 +44,7 @@ def packed_splits(folder: Path) -> dict[str, PackedSource]:
     except (LookupError, TypeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError("this is no packed data", where=str(path), why=str(error), hint=HINT) from error
+        raise DataError("this is not packed data", where=str(path), why=str(error), hint=HINT) from error
     sources = {split: PackedSource(folder, split, classes, applied) for split in splits}
     shape = (applied["channels"], *applied["size"])
     for split, source in sources.items():
@@ -75,13 +75,13 @@ def _read(folder: Path, split: str, classes: int) -> tuple[Any, Any, list[str]]:
     try:
         targets, ids = np.array(said["targets"], np.int64), [str(name) for name in said["ids"]]
     except (LookupError, TypeError, ValueError, OverflowError) as error:
-        raise DataError("this is no list of samples", where=str(samples), why=str(error), hint=HINT) from error
+        raise DataError("this is not a list of samples", where=str(samples), why=str(error), hint=HINT) from error
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images) == len(targets) == len(ids):
         why = f"images {images.shape} {images.dtype}, {len(targets):,} targets, {len(ids):,} ids"
         raise DataError("the packed files do not belong together", where=str(path), why=why, hint=HINT)
     if len(targets) and not UNLABELLED <= targets.min() <= targets.max() < classes:
         why = f"{targets.min()} to {targets.max()}, there are {classes} classes"
-        raise DataError("a target is no class", where=str(samples), why=why, hint=HINT)
+        raise DataError("a target is not a class", where=str(samples), why=why, hint=HINT)
     return np.asarray(images), targets, ids
 
 

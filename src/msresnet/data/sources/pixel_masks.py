@@ -67,7 +67,7 @@ def _whole(masks: Table, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.
     bad = ~np.isfinite(masks) | (masks != np.floor(masks)) | (masks < 0)
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
-        what = f"the mask holds {masks[row, column]:g}, which is no class"
+        what = f"the mask holds {masks[row, column]:g}, which is not a class"
         raise DataError(
             what, where=f"{path}, image {row + 1}, pixel {column + 1}", why="classes are whole numbers from 0"
         )

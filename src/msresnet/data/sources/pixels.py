@@ -78,7 +78,7 @@ def read_table(path: Path) -> tuple[Table, list[str]]:
             table = np.loadtxt(lines[header:], delimiter=delimiter, ndmin=2, dtype=np.float64)
     except (ValueError, UserWarning) as error:
         raise DataError(
-            "the file is no table of numbers",
+            "the file is not a table of numbers",
             where=str(path),
             why=_first_bad_row(lines, header, delimiter) or str(error).split(";")[0],
             hint="every row needs the same columns: pixels, and the label if there is one; "
@@ -110,7 +110,7 @@ def _is_numeric(line: str, delimiter: str | None) -> bool:
 
 
 def _first_bad_row(lines: list[str], header: int, delimiter: str | None) -> str:
-    """What is wrong with the first row that is no row of numbers, for people."""
+    """What is wrong with the first row that is not a row of numbers, for people."""
     columns = len(lines[header].split(delimiter))
     for number, line in enumerate(lines[header:], header + 1):
         cells = line.split(delimiter)
@@ -158,7 +158,7 @@ def _labels(column: Table, path: Path, first_row: int) -> tuple[npt.NDArray[np.i
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"the label {column[row]:g} is no class",
+            f"the label {column[row]:g} is not a class",
             where=f"{path}, row {row + first_row}",
             why="labels are whole numbers from 0",
             hint="--label-column last, or none",

@@ -117,7 +117,7 @@ def _head(path: Path) -> tuple[str, list[list[str]]]:
     try:
         return delimiter, list(csv.reader(lines, delimiter=delimiter))
     except csv.Error as error:
-        raise DataError("the file is no table", where=printable(path), why=str(error)) from error
+        raise DataError("the file is not a table", where=printable(path), why=str(error)) from error
 
 
 def _encoding(path: Path) -> str:
@@ -278,7 +278,7 @@ class _Reader:
         word = name.strip().casefold()
         split = next((split for split, words in SPLITS.items() if word in words), None)
         if split is None:
-            raise self._bad(number, f"{printable(name.strip()[:40])!r} is no set", "a set is train, val or test")
+            raise self._bad(number, f"{printable(name.strip()[:40])!r} is not a set", "a set is train, val or test")
         return self.sets.setdefault(split, _Rows())
 
     def _absolute(self, text: str, number: int) -> str:

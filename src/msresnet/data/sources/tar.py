@@ -114,7 +114,7 @@ def walk(read: Reader, total: int | None, path: Path) -> Iterator[Member]:
 
 
 def _length(block: bytes, place: int, path: Path) -> int:
-    """The size that a header gives. Raises DataError for what is no header."""
+    """The size that a header gives. Raises DataError for what is not a header."""
     try:
         given = int(block[148:156].strip(b"\0 "), 8)
         field = block[124:136]
@@ -170,4 +170,6 @@ def _number(digits: bytes, start: int, path: Path) -> int:
 
 
 def _bad(path: Path, place: int, what: str, hint: str = "") -> DataError:
-    return DataError("the file is no whole tar file", where=f"{printable(path)}, byte {place:,}", why=what, hint=hint)
+    return DataError(
+        "the file is not a whole tar file", where=f"{printable(path)}, byte {place:,}", why=what, hint=hint
+    )

@@ -193,9 +193,9 @@ def _parsed(path: Path) -> Any:
         why = f"it declares what annotations never need: {type(error).__name__}"
         raise DataError("the XML may be hostile", where=where, why=why) from error
     except (ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that nobody knows
-        raise DataError("the file is no XML", where=where, why=str(error)[:200], hint="is it whole?") from error
+        raise DataError("the file is not XML", where=where, why=str(error)[:200], hint="is it whole?") from error
     if tree.tag != "annotation":
-        raise DataError("the XML is no VOC annotation", where=where, why=f"its root is {tree.tag[:40]!r}")
+        raise DataError("the XML is not a VOC annotation", where=where, why=f"its root is {tree.tag[:40]!r}")
     return tree
 
 
@@ -227,6 +227,6 @@ def _number(text: str | None) -> float | None:
 
 
 def _side(text: str | None) -> int:
-    """Pixels; 0 for what is no number of them, as some tools write."""
+    """Pixels; 0 for what is not a number of them, as some tools write."""
     value = _number(text)
     return int(value) if value is not None and value >= 1 and value == int(value) else 0

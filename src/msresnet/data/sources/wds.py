@@ -147,7 +147,7 @@ def _options(piece: str, text: str) -> list[str]:
         return piece[1:-1].split(",")
     first, last, width = int(found[1]), int(found[2]), len(found[1])
     if not 0 <= last - first < MOST_SHARDS:
-        raise UsageError(f"{PREFIX}{text}: {piece} is no range of shards", hint="from low to high, as in {000..099}")
+        raise UsageError(f"{PREFIX}{text}: {piece} is not a range of shards", hint="from low to high, as in {000..099}")
     return [f"{number:0{width}d}" for number in range(first, last + 1)]
 
 
@@ -173,7 +173,7 @@ class _Reader:
         self.seen: dict[str, int] = {}
         self.first: list[str] = []
         """The sample in which each label appears first."""
-        self.aside = {"links, devices and folders": 0, "files that are no images": 0, "further images of a sample": 0}
+        self.aside = {"links, devices and folders": 0, "files that are not images": 0, "further images of a sample": 0}
 
     def read(self, number: int, path: Path) -> None:
         """Add a shard. Raises DataError, naming shard and member."""
@@ -193,12 +193,12 @@ class _Reader:
             if stem and (kind in kinds or (self.labelled and kind in LABEL_KINDS)):
                 yield f"{base}/{stem}", kind, member
             elif kind not in LABEL_KINDS:
-                self.aside["files that are no images"] += 1
+                self.aside["files that are not images"] += 1
 
     def _sample(self, number: int, path: Path, key: str, parts: dict[str, Member]) -> None:
         pictures = [member for kind, member in parts.items() if kind not in LABEL_KINDS]
         if not pictures:
-            self.aside["files that are no images"] += len(parts)
+            self.aside["files that are not images"] += len(parts)
             return
         picture = min(pictures, key=lambda member: member.start)
         self.aside["further images of a sample"] += len(pictures) - 1
@@ -268,7 +268,7 @@ class _Reader:
         for label, sample in zip(self.seen, self.first, strict=True):
             if label not in place:
                 why = f"the list of classes beside the shards has {len(names):,} names, numbered from 0"
-                raise DataError(f"the label {label} is no class", where=printable(sample), why=why)
+                raise DataError(f"the label {label} is not a class", where=printable(sample), why=why)
         return [place[label] for label in self.seen]
 
 
@@ -285,5 +285,5 @@ def _class_names(folder: Path) -> list[str]:
     except (ValueError, RecursionError) as error:
         raise DataError("the list of classes cannot be read", where=printable(path), why=str(error)[:200]) from error
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
-        raise DataError("the list of classes is no list of different names", where=printable(path))
+        raise DataError("the list of classes is not a list of different names", where=printable(path))
     return [printable(name) for name in names]

@@ -81,7 +81,7 @@ def _names(content: dict[Any, Any], path: Path) -> Names:
     given = content["names"]
     pairs = dict(enumerate(given)) if isinstance(given, list) else given
     if not isinstance(pairs, dict) or not all(isinstance(key, int) and key >= 0 for key in pairs):
-        raise DataError("names is no list of names", where=printable(path), why=f"{str(given)[:60]!r}")
+        raise DataError("names is not a list of names", where=printable(path), why=f"{str(given)[:60]!r}")
     names = {key: printable(str(name).strip()) for key, name in sorted(pairs.items())}
     if len(set(names.values())) < len(names) or "" in names.values():
         shown = ", ".join(map(repr, list(names.values())[:20]))
@@ -107,7 +107,7 @@ def _named_folders(content: dict[Any, Any], path: Path) -> dict[str, list[Path]]
 def _place(text: object, bases: list[Path], path: Path, split: str) -> Path:
     """Where images are: below the settings, even where `../` leads one folder too high, as exports have it."""
     if not isinstance(text, str):
-        raise DataError(f"{split} is no folder", where=printable(path), why=f"it is {str(text)[:60]!r}")
+        raise DataError(f"{split} is not a folder", where=printable(path), why=f"it is {str(text)[:60]!r}")
     tails = [text, *([text.removeprefix("../")] if text.startswith("../") else [])]
     places = [base / tail for base in bases for tail in tails]
     found = next((place for place in places if place.exists()), None)
@@ -221,7 +221,7 @@ def _numbers(line: str, path: Path, number: int) -> list[float]:
     except ValueError as error:
         raise _bad(path, number, "the line holds something beside numbers", str(error)[:80]) from error
     if not all(map(math.isfinite, values)):
-        raise _bad(path, number, "the line holds what is no number", line.strip()[:80])
+        raise _bad(path, number, "the line holds what is not a number", line.strip()[:80])
     if len(values) != COLUMNS and (len(values) < FEWEST_OF_OUTLINE or len(values) % 2 == 0):
         why = "five belong there: class, centre x, centre y, width, height"
         raise _bad(path, number, f"the line has {len(values)} columns", why)
@@ -230,7 +230,7 @@ def _numbers(line: str, path: Path, number: int) -> list[float]:
 
 def _label(value: float, names: Names | None, path: Path, number: int) -> str:
     if value != int(value) or value < 0:
-        raise _bad(path, number, f"class {value:g} is no whole number from 0 on")
+        raise _bad(path, number, f"class {value:g} is not a whole number from 0 on")
     if names is None:
         return str(int(value))
     if int(value) not in names:

@@ -69,7 +69,7 @@ class BenchmarkConfig(DataOptions):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Those of --batches, rising. Raises UsageError for what is no list of them."""
+        """Those of --batches, rising. Raises UsageError for what is not a list of them."""
         parts = self.batches.split(",")
         if not all(part.isdecimal() and 0 < int(part) <= 4096 for part in parts):
             raise UsageError(f"--batches {self.batches}", why="1 to 4096, separated by commas", hint="--batches 1,16")

@@ -75,7 +75,7 @@ def most_memory() -> int:
 def main() -> None:
     """Serve the lines on standard input."""
     out = sys.stdout
-    sys.stdout = sys.stderr  # what libraries print is no answer
+    sys.stdout = sys.stderr  # what libraries print is not an answer
     try:
         answer, shape, known = open_model(json.loads(sys.argv[1]))
         answer(np.zeros((1, *shape), np.uint8))

@@ -61,7 +61,7 @@ def read_bytes(path: Path) -> bytes:
     """The contents of a file. Raises ModelError for what is none."""
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise ModelError("the model is no file", where=str(path))
+            raise ModelError("the model is not a file", where=str(path))
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError("there is no such model", where=str(path), hint="--model runs/NAME, or model.onnx") from error
@@ -83,16 +83,16 @@ def read_onnx(path: Path) -> tuple[bytes, Exported]:
     try:
         proto = onnx.load_model_from_string(contents)
     except Exception as error:  # protobuf's own class, which moves between its versions
-        raise ModelError("no whole ONNX file", where=where, why=_short(error), hint="export it anew") from error
+        raise ModelError("not a whole ONNX file", where=where, why=_short(error), hint="export it again") from error
     if outside := next((t.name for t in _initialisers(proto) if t.data_location == onnx.TensorProto.EXTERNAL), None):
-        why, hint = f"{outside} lies in another file, and no other file is opened", "export it anew"
+        why, hint = f"{outside} lies in another file, and no other file is opened", "export it again"
         raise ModelError("the ONNX file is not all of the model", where=where, why=why, hint=hint)
     found = {entry.key: entry.value for entry in proto.metadata_props}
     network = digest_of(proto)
     trained = read_config(found.get(META), network, where)
     if found.get(DIGEST) != network:
         why = "the SHA-256 of its network differs from the recorded one"
-        raise ModelError("the model is damaged", where=where, why=why, hint="export it anew")
+        raise ModelError("the model is damaged", where=where, why=why, hint="export it again")
     return contents, trained
 
 

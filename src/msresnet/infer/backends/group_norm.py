@@ -21,7 +21,7 @@ def group_norm(  # noqa: PLR0917 - as torch calls it
 ) -> Any:
     """The graph of `torch.nn.functional.group_norm` (arXiv 1803.08494) for a map (B, C, H, W), whose C is known.
 
-    Raises NotImplementedError for what is no map, which the exporter passes on as its own.
+    Raises NotImplementedError for what is not a map, which the exporter passes on as its own.
     """
     from onnx import TensorProto
     from onnxscript import opset18 as op

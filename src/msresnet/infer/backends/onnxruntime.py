@@ -47,7 +47,7 @@ class OnnxRuntime(Backend):
         except Exception as error:  # its classes share no base of their own
             text = " ".join(str(error).split())[:300]
             raise ModelError(
-                "ONNX Runtime cannot run the model", where=where, why=text, hint="export it anew"
+                "ONNX Runtime cannot run the model", where=where, why=text, hint="export it again"
             ) from error
         self.reason = f"ONNX Runtime {onnxruntime.__version__}, {precision}, {some(self.threads, 'thread')} ({why})"
 

@@ -95,13 +95,13 @@ def _run_openvino(file: Path, how: Running) -> Predictor:
 
     if how.backend == "onnxruntime":
         raise UsageError("--backend onnxruntime with an OpenVINO model", where=str(file), hint="--backend openvino")
-    read_bytes(file)  # says what is wrong with what is no file
+    read_bytes(file)  # says what is wrong with what is not a file
     model, text, digest = read_model(file)
     network = hashlib.sha256(read_bytes(file.with_suffix(".bin"))).hexdigest()
     trained = read_config(text, network, str(file))
     if digest != network:
         why = "the SHA-256 of its weights differs from the recorded one"
-        raise ModelError("the model is damaged", where=str(file.with_suffix(".bin")), why=why, hint="export it anew")
+        raise ModelError("the model is damaged", where=str(file.with_suffix(".bin")), why=why, hint="export it again")
     precision = _precision(how, trained.precision, file)
     backend = OpenVino(model, precision, str(file), how, _alone(trained, how))
     return Predictor(trained, backend, how.batch_size)

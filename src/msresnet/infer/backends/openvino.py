@@ -62,7 +62,7 @@ class OpenVino(Backend):
             self.requests[alone] = self._compiled(alone)
         except RuntimeError as error:
             raise ModelError(
-                "OpenVINO cannot run the model", where=where, why=short(error), hint="export it anew"
+                "OpenVINO cannot run the model", where=where, why=short(error), hint="export it again"
             ) from error
         self.one_at_a_time = Lock()
         self.reason = f"OpenVINO, {precision}, {some(self.threads, 'thread')} ({why})"
@@ -125,7 +125,7 @@ def load_core() -> Any:
     """OpenVINO's entrance. Raises ResourceError without the package.
 
     Its CPU plugin comes with a stack for signal handlers, and unmaps it when it goes. Where it goes in another thread,
-    or after one that came later, the thread would be left with a stack that is no more, and the next signal that Python
+    or after one that came later, the thread would be left with a stack that is gone, and the next signal that Python
     handles, such as SIGTERM, would end the process by SIGSEGV; so the thread keeps the one it has.
     """
     try:
@@ -144,7 +144,7 @@ def read_model(path: Path) -> tuple[Any, str | None, str | None]:
     try:
         model = core.read_model(str(path))
     except RuntimeError as error:
-        hint = "export it anew; the .bin belongs beside the .xml"
+        hint = "export it again; the .bin belongs beside the .xml"
         raise ModelError("no whole OpenVINO model", where=str(path), why=short(error), hint=hint) from error
     return model, _carried(model, META), _carried(model, DIGEST)
 

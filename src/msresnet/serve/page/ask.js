@@ -32,7 +32,7 @@ async function send(path, options) {
   }
 }
 
-/* What a refusal says, in words; answers that are no JSON come from something in between. */
+/* What a refusal says, in words; answers that are not JSON come from something in between. */
 async function reason(response) {
   const said = await response.json().catch(() => ({}));
   const parts = [said.error ?? said.detail, said.why].filter((part) => typeof part === "string" && part);

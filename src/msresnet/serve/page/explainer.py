@@ -52,5 +52,5 @@ class Explainer:
         if self.told.get(served.name) != files:
             self.told[served.name] = files
             from_thread.run_sync(served.changed, served.name)
-        why = "it is loaded anew, if its new files can be used"
+        why = "it is reloaded, if its new files can be used"
         raise Refusal(BUSY, "the model's files have changed", why=why, retry_after=PAUSE)

@@ -90,7 +90,7 @@ for (const id of ["choose", "another"]) at(id).addEventListener("click", () => a
 
 addEventListener("paste", (event) => {
   if (event.target.matches("input:not([type=file])")) return;
-  file(event.clipboardData.files, "What was pasted is no picture.");
+  file(event.clipboardData.files, "What was pasted is not a picture.");
 });
 addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -102,7 +102,7 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   at("stage").classList.remove("over");
-  file(event.dataTransfer.files, "What was dropped is no file. Save the picture first, then drop its file.");
+  file(event.dataTransfer.files, "What was dropped is not a file. Save the picture first, then drop its file.");
 });
 
 /* The camera */

@@ -83,7 +83,7 @@ def names_of(values: dict[str, Any]) -> list[str]:
     """The class names in plain values. Raises KeyError or TypeError for what are none."""
     names = values["class_names"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError("class_names is no list of texts")
+        raise TypeError("class_names is not a list of texts")
     return names
 
 

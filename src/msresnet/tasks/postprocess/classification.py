@@ -34,7 +34,7 @@ class ClassificationPostprocess(Postprocess):
         """From what the task wrote; those of before had no temperature."""
         temperature = values.get("temperature", 1.0)
         if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
-            raise TypeError(f"the temperature {temperature!r} is no number")
+            raise TypeError(f"the temperature {temperature!r} is not a number")
         if not 0 < temperature < math.inf:
             raise ValueError(f"the temperature {temperature} is not above 0")
         return cls(names_of(values), float(temperature))
