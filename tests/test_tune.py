@@ -288,7 +288,7 @@ def test_a_hopeless_trial_is_cut_short(limit: str, bars: Path, tmp_path: Path) -
     if limit == "operations":
         spent = trainer(plan_for(bars, epochs=6))
         spent.run()
-        config = replace(config, epochs=None, operations=3.0 * count_macs(spent.raw) * spent.state.seen)
+        config = replace(config, epochs=None, operations=3.0 * count_macs(spent.network) * spent.state.seen)
     study = open_study(config, tmp_path / "out")
     attributes = {"state": "finished", "why": "", "epochs": 6, "seconds": 1.0, "score": 1.0, "loss": 0.0}
     for _ in range(6):  # better than any can be

@@ -156,9 +156,9 @@ def test_operations_of_exits_add_up() -> None:
 def test_training_teaches_every_exit(bars: Path) -> None:
     settings = config(bars, model_args=("exits=true",), epochs=6)
     trainer = Trainer(make_plan(settings, open_data(settings.data, settings)), None, Silent(), StopRequest())
-    before = {name: p.detach().clone() for name, p in trainer.raw.named_parameters()}
+    before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
     trainer.run()
-    still = [name for name, p in trainer.raw.named_parameters() if torch.equal(p, before[name])]
+    still = [name for name, p in trainer.network.named_parameters() if torch.equal(p, before[name])]
     assert still == []
 
 

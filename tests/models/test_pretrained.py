@@ -193,7 +193,7 @@ def test_a_training_takes_network_and_normalisation_from_the_hub(hub: Hub, tmp_p
         pictures(tmp_path / "data", side=32), model="auto", weights="hf:somebody/whole", model_args=words, channels=3
     )
     assert (plan.model, plan.preprocess.mean, plan.preprocess.std) == ("resnet18", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-    begun, given = trainer(plan).raw.state_dict(), load_file(file)
+    begun, given = trainer(plan).network.state_dict(), load_file(file)
     assert all(torch.equal(begun[name], tensor) for name, tensor in given.items() if not name.startswith("fc."))
     # Published weights that say nothing beside themselves are taken as well.
     hub.publish("somebody/bare", model__safetensors=file.read_bytes())

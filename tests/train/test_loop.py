@@ -69,14 +69,14 @@ def test_F7_a_bad_batch_changes_no_weight(
     before: dict[str, Tensor] = {}
     training.observer = Watcher()
     training.observer.step = lambda *_: before.update(  # type: ignore[method-assign]
-        {name: p.detach().clone() for name, p in training.raw.named_parameters()}
+        {name: p.detach().clone() for name, p in training.network.named_parameters()}
     )
     with pytest.raises(DivergedError, match=f"the {what} is nan") as caught:
         training.run()
     assert caught.value.exit_code == 6
     assert "epoch 2, step 2" in caught.value.where
     assert ".png" in caught.value.where
-    assert same(before, dict(training.raw.named_parameters()))
+    assert same(before, dict(training.network.named_parameters()))
     assert newest_checkpoint(tmp_path)[1]["epoch"] == 1
 
 
@@ -118,7 +118,7 @@ def test_F5_stopped_at_a_step_and_continued(bars: Path, tmp_path: Path, optimize
     again.run()
     assert first.losses + second.losses == straight.losses
     assert same(again.best, whole.best)
-    assert same(again.raw.state_dict(), whole.raw.state_dict())
+    assert same(again.network.state_dict(), whole.network.state_dict())
 
 
 def test_the_history_tells_the_rate_of_an_epochs_last_step_after_a_stop_there(bars: Path, tmp_path: Path) -> None:
@@ -302,16 +302,16 @@ def test_a_contradiction_is_refused(bars: Path) -> None:
 
 def test_rates_reach_the_network(bars: Path) -> None:
     training = trainer(plan_for(bars, drop_path_rate=0.5, epochs=1))
-    training.raw.train()
-    for module in training.raw.modules():
+    training.network.train()
+    for module in training.network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)  # the last one of a block begins at zero, so that dropping it shows nothing
     x = torch.randn(64, 1, 24, 24)
     torch.manual_seed(1)
-    first = training.raw(x)
+    first = training.network(x)
     torch.manual_seed(2)
-    assert not torch.equal(first, training.raw(x))
-    plain = trainer(plan_for(bars, epochs=1)).raw.train()
+    assert not torch.equal(first, training.network(x))
+    plain = trainer(plan_for(bars, epochs=1)).network.train()
     assert torch.equal(plain(x), plain(x))
 
 
@@ -336,7 +336,7 @@ def test_training_starts_from_given_weights_with_a_new_classifier(bars: Path, tm
     source = create_classifier("msresnet_micro", num_classes=5, in_chans=3, img_size=24)
     save_tensors(tmp_path / "weights.safetensors", source.state_dict(), {})
     plan = plan_for(bars, weights=str(tmp_path / "weights.safetensors"))
-    begun, given = trainer(plan).raw.state_dict(), source.state_dict()
+    begun, given = trainer(plan).network.state_dict(), source.state_dict()
     assert any("the classifier is new" in note for note in plan.notes)
     assert begun["fc.weight"].shape == (2, 64)
     kept = [name for name in given if not name.startswith("fc.")]
@@ -355,7 +355,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_starts_from_its_weights_ag
     source = create_classifier("msresnet_micro", num_classes=2, in_chans=3, img_size=24)
     save_tensors(tmp_path / "weights.safetensors", source.state_dict(), {})
     plan = plan_for(bars, weights=str(tmp_path / "weights.safetensors"), resume=True)
-    begun = trainer(plan, tmp_path / "checkpoint").raw.state_dict()
+    begun = trainer(plan, tmp_path / "checkpoint").network.state_dict()
     assert torch.equal(begun["fc.weight"], source.state_dict()["fc.weight"])
     with pytest.raises(UsageError, match="--weights ''"):
         config(bars, weights="")
@@ -387,6 +387,6 @@ def test_bf16_is_what_convolutions_compute_in_and_nothing_else(bars: Path, monke
     made.run()  # steps, and the validation after them
     assert inside == {torch.bfloat16}
     assert answers == {torch.float32}
-    learnt = [*made.raw.parameters(), *(p.grad for p in made.raw.parameters() if p.grad is not None)]
+    learnt = [*made.network.parameters(), *(p.grad for p in made.network.parameters() if p.grad is not None)]
     assert {each.dtype for each in learnt} == {torch.float32}
     assert made.state.history[-1]["val_top1"] > 0

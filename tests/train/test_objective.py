@@ -108,5 +108,5 @@ def test_logits_that_are_no_numbers_have_no_loss() -> None:
     logits = torch.tensor([[1.0, torch.inf], [0.0, 1.0]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        score, loss = ClassificationTask(["a", "b"]).judge(logits, torch.tensor([0, 1]))
+        score, loss = ClassificationTask(["a", "b"]).validation_score(logits, torch.tensor([0, 1]))
     assert (score, math.isnan(loss)) == (0.0, True)

@@ -35,8 +35,8 @@ def gradients(bars: str, place: str, settings: dict[str, Any]) -> None:
     given = next(training.inputs.epoch(training.state))
     training.update(given)
     seen.append(given.batch.indices)
-    found = {f"gradient/{n}": p.grad for n, p in training.raw.named_parameters() if p.grad is not None}
-    found |= {f"buffer/{n}": b.float() for n, b in training.raw.named_buffers()}
+    found = {f"gradient/{n}": p.grad for n, p in training.network.named_parameters() if p.grad is not None}
+    found |= {f"buffer/{n}": b.float() for n, b in training.network.named_buffers()}
     rank = os.environ.get("RANK", "alone")
     save_file({n: t.contiguous() for n, t in found.items()} | {"seen": torch.cat(seen)}, Path(place) / f"{rank}.st")
     training.processes.close()
@@ -148,7 +148,7 @@ def ranks_weights(bars: str, place: str) -> None:
     plan = plan_for(Path(bars), epochs=None, time_limit="3s", batch_size=8, train_sizes=(12, 24), finish=0.3)
     training = Trainer(plan, None, Silent(), StopRequest())
     training.run()
-    kept = {n: t.contiguous() for n, t in training.raw.state_dict().items() if "running" not in n}
+    kept = {n: t.contiguous() for n, t in training.network.state_dict().items() if "running" not in n}
     save_file(kept | {"seen": torch.tensor(training.state.seen)}, Path(place) / f"{os.environ['RANK']}.st")
     training.processes.close()
 

@@ -82,9 +82,9 @@ def test_what_validation_keeps_gives_scikit_learns_figure() -> None:
     outputs, masks = case(2)
     task = SegmentationTask((*NAMES, "never"))
     outputs = torch.cat([outputs, torch.full_like(outputs[:, :1], -99.0)], 1)
-    rows = torch.cat([task.condense(outputs[:1], masks[:1]), task.condense(outputs[1:], masks[1:])])
-    assert rows.shape == (4, task.condensed)
-    metric, loss = task.judge(rows, torch.zeros(4, dtype=torch.long))
+    rows = torch.cat([task.validation_rows(outputs[:1], masks[:1]), task.validation_rows(outputs[1:], masks[1:])])
+    assert rows.shape == (4, task.row_width)
+    metric, loss = task.validation_score(rows, torch.zeros(4, dtype=torch.long))
     known = masks != IGNORED
     answer, truth = outputs.argmax(1)[known].numpy(), masks[known].numpy()
     assert metric == pytest.approx(jaccard_score(truth, answer, average="macro"))

@@ -76,7 +76,7 @@ def test_F5_a_run_that_stops_in_an_epoch_goes_on_with_what_the_epoch_began_with(
     again.restore(tensors, state, "")
     again.run()
     assert first.steps + second.steps == straight.steps
-    assert same(whole.raw.state_dict(), again.raw.state_dict())
+    assert same(whole.network.state_dict(), again.network.state_dict())
 
 
 def test_it_does_not_go_with_balanced_drawing() -> None:

@@ -97,7 +97,7 @@ def test_operations_go_on_exactly_where_they_were(bars: Path, tmp_path: Path) ->
     again.restore(*newest_checkpoint(tmp_path)[:2], "")
     again.run()
     assert again.state.operations == whole.state.operations
-    assert same(again.raw.state_dict(), whole.raw.state_dict())
+    assert same(again.network.state_dict(), whole.network.state_dict())
 
 
 def test_sizes_that_the_network_cannot_take_are_refused_before_training(bars: Path) -> None:
@@ -148,12 +148,12 @@ def test_the_network_sees_the_sizes_and_the_finish_moves_only_the_last_layers(ba
     def see(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
         seen.append(given[0].shape[-1])
 
-    training.raw.register_forward_pre_hook(see)
+    training.network.register_forward_pre_hook(see)
     before: dict[str, torch.Tensor] = {}
     begin = training._begin_finishing
 
     def remember() -> None:
-        before.update({n: t.clone() for n, t in training.raw.state_dict().items()})
+        before.update({n: t.clone() for n, t in training.network.state_dict().items()})
         begin()
 
     training._begin_finishing = remember  # type: ignore[method-assign]
@@ -161,7 +161,7 @@ def test_the_network_sees_the_sizes_and_the_finish_moves_only_the_last_layers(ba
     trained = [s for s in seen if s != 24]
     assert trained == sorted(trained)
     assert set(seen) == {12, 16, 24}
-    after, learning = training.raw.state_dict(), last_layers(training.raw)
+    after, learning = training.network.state_dict(), last_layers(training.network)
     changed = {n for n in after if not torch.equal(after[n], before[n])}
     assert {n for n in changed if "running" not in n and "tracked" not in n} <= learning
     assert "fc.weight" in changed
@@ -188,4 +188,4 @@ def test_F5_a_finishing_run_continues_as_if_never_stopped(bars: Path, tmp_path: 
         assert again.state.finishing == (place[0] >= 3)
         again.run()
         assert same(again.best, whole.best)
-        assert same(again.raw.state_dict(), whole.raw.state_dict())
+        assert same(again.network.state_dict(), whole.network.state_dict())

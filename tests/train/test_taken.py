@@ -56,7 +56,7 @@ def test_all_of_ones_own_run_is_taken_over(run: Path, tmp_path: Path) -> None:
     assert {"operator": "plain", "widths": [8, 8, 16]}.items() <= plan.arguments.items()
     assert (plan.preprocess.size, plan.preprocess.mean) == ((14, 14), before.preprocess.mean)
     assert plan.preprocess.std == before.preprocess.std
-    given, begun = before.model.state_dict(), trainer(plan).raw.state_dict()
+    given, begun = before.model.state_dict(), trainer(plan).network.state_dict()
     assert begun["fc.weight"].shape[0] == 3
     assert same(*({k: v for k, v in each.items() if not k.startswith("fc.")} for each in (given, begun)))
     assert "model msresnet_micro operator=plain widths=[8, 8, 16]: that of the weights" in plan.notes
@@ -64,7 +64,7 @@ def test_all_of_ones_own_run_is_taken_over(run: Path, tmp_path: Path) -> None:
 
 def test_the_classifier_stays_where_there_are_as_many_classes(run: Path, tmp_path: Path) -> None:
     plan = plan_for(pictures(tmp_path / "data"), model="auto", weights=str(run / "model.safetensors"))
-    assert same(load_bundle(run).model.state_dict(), trainer(plan).raw.state_dict())
+    assert same(load_bundle(run).model.state_dict(), trainer(plan).network.state_dict())
 
 
 def test_what_the_user_says_counts(run: Path, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_stem_stays_what_it_was_at_another_size(tmp_path: Path) -> None:
     assert main([*here, "--output", "run", *QUICK]) == 0
     larger = plan_for(data, model="auto", weights="run", image_size=(128,))
     assert larger.arguments["stem"] == "small"
-    assert trainer(larger).raw.state_dict().keys() == load_bundle("run").model.state_dict().keys()
+    assert trainer(larger).network.state_dict().keys() == load_bundle("run").model.state_dict().keys()
 
 
 def test_F5_a_run_goes_on_without_the_weights_that_it_began_with(run: Path, tmp_path: Path) -> None:
@@ -115,17 +115,17 @@ def test_detectors_keep_their_heads_and_give_their_backbones(tmp_path: Path) -> 
 
     again = plan_for(data, model="auto", weights="boxes-run")
     assert {"pyramid_width": 40, "embedding": 4}.items() <= again.arguments.items()
-    assert same(trainer(again).raw.state_dict(), before)
+    assert same(trainer(again).network.state_dict(), before)
 
     whole = plan_for(pictures(tmp_path / "bars"), model="auto", weights="boxes-run", channels=3)
     assert "pyramid_width" not in whole.arguments
-    body = {f"body.{k}": v for k, v in trainer(whole).raw.state_dict().items() if not k.startswith("fc.")}
+    body = {f"body.{k}": v for k, v in trainer(whole).network.state_dict().items() if not k.startswith("fc.")}
     assert same(body, {k: v for k, v in before.items() if k.startswith("body.")})
 
     # And the other way: the backbone of a classifier, below a pyramid that is new.
     below = plan_for(data, model="auto", weights=str(classifier(tmp_path)))
     given = load_bundle(tmp_path / "classifier").model.state_dict()
-    begun = trainer(below).raw.state_dict()
+    begun = trainer(below).network.state_dict()
     assert all(torch.equal(begun[f"body.{k}"], v) for k, v in given.items() if not k.startswith("fc."))
 
 
@@ -141,11 +141,11 @@ def test_vectors_of_objects_are_left_or_begin_anew(tmp_path: Path) -> None:
     words = ["train", "--data", str(data), "--model", "msresnet_micro", "--image-size", "32", *QUICK]
     assert main([*words, "--output", "plain"]) == 0
     with_vectors = plan_for(data, model="auto", weights="plain", model_args=("embedding=4",))
-    begun, before = trainer(with_vectors).raw.state_dict(), load_bundle("plain").model.state_dict()
+    begun, before = trainer(with_vectors).network.state_dict(), load_bundle("plain").model.state_dict()
     assert same({k: v for k, v in begun.items() if not k.startswith("embedder.")}, before)
     assert main([*words, "--model-args", "embedding=4", "--output", "vectors"]) == 0
     without = plan_for(data, model="auto", weights="vectors", model_args=("embedding=0",))
-    assert same(trainer(without).raw.state_dict(), {
+    assert same(trainer(without).network.state_dict(), {
         k: v for k, v in load_bundle("vectors").model.state_dict().items() if not k.startswith("embedder.")
     })  # fmt: skip
 
@@ -189,7 +189,9 @@ def test_a_config_that_says_nothing_is_refused_in_words(tmp_path: Path, text: st
     with pytest.raises(ModelError, match=r"config"):
         plan_for(pictures(tmp_path / "data"), model="auto", weights=str(folder))
     # Where the network is named, the weights may fit all the same.
-    assert trainer(plan_for(tmp_path / "data", model="resnet20", weights=str(folder), channels=3)).raw.num_classes == 2
+    assert (
+        trainer(plan_for(tmp_path / "data", model="resnet20", weights=str(folder), channels=3)).network.num_classes == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_a_detector_keeps_its_finest_map_at_another_size(tmp_path: Path) -> None
     assert main([*words, "--output", "fine"]) == 0
     larger = plan_for(data, model="auto", weights="fine", image_size=(272,))
     assert larger.arguments["finest"] == 4
-    assert same(trainer(larger).raw.state_dict(), load_bundle("fine").model.state_dict())
+    assert same(trainer(larger).network.state_dict(), load_bundle("fine").model.state_dict())
     with pytest.raises(ModelError, match=r"image-size out: they are of msresnet_micro at 64x64"):
         trainer(plan_for(data, model="auto", weights="fine", image_size=(32,)))
 

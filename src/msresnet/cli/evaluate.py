@@ -127,7 +127,7 @@ def _check_possible(config: EvaluateConfig, *models: Trained | None) -> None:
             why = f"the task of {model.architecture} is {model.task.name}"
             if config.calibrate and not model.task.calibrates:
                 raise UsageError("--calibrate has nothing to fit", why=why, hint="leave it out")
-            if asked and not model.task.judged:
+            if asked and not model.task.right_or_wrong:
                 raise UsageError(f"--{asked[0]} is for answers that are right or wrong", why=why, hint="leave it out")
             if config.calibrate:
                 bundle_of(model, "--calibrate")
@@ -210,7 +210,7 @@ def _measure(
         figures["baseline"] = beside(model, measured, rival.trained, theirs, str(config.baseline))
     if config.abstain_below is not None:
         figures["abstain"] = model.task.abstaining(measured, config.abstain_below)
-    if model.task.judged and (rows := bands(measured.predictions.ids, model.task.right(measured))):
+    if model.task.right_or_wrong and (rows := bands(measured.predictions.ids, model.task.right(measured))):
         figures["scale_bands"] = rows
     if config.scales or config.sizes:
         figures["robustness"] = robustness(predictor, rival, source, config)

@@ -32,7 +32,7 @@ from msresnet.train.config import TrainConfig
 from msresnet.train.fit import SWEEP, Fitted, check_unchanged, fit, from_yaml
 from msresnet.train.launch import launch, launched, read_devices
 from msresnet.train.plan import device_name
-from msresnet.train.processes import by_first, rank
+from msresnet.train.processes import on_main, rank
 
 DIGEST = "data_digest"
 
@@ -68,7 +68,7 @@ def train_run(config: TrainConfig, screen: Screen, words: list[str]) -> Finished
             stack.enter_context(lock(folder))
             return folder
 
-        folder = by_first(take, device)
+        folder = on_main(take, device)
         fitted = _train(replace(config, output=str(folder)), folder, screen)
         return measure(fitted, config, screen, words) if rank() == 0 else None
 

@@ -50,7 +50,7 @@ def settled(
     It stays as it is, with nothing fitted, where the task needs nothing, there is no such set, or no answer is right.
     `opened` puts a bundle to work, which is done only where something is to be fitted.
     """
-    if not bundle.task.settles or "val" not in sets:
+    if not bundle.task.needs_calibration or "val" not in sets:
         return bundle, {}
     try:
         return calibrate(opened(bundle), sets["val"], "val")

@@ -84,7 +84,7 @@ class Task(ABC):
     """Figures that a bundle keeps."""
     gates: ClassVar[dict[str, Better]]
     """Figures that --fail-under may name, and which side of a bound is good."""
-    judged: ClassVar[bool] = False
+    right_or_wrong: ClassVar[bool] = False
     """Whether an answer is simply right or wrong, and sure to some degree: `right`, `abstaining`."""
     imitates: ClassVar[bool] = True
     """Whether a network can learn from another's answers."""
@@ -94,7 +94,7 @@ class Task(ABC):
     """Whether there is something to fit to labelled answers afterwards: `calibrated`."""
     calibrated_figures: ClassVar[frozenset[str]] = frozenset()
     """Figures that change with what is fitted then."""
-    settles: ClassVar[bool] = False
+    needs_calibration: ClassVar[bool] = False
     """Whether a model is not ready for use before that, so that a training does it by itself."""
     located: ClassVar[bool] = False
     """Whether an image has any number of answers, each with a place."""
@@ -167,15 +167,15 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def condensed(self) -> int:
-        """F, the numbers that `condense` leaves of an image."""
+    def row_width(self) -> int:
+        """F, the numbers that `validation_rows` leaves of an image."""
 
     @abstractmethod
-    def condense(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def validation_rows(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What a validation keeps of a batch: a row of F numbers for each image (B, F), which processes can share."""
 
     @abstractmethod
-    def judge(self, condensed: Tensor, targets: Tensor) -> tuple[float, float]:
+    def validation_score(self, rows: Tensor, targets: Tensor) -> tuple[float, float]:
         """(the task's metric, loss) from the rows of a whole set (N, F) and its class indices (N,)."""
 
     @property

@@ -58,7 +58,7 @@ class ClassificationTask(Task):
     name: ClassVar[str] = "classification"
     head: ClassVar[str] = "classifier"
     metric: ClassVar[str] = "top1"
-    judged: ClassVar[bool] = True
+    right_or_wrong: ClassVar[bool] = True
     explained: ClassVar[bool] = True
     calibrates: ClassVar[bool] = True
     calibrated_figures: ClassVar[frozenset[str]] = frozenset(("loss", "ece", "aurc"))
@@ -128,19 +128,19 @@ class ClassificationTask(Task):
         return F.kl_div(mine, theirs, reduction="batchmean", log_target=True) * temperature**2
 
     @property
-    def condensed(self) -> int:
+    def row_width(self) -> int:
         """The logits of an image."""
         return self.num_outputs
 
-    def condense(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def validation_rows(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Logits (B, K), all of them."""
         return outputs
 
-    def judge(self, condensed: Tensor, targets: Tensor) -> tuple[float, float]:
+    def validation_score(self, rows: Tensor, targets: Tensor) -> tuple[float, float]:
         """(top-1, log loss) from logits (N, K) and class indices (N,); no loss where they are not finite."""
-        if not bool(condensed.isfinite().all()):
+        if not bool(rows.isfinite().all()):
             return 0.0, math.nan
-        results = self.postprocess(condensed.cpu().numpy(), [""] * len(condensed))
+        results = self.postprocess(rows.cpu().numpy(), [""] * len(rows))
         metrics = self.evaluate(results, targets.numpy()).metrics
         return metrics[self.metric], metrics["loss"]
 

@@ -72,7 +72,7 @@ class DetectionTask(Task):
     averages: ClassVar[bool] = False
     explained: ClassVar[bool] = True
     calibrates: ClassVar[bool] = True
-    settles: ClassVar[bool] = True
+    needs_calibration: ClassVar[bool] = True
     located: ClassVar[bool] = True
 
     def __init__(
@@ -172,33 +172,33 @@ class DetectionTask(Task):
         raise UsageError("--teacher, but images have boxes", why=why, hint="leave it out")
 
     @property
-    def condensed(self) -> int:
+    def row_width(self) -> int:
         """Score, class and thresholds of each box, objects of each class, the loss."""
         return PER_BOX * self.rules.most + self.num_outputs + 1
 
-    def condense(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def validation_rows(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Outputs (B, P, 4 + K + E) and boxes (B, M, 6 or 7) -> what was found and missed of each image (B, F)."""
         post = DetectionPostprocess(self.class_names, self.rules, LOOKED_AT).unrounded()
         whole = Frame(self.size, 0, 0, self.size)
         found = post(outputs.float().cpu().numpy(), [""] * len(outputs), [whole] * len(outputs))
         losses = self.loss_of_each(outputs, self.encode(targets)).cpu()
-        rows = torch.zeros(len(outputs), self.condensed)
+        rows = torch.zeros(len(outputs), self.row_width)
         for index, (row, truth) in enumerate(zip(rows, targets.cpu(), strict=True)):
             _condense(row, found[index], _boxes(truth))
         rows[:, -1] = losses
         return rows.to(outputs.device)
 
-    def judge(self, condensed: Tensor, targets: Tensor) -> tuple[float, float]:
+    def validation_score(self, rows: Tensor, targets: Tensor) -> tuple[float, float]:
         """(AP over classes and thresholds, mean loss of an image) from what was kept of each image (N, F)."""
-        rows = condensed.cpu().numpy()
-        boxes = rows[:, : PER_BOX * self.rules.most].reshape(-1, PER_BOX)
+        kept = rows.cpu().numpy()
+        boxes = kept[:, : PER_BOX * self.rules.most].reshape(-1, PER_BOX)
         boxes = boxes[boxes[:, 0] > 0]
         bits = boxes[:, 2].astype(np.int64)[:, None] >> np.arange(2 * len(THRESHOLDS)) & 1
         hits, ignored = np.split(bits.astype(np.bool_), 2, 1)
-        objects = rows[:, PER_BOX * self.rules.most : -1].sum(0).astype(np.int64)
+        objects = kept[:, PER_BOX * self.rules.most : -1].sum(0).astype(np.int64)
         each = average_precision(boxes[:, 0], boxes[:, 1].astype(np.int64), hits, ignored, objects)
         score = float(np.nanmean(each)) if objects.any() else 0.0
-        return score, float(rows[:, -1].mean())
+        return score, float(kept[:, -1].mean())
 
     def truths(self, data: Samples, indices: Tensor) -> list[Boxes]:
         """The boxes of some samples in their images' own pixels."""

@@ -114,11 +114,11 @@ class SegmentationTask(Task):
         return each.mean() * temperature**2
 
     @property
-    def condensed(self) -> int:
+    def row_width(self) -> int:
         """Pixels right, asked for and answered of each class, the summed loss, and the known pixels."""
         return 3 * self.num_outputs + 2
 
-    def condense(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def validation_rows(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Logits (B, K, H, W) and masks (B, H, W) -> counts and loss of each image (B, F)."""
         truth, count = targets.long().flatten(1), self.num_outputs
         known, answer = (truth != IGNORED).float(), outputs.argmax(1).flatten(1)
@@ -130,9 +130,9 @@ class SegmentationTask(Task):
         parts += [empty.scatter_add(1, answer, known), losses.sum(1, keepdim=True), known.sum(1, keepdim=True)]
         return torch.cat(parts, 1)
 
-    def judge(self, condensed: Tensor, targets: Tensor) -> tuple[float, float]:
+    def validation_score(self, rows: Tensor, targets: Tensor) -> tuple[float, float]:
         """(mean IoU over all pixels of a set, log loss of a pixel) from what was kept of each image (N, F)."""
-        sums = condensed.double().sum(0).cpu().numpy()
+        sums = rows.double().sum(0).cpu().numpy()
         right, asked, answered = sums[:-2].reshape(3, self.num_outputs)
         score = float(figures.mean_iou(Counts(right, asked, answered)))
         return (0.0 if np.isnan(score) else score), float(sums[-2] / max(1.0, sums[-1]))

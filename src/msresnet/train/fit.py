@@ -124,12 +124,12 @@ def fit(
         notes = [*plan.notes, *closing_notes(plan)]
         if folder is not None:
             begin = None if config.resume else lambda: _begin(config, folder, sweeps, plan.origin)
-            notes += _resume(trainer, saved, folder) if begin is None else trainer.processes.by_first(begin) or []
-        trainer.processes.by_first(lambda: announce(notes))
+            notes += _resume(trainer, saved, folder) if begin is None else trainer.processes.on_main(begin) or []
+        trainer.processes.on_main(lambda: announce(notes))
         trainer.run()
         bundle = _bundle(plan, trainer)
         if folder is not None:
-            trainer.processes.by_first(lambda: bundle.save(folder))
+            trainer.processes.on_main(lambda: bundle.save(folder))
         late, history, cost = [*_met(plan), *trainer.met], trainer.state.history, _cost(trainer, bundle)
         fitted = Fitted(bundle, plan.sets, history, cost, [*notes, *late], late, folder, tuple(sweeps))
     if stop.code:  # it came after the last step
@@ -205,7 +205,7 @@ def _resume(trainer: Trainer, saved: _Saved | None, folder: Path) -> list[str]:
             sweep(folder)
             sweep(folder / CHECKPOINTS)
 
-    trainer.processes.by_first(clean)
+    trainer.processes.on_main(clean)
     if saved is None:
         return ["the run ended before its first checkpoint: starting from the beginning"]
     trainer.restore(saved.tensors, saved.state, str(folder / CHECKPOINTS))

@@ -76,12 +76,12 @@ class Trainer:
         torch.manual_seed(plan.config.seed)
         self.processes = Processes(plan.device, plan.precision)
         self.sharded = plan.config.shard and self.processes.world > 1
-        self.raw, self.viewer, self.still = self._network()
-        self.optimizer = build_optimizer(self.raw, plan.config, plan.lr, plan.weight_decay)
-        self.average = AveragedWeights(self.raw, plan.config.ema) if plan.config.ema else None
+        self.network, self.viewer, self.frozen_norms = self._network()
+        self.optimizer = build_optimizer(self.network, plan.config, plan.lr, plan.weight_decay)
+        self.average = AveragedWeights(self.network, plan.config.ema) if plan.config.ema else None
         self.failures: list[str] = []
         self.model: nn.Module = self._wrapped()
-        self.learning = self._learning()
+        self.trainable = self._trainable()
         self.objective = self._objective()
         self.selection = Selection(plan.train.targets, plan.config)
         self.best: dict[str, Tensor] = _copied(self.viewer)
@@ -112,13 +112,13 @@ class Trainer:
     def _wrapped(self) -> nn.Module:
         """The network as training calls it: recorded, its gradients shared, or compiled if that was asked."""
         if self.plan.cuda_graphs:
-            return Recorded(self.raw)
-        model = self.raw if self.sharded else self.processes.together(self.raw)
+            return Recorded(self.network)
+        model = self.network if self.sharded else self.processes.wrapped(self.network)
         return torch.compile(model) if self.plan.config.compile else model  # type: ignore[return-value]
 
-    def _learning(self) -> list[nn.Parameter]:
+    def _trainable(self) -> list[nn.Parameter]:
         """The parameters that learn, listed once: walking through a small network takes as long as its optimiser."""
-        return [parameter for parameter in self.raw.parameters() if parameter.requires_grad]
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def _objective(self) -> Objective:
         plan = self.plan
@@ -185,7 +185,7 @@ class Trainer:
 
     def _train_mode(self) -> None:
         self.model.train()
-        for norm in self.still:
+        for norm in self.frozen_norms:
             norm.eval()
 
     def _pace(self) -> Pace:
@@ -204,10 +204,10 @@ class Trainer:
         with self.processes.autocast():
             answers = [outputs.float() for outputs in self.model(pixels, exits=True)]
         loss = self.objective(answers, given.images, given.targets) * given.step.weight
-        for parameter in self.learning:
+        for parameter in self.trainable:
             parameter.grad = None
         loss.backward()
-        gradients = [parameter.grad for parameter in self.learning if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self.trainable if parameter.grad is not None]
         norm = whole(total_norm(gradients))
         mine, length = torch.stack((loss.detach(), norm)).tolist()  # one wait for the device instead of two
         losses = self.clock.agree(mine)
@@ -217,7 +217,7 @@ class Trainer:
         if self.plan.config.skip_easy:
             self.selection.learnt(given.batch.indices, self.objective.of_each(answers, given.targets))
         if self.plan.config.clip_grad is not None:
-            nn.utils.clip_grads_with_norm_(self.learning, self.plan.config.clip_grad, norm)
+            nn.utils.clip_grads_with_norm_(self.trainable, self.plan.config.clip_grad, norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
@@ -232,14 +232,14 @@ class Trainer:
     def _begin_finishing(self) -> None:
         """From now on, only the classifier and normalisation learn."""
         self.state.finishing = True
-        learning = last_layers(self.raw)
-        for name, parameter in self.raw.named_parameters():
+        learning = last_layers(self.network)
+        for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name in learning)
             parameter.grad = None
         if isinstance(self.model, Recorded):
             self.failures.append(self.model.failure)
-        self.model = self.raw  # what was recorded goes before more is
-        self.model, self.learning = self._wrapped(), self._learning()
+        self.model = self.network  # what was recorded goes before more is
+        self.model, self.trainable = self._wrapped(), self._trainable()
         self._train_mode()
 
     def _check(self, value: float, what: str, batch: Batch) -> None:
@@ -276,7 +276,7 @@ class Trainer:
         patience = plan.config.patience
         late = state.epoch >= plan.epochs or self.clock.late(state)
         state.finished = bool(scores) and (late or (patience is not None and waited >= patience))
-        self.processes.by_first(lambda: self.observer.epoch(row))
+        self.processes.on_main(lambda: self.observer.epoch(row))
         if not state.finished:
             self.save()
             self._stop_if_asked()
@@ -284,7 +284,7 @@ class Trainer:
     def _choose(self) -> dict[str, Any]:
         """Score the raw and the averaged weights on the validation set, and keep the best seen so far."""
         if not self.plan.sync_bn:
-            self.processes.share_buffers(self.raw)
+            self.processes.share_buffers(self.network)
         if self.plan.val is None:
             name, model = list(self._candidates())[-1]
             self.best, self.state.best_epoch = _copied(model), self.state.epoch
@@ -311,8 +311,8 @@ class Trainer:
     def _candidates(self) -> Iterator[tuple[str, nn.Module]]:
         """The weights that could be the best, each in a whole network; one at a time, since the viewer is shared."""
         if self.sharded:
-            self.viewer.load_state_dict(whole_state(self.raw.state_dict()))
-        yield "raw", self.viewer if self.sharded else self.raw
+            self.viewer.load_state_dict(whole_state(self.network.state_dict()))
+        yield "raw", self.viewer if self.sharded else self.network
         if self.average is not None:
             self.viewer.load_state_dict(whole_state(self.average.state))
             if not self.plan.sync_bn:
@@ -349,13 +349,13 @@ class Trainer:
         folder = self.folder
         self.state.elapsed = self.clock.elapsed
         self.state.averaged_steps = self.average.steps if self.average is not None else 0
-        tensors = prefixed(whole_state(self.raw.state_dict()), "model") | prefixed(self.best, "best")
+        tensors = prefixed(whole_state(self.network.state_dict()), "model") | prefixed(self.best, "best")
         tensors |= prefixed(optimizer_tensors(self.optimizer), "optimizer")
         if self.average is not None:
             tensors |= prefixed(whole_state(self.average.state), "average")
         tensors |= prefixed(self.selection.tensors(), "selection")
         state = asdict(self.state) | {"data": self.fingerprint, "in_memory": self._in_memory}
-        self.processes.by_first(lambda: save_checkpoint(folder, tensors, state))
+        self.processes.on_main(lambda: save_checkpoint(folder, tensors, state))
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any], where: str) -> None:
         """Continue from a checkpoint. Raises ModelError for one of another network or of other data."""
@@ -367,7 +367,7 @@ class Trainer:
                 hint = f"--cache {'ram' if in_memory else 'none'} as before; where that does not help, {hint}"
             raise ModelError(what, where=where, why=why, hint=hint)
         try:
-            load_whole(self.raw, section(tensors, "model"))
+            load_whole(self.network, section(tensors, "model"))
             self.best = section(tensors, "best")
             moments = section(tensors, "optimizer")
             if not moments:

@@ -34,7 +34,7 @@ from msresnet.tasks.base import Learning, Task
 from msresnet.tasks.known import TASKS
 from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
-from msresnet.train.processes import by_first, world_size
+from msresnet.train.processes import on_main, world_size
 from msresnet.train.sizes import Sizes, plan_sizes
 from msresnet.train.taken import known_of, licence, normalised, with_network, with_normalisation
 
@@ -232,7 +232,7 @@ def _opened(
     named = splits.named()
     if world_size() == 1:
         return open_sets(named, preprocess, config)
-    kept, why = by_first(lambda: choose_cache(named, preprocess, config), device)
+    kept, why = on_main(lambda: choose_cache(named, preprocess, config), device)
     return open_sets(named, preprocess, replace(config, cache=kept))[0], [why]
 
 

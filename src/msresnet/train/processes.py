@@ -66,7 +66,7 @@ class Processes:
         """Within this, networks compute in the training's precision; what they give may be in it, too."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
-    def together(self, model: nn.Module) -> nn.Module:
+    def wrapped(self, model: nn.Module) -> nn.Module:
         """A network on this process's device whose gradients become the mean of all processes'."""
         if self.world == 1:
             return model
@@ -87,7 +87,7 @@ class Processes:
         distributed.all_gather(rows, mine)
         return torch.stack(rows).tolist()
 
-    def by_first(self, action: Callable[[], T]) -> T:
+    def on_main(self, action: Callable[[], T]) -> T:
         """Do something on the first process only; all get what it returned, or its failure if it is one of ours."""
         if self.world == 1:
             return action()
@@ -159,12 +159,12 @@ def _is_of_peers(error: RuntimeError) -> bool:
     return isinstance(error, distributed.DistError) or any(word in str(error).lower() for word in words)
 
 
-def by_first(action: Callable[[], T], device: torch.device) -> T:
-    """`Processes.by_first` before there is a training."""
+def on_main(action: Callable[[], T], device: torch.device) -> T:
+    """`Processes.on_main` before there is a training."""
     if world_size() == 1:
         return action()
     with peers_named(world_size()):
-        return Processes(device, "fp32").by_first(action)
+        return Processes(device, "fp32").on_main(action)
 
 
 def world_size() -> int:

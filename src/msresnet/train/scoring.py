@@ -26,14 +26,14 @@ def score(
     model.eval()
     together = plan.batch if plan.task.whole else EVALUATION_BATCH  # answers for every pixel fill the memory
     parts = torch.arange(processes.rank, len(data), processes.world).split(together)
-    rows, read = [torch.empty(0, plan.task.condensed, device=processes.device)], [torch.empty(0)]
+    rows, read = [torch.empty(0, plan.task.row_width, device=processes.device)], [torch.empty(0)]
     with processes.autocast():
         for part, batch in zip(parts, data.batches(parts, processes.device), strict=True):
             check()
             images = plan.preprocess.tensor(batch.images).contiguous(memory_format=torch.channels_last)
-            rows.append(plan.task.condense(model(images).float(), batch.targets))
+            rows.append(plan.task.validation_rows(model(images).float(), batch.targets))
             read.append((batch.indices == part).float())
     answers = processes.gather(torch.cat(rows), len(data))
     # What could not be read has another image in its place, which must not count twice.
     kept = processes.gather(torch.cat(read).to(answers.device), len(data)).nonzero()[:, 0]
-    return plan.task.judge(answers[kept], data.targets[kept.cpu()])
+    return plan.task.validation_score(answers[kept], data.targets[kept.cpu()])

@@ -54,8 +54,8 @@ def meaning(values: Collection[int], names: Sequence[str], where: str) -> Meanin
     """What the values that were seen in masks mean.
 
     With names: 0 is the first and so on; 255 is ignored where it is not a class; of two names, 255 is the second where
-    no mask holds 1. Without: 0 and 1, or 0 and 255, are background and foreground; else the classes are numbers from 0 on
-    without a gap, and 255 is ignored.
+    no mask holds 1. Without: 0 and 1, or 0 and 255, are background and foreground; else the classes are numbers from 0
+    on without a gap, and 255 is ignored.
 
     Raises DataError for values that cannot be meant so, and for a single class.
     """

@@ -81,7 +81,7 @@ def _compared(
     for predictor in made.predictors:
         if not results or not made.alike:
             results.append(evaluate(predictor, samples, split))
-            if task.judged:
+            if task.right_or_wrong:
                 name = f"{predictor.backend.name} {predictor.backend.precision}"
                 difference[name] = beside(bundle, results[-1], bundle, before, config.model)["difference"]
         rows.append(_row("after", predictor, made.size, speed(predictor, images), results[-1]))
