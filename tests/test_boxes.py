@@ -86,10 +86,13 @@ def test_clipping_is_the_intersection_with_the_image(some: Floats, height: int, 
 
 SPECK = np.array([[7.09696e-29, 0, 1, 7.09696e-29]], np.float32)
 """A box that is almost a line."""
+THINNEST = np.array([[0, 0, 1, 7e-45]], np.float32)
+"""A box whose area is less than the least normal number."""
 
 
 @given(box_arrays, box_arrays)
 @example(SPECK, SPECK)
+@example(THINNEST, THINNEST)
 def test_tensors_agree_with_arrays(some: Floats, others: Floats) -> None:
     tensor, other = torch.from_numpy(some), torch.from_numpy(others)
     assert np.allclose(box_tensors.pairwise_iou(tensor, other), boxes.iou(some, others), atol=1e-6)

@@ -288,7 +288,7 @@ def test_an_absent_model_names_the_nearest(saved: Path) -> None:
 def test_weights_that_are_a_pipe_do_not_hang(saved: Path) -> None:
     (saved / WEIGHTS).unlink()
     os.mkfifo(saved / WEIGHTS)
-    with pytest.raises(ModelError, match="no file"):
+    with pytest.raises(ModelError, match="not a file"):
         load_bundle(saved)
 
 

@@ -96,7 +96,7 @@ REFUSED = [
     ("resnet18 epochs=3", "the same for all"),
     ("resnet18 seed=3", "the same for all"),
     ("resnet18 data=mnist", "the same for all"),
-    ("resnet18 resnet34", "no setting"),
+    ("resnet18 resnet34", "not a setting"),
     ("resnet18 schedule=one-cycle warmup=0.2", "one-cycle"),
     ("lr=0.1", "has no name"),
     ("x: 'open", "cannot be read"),
@@ -117,7 +117,7 @@ def test_wrong_comparisons_are_refused(bars: Path, tmp_path: Path, capsys: pytes
     for people, extra, message in [
         ([], [], "nobody to compare"),
         ([MICRO, MICRO], [], "two contestants are called"),
-        (["a b", "a-b"], [], "no model"),
+        (["a b", "a-b"], [], "not a model"),
         ([f"a b: {MICRO}", f"a-b: {MICRO}"], [], "two contestants are called"),
         ([MICRO], ["--baseline", "micro"], f"try: {MICRO}"),
         ([MICRO], ["--seconds", "5"], "one budget"),

@@ -115,12 +115,12 @@ REFUSED = [
     ("epochs=1:9:20", "no step"),
     ("epochs=1.5:3", "whole number"),
     ("optimizer=adamw,lion", "adamw or sgd"),
-    ("batch_size=auto:64", "no number"),
+    ("batch_size=auto:64", "not a number"),
     ("seed=1,2", "the same for all"),
     ("data=a,b", "the same for all"),
     ("model_args=operator=plain,res2net", "model_args.operator"),
-    ("lr", "no range"),
-    ("lr=", "no range"),
+    ("lr", "not a range"),
+    ("lr=", "not a range"),
 ]
 
 

@@ -18,7 +18,7 @@ def areas(boxes: Tensor) -> Tensor:
 def iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of boxes that stand beside each other: (..., 4), (..., 4) -> (...)."""
     shared, union = _shared(boxes, others)
-    return shared / union.clamp_min(torch.finfo(union.dtype).tiny)  # 0 with a box without an area
+    return shared / union.where(union > 0, 1.0)  # 0 with a box without an area
 
 
 def giou(boxes: Tensor, others: Tensor) -> Tensor:

@@ -159,7 +159,7 @@ def test_C08_answers_that_are_no_numbers(copy: Path, bars: Path, capsys: pytest.
     for verb in (["evaluate", "--data", str(bars)], ["predict", str(bars / "lying" / "00.png")]):
         assert main([*verb, "--model", str(copy)]) == 4
         answer = capsys.readouterr().err
-        assert "no numbers" in answer
+        assert "not numbers" in answer
         assert "00.png" in answer
 
 
@@ -279,7 +279,7 @@ def test_what_is_refused_before_anything_is_measured(
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("text", ['{"loss": 0.1}', "[]", "no JSON"])
+@pytest.mark.parametrize("text", ['{"loss": 0.1}', "[]", "not JSON"])
 def test_figures_of_other_programs_stay(
     text: str, run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -450,7 +450,8 @@ def test_an_outline_gives_its_box(tmp_path: Path) -> None:
         ("0 30 20 10 10", "not normalised"), ("0 0.5 0.5 1.5 0.2", "not normalised"), ("0 -0.3 0.5 0.2 0.2", "not no"),
         ("0 0.5 0.5 0.2", "4 columns"), ("0 0.5 0.5 0.2 0.2 0.9", "6 columns"), ("cat 0.5 0.5 0.2 0.2", "beside num"),
         ("0.5 0.5 0.5 0.2 0.2", "class 0.5"), ("-1 0.5 0.5 0.2 0.2", "class -1"), ("2 0.5 0.5 0.2 0.2", "has no name"),
-        ("0 nan 0.5 0.2 0.2", "no number"), ("0 0.5 inf 0.2 0.2", "no number"), ("0,0.5,0.5,0.2,0.2", "beside numbers"),
+        ("0 nan 0.5 0.2 0.2", "not a number"), ("0 0.5 inf 0.2 0.2", "not a number"),
+        ("0,0.5,0.5,0.2,0.2", "beside numbers"),
     ],
 )  # fmt: skip
 def test_A13_A04_lines_of_yolo_that_are_none(line: str, words: str, tmp_path: Path) -> None:
@@ -474,10 +475,11 @@ def test_A05_boxes_of_yolo_are_cut_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("names: [cat, cat]\n", "stands twice"), ("names: 7\n", "no list of names"), ("names: {a: b}\n", "no list"),
-        ("train: nowhere\nnames: [cat, dog]\n", "not there"), ("train: [1]\nnames: [cat, dog]\n", "no folder"),
-        ("names: &a [*a]\n", "no plain YAML"), ("names: !!python/object:os.system x\n", "no plain YAML"),
-        ("train: images\n", "names no classes"), ("[" * 10_000, "no plain YAML"),
+        ("names: [cat, cat]\n", "stands twice"), ("names: 7\n", "not a list of names"),
+        ("names: {a: b}\n", "not a list"),
+        ("train: nowhere\nnames: [cat, dog]\n", "not there"), ("train: [1]\nnames: [cat, dog]\n", "not a folder"),
+        ("names: &a [*a]\n", "not plain YAML"), ("names: !!python/object:os.system x\n", "not plain YAML"),
+        ("train: images\n", "names no classes"), ("[" * 10_000, "not plain YAML"),
     ],
 )  # fmt: skip
 def test_settings_of_yolo_that_are_none(text: str, words: str, tmp_path: Path) -> None:
@@ -588,9 +590,9 @@ def test_A14_A15_lines_of_six_nine_and_ten_columns(line: str, tmp_path: Path) ->
     ("lines", "words"),
     [
         (["1,1,5,5,4,4,1"], "7 columns"), (["0,1,5,5,4,4"], "no frame 0"), (["1.5,1,5,5,4,4"], "no frame 1.5"),
-        (["1,0,5,5,4,4"], "no object 0"), (["1,1,5,5,-4,4"], "inside out"), (["1,1,nan,5,4,4"], "no number"),
+        (["1,0,5,5,4,4"], "no object 0"), (["1,1,5,5,-4,4"], "inside out"), (["1,1,nan,5,4,4"], "not a number"),
         (["1,1,a,5,4,4"], "beside numbers"), (["1,1,5,5,4,4", "1,1,9,9,4,4"], "twice in a frame"),
-        (["1,1,5,5,4,1e30"], "no number"), (["", "1,x,5,5,4,4"], "beside numbers"),
+        (["1,1,5,5,4,1e30"], "not a number"), (["", "1,x,5,5,4,4"], "beside numbers"),
     ],
 )  # fmt: skip
 def test_A14_lines_of_mot_that_are_none(lines: list[str], words: str, tmp_path: Path) -> None:

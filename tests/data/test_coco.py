@@ -258,7 +258,7 @@ def test_A04_huge_numbers_in_the_text(tmp_path: Path) -> None:
     text = json.dumps(instances()).replace("30.4", "1e999")
     assert "annotation id 2: key 'bbox' is [inf" in refused(write(tmp_path, text)).what
     text = json.dumps(instances()).replace("30.4", "9" * 5000)
-    assert "no JSON" in refused(write(tmp_path, text)).what
+    assert "not JSON" in refused(write(tmp_path, text)).what
 
 
 def test_A04_A05_boxes_are_cut_at_the_edges_and_counted(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_A11_crowds_and_what_is_to_be_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[]", "no COCO instances"), ("{}", "no list of images"), ("", "no JSON"), (b"\xff\xfe\x00", "no JSON"),
+        ("[]", "no COCO instances"), ("{}", "no list of images"), ("", "not JSON"), (b"\xff\xfe\x00", "not JSON"),
         ({**instances(), "categories": {}}, "no list of categories"),
         ({**instances(), "images": [7]}, "image number 1"),
         (changed("images", 0, file_name=None), "image id 0: key 'file_name' is not there"),

@@ -59,7 +59,7 @@ def test_a_folder_with_both_splits(tmp_path: Path) -> None:
     hostile.write_idx_pair(tmp_path, IMAGES[:6], LABELS[:6], prefix="t10k", zipped=True)
     found, _ = read_any(str(tmp_path), DataOptions())
     assert {split: len(source) for split, source in found.items()} == {"train": 12, "test": 6}
-    assert len(whole(str(tmp_path), DataOptions(), "test")) == 6
+    assert len(whole(str(tmp_path), DataOptions(), "test")[0]) == 6
 
 
 def test_D13_wrong_magic(tmp_path: Path) -> None:

@@ -105,10 +105,10 @@ def test_palettes_one_bit_and_sixteen_bits_are_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "picture", "message"),
     [
-        ("colours.png", random_pixels(5, 5, 3), "no numbers"),
-        ("mask.jpg", random_pixels(5, 5), "no file for masks"),
-        ("float.tif", random_pixels(5, 5).astype(np.float32), "no numbers"),
-        ("alpha.png", random_pixels(5, 5, 4), "no numbers"),
+        ("colours.png", random_pixels(5, 5, 3), "not numbers"),
+        ("mask.jpg", random_pixels(5, 5), "not a file for masks"),
+        ("float.tif", random_pixels(5, 5).astype(np.float32), "not numbers"),
+        ("alpha.png", random_pixels(5, 5, 4), "not numbers"),
     ],
 )
 def test_files_that_are_no_masks(tmp_path: Path, name: str, picture: npt.NDArray[np.generic], message: str) -> None:
@@ -220,7 +220,7 @@ def test_a_table_of_images_and_masks(tmp_path: Path) -> None:
         ("images/00.jpg,../../etc/passwd.png", "leads out"),
         ("/abs/a.png,masks/00.png", "leads out"),
         (",masks/00.png", "path is empty"),
-        ("images/00.jpg,notes.txt", "no name of an image"),
+        ("images/00.jpg,notes.txt", "not a name of an image"),
     ],
 )
 def test_rows_that_cannot_be(tmp_path: Path, row: str, message: str) -> None:

@@ -204,9 +204,9 @@ def test_a_folder_of_several_sets_gives_the_one_that_fits_the_role(
     counts = {"train": 4, "val": 5, "test": 6}
     for name in sets.split():
         hostile.write_classes(tmp_path / name, {"cat": counts[name], "dog": 1}, seed=1000)
-    assert len(whole(str(tmp_path), DataOptions(), "test")) == counts[for_test] + 1
+    assert len(whole(str(tmp_path), DataOptions(), "test")[0]) == counts[for_test] + 1
     if for_val is not None:
-        assert len(whole(str(tmp_path), DataOptions(), "val")) == counts[for_val] + 1
+        assert len(whole(str(tmp_path), DataOptions(), "val")[0]) == counts[for_val] + 1
     else:
         with pytest.raises(DataError, match="there is no val set"):
             whole(str(tmp_path), DataOptions(), "val")
@@ -274,3 +274,10 @@ def test_digits_are_split_without_a_common_image() -> None:
     parts = [keys(part) for part in splits.named().values()]
     assert sum(len(part) for part in splits.named().values()) == 1797
     assert len(set.union(*parts)) == sum(map(len, parts))
+
+
+def test_what_is_inferred_of_further_sets_is_told(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        hostile.write_classes(tmp_path / name, {"cat": 4, "dog": 4})
+    notes = open_data(str(tmp_path / "a"), DataOptions(val_data=str(tmp_path / "b"))).notes
+    assert f"--val-data: class folders in {tmp_path / 'b'}" in notes

@@ -190,8 +190,9 @@ def test_D07_a_column_is_missing(text: str, words: str | None, images: Path) -> 
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        ("", "empty"), ("  ", "empty"), ("nan", "the label is nan"), ("NaN", "the label is NaN"), ("-1", "no class"),
-        ("1.5", "no class"), ("inf", "no class"), ("1e300", "no class"), ("1000001", "no class"), ("-nan", "no class"),
+        ("", "empty"), ("  ", "empty"), ("nan", "the label is nan"), ("NaN", "the label is NaN"), ("-1", "not a class"),
+        ("1.5", "not a class"), ("inf", "not a class"), ("1e300", "not a class"), ("1000001", "not a class"),
+        ("-nan", "not a class"),
     ],
 )  # fmt: skip
 def test_D08_labels_that_are_none(label: str, words: str, images: Path) -> None:

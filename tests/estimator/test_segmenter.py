@@ -151,7 +151,7 @@ def test_what_cannot_be_learnt(spoil: Any, message: str) -> None:
 
 def test_unknown_numbers_in_later_masks(trained: Segmenter) -> None:
     images, masks = boxes(3)
-    with pytest.raises(DataError, match=r"holds 7.*no class[\s\S]*0, 255"):
+    with pytest.raises(DataError, match=r"holds 7.*not a class[\s\S]*0, 255"):
         trained.evaluate(images, np.where(masks > 0, 7, 0))
     with pytest.raises(UsageError, match="needs masks"):
         trained.evaluate(images)

@@ -151,7 +151,7 @@ def test_macs_of_a_known_network() -> None:
         ({"name": "resnet18", "stem": "smal"}, "one of imagenet, unpooled, deep, small"),
         ({"name": "resnet18", "exits": "yes"}, "one of True, False"),
         ({"name": "resnet18", "num_classes": -1}, "a whole number from 0"),
-        ({"name": None}, "no model's name"),
+        ({"name": None}, "not a model's name"),
         ({"name": "resnet18", "img_size": "224"}, "or .height, width."),
         ({"name": "resnet18", "img_size": (3, 224, 224)}, "or .height, width."),
         ({"name": "resnet50", "base_width": 1, "widths": (8, 8, 8, 8)}, "operators of"),

@@ -64,7 +64,7 @@ class CompareConfig(RepeatedConfig, CompareOptions):
         """What is the same for each training, as settings of it."""
         if self.epochs is not None or self.operations is not None:
             return {"epochs": self.epochs, "time_limit": None, "operations": self.operations}
-        return {"epochs": None, "time_limit": f"{self.seconds or DEFAULT_SECONDS:g}s", "operations": None}
+        return {"epochs": None, "time_limit": f"{self.seconds or DEFAULT_SECONDS:.12g}s", "operations": None}
 
     @property
     def all_seeds(self) -> range:

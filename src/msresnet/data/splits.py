@@ -86,7 +86,8 @@ def open_data(spec: str, options: DataOptions, unlabelled: bool = False) -> Spli
         if other is not None:
             if split in found:
                 raise UsageError(f"--{split}-data, but {spec} holds a {split} set", hint="leave one of them out")
-            found[split] = whole(other, options, split, found["train"])
+            found[split], more = whole(other, options, split, found["train"])
+            notes = [*notes, *(f"--{split}-data: {note}" for note in more)]
     if unlabelled and (found["train"].targets < 0).any():
         return Splits(found["train"], found.get("val"), found.get("test"), [*notes, "no labels: nothing is held out"])
     splits = arrange(found, options)
@@ -178,13 +179,13 @@ def _existing(spec: str) -> Path | None:
         return None
 
 
-def whole(spec: str, options: DataOptions, role: Role, like: Source | None = None) -> Source:
-    """The one set of a specification that can play a role; `like` as for `read_any`.
+def whole(spec: str, options: DataOptions, role: Role, like: Source | None = None) -> tuple[Source, list[str]]:
+    """The one set of a specification that can play a role, and what was inferred; `like` as for `read_any`.
 
     For 'val' the validation set, else the only one unless it is the test set: what measures a model never chooses it.
     For 'test' the test set, else the validation set, else the only one. Raises DataError where there is none.
     """
-    found, _ = read_any(spec, options, like)
+    found, notes = read_any(spec, options, like)
     fit = [name for name in (("val",) if role == "val" else ("test", "val")) if name in found]
     if not fit and list(found) == ["train"]:
         fit = ["train"]
@@ -192,7 +193,7 @@ def whole(spec: str, options: DataOptions, role: Role, like: Source | None = Non
         raise DataError(
             f"there is no {role} set", where=spec, why=f"it holds {', '.join(found)}", hint="name one folder or file"
         )
-    return found[fit[0]]
+    return found[fit[0]], notes
 
 
 def _file(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:

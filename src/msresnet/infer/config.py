@@ -86,14 +86,15 @@ class Running:
 
     @classmethod
     def of(cls, asked: Any) -> Running:
-        """What settings of other purposes say of it by the same names; a budget is a text there.
+        """What a dataclass of other settings says of it by the same names; a budget is a text there.
 
         Raises UsageError for what cannot be.
         """
-        names = {field.name for field in fields(cls)} - {"budget"}
-        text = getattr(asked, "budget", None)
-        told = {name: getattr(asked, name) for name in names if hasattr(asked, name)}
-        return cls(**told, budget=None if text is None else budget(text))
+        names = {field.name for field in fields(cls)}
+        told = {field.name: getattr(asked, field.name) for field in fields(asked) if field.name in names}
+        if told.get("budget") is not None:
+            told["budget"] = budget(told["budget"])
+        return cls(**told)
 
 
 @dataclass(frozen=True, kw_only=True)

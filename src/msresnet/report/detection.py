@@ -79,7 +79,8 @@ def mistaken(story: Story) -> Section | None:
     values = [100 * (costs[kind] or 0.0) for kind in kinds]
     axes.barh(kinds[::-1], values[::-1], color=ORANGE, height=0.6)
     worst = kinds[int(np.argmax(values))]
-    drawing = chart(figure, f"Most is lost to one kind of mistake: {worst}, {max(values):.2f} points of AP50.")
+    most = f"Most is lost to one kind of mistake: {worst}, {max(values):.2f} points of AP50."
+    drawing = chart(figure, most if max(values) > 0 else "No kind of mistake costs anything.")
     rows = [(kind, MEANING[kind], f"{counts[kind]:,}") for kind in kinds]
     text = (
         f"Boxes count from a score of {metrics['score']:.2f} on. A cost is what AP50 would gain without such mistakes."
