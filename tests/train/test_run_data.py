@@ -33,4 +33,10 @@ def test_images_that_a_run_has_learnt_from_are_told(bars: Path, tmp_path: Path) 
     write_text(tmp_path / SETTINGS, to_yaml(TrainConfig(data=str(bars))))
     assert LEARNT in sets_of(str(tmp_path), f"{bars}/", DataOptions())[1]
     assert LEARNT not in sets_of(str(tmp_path), "digits", DataOptions())[1]
+    (tmp_path / "both").mkdir()
+    for split in ("train", "test"):  # its test set was held out already, and is what is measured
+        (tmp_path / "both" / split).symlink_to(bars)
+    write_text(tmp_path / SETTINGS, to_yaml(TrainConfig(data=str(tmp_path / "both"))))
+    assert LEARNT not in sets_of(str(tmp_path), str(tmp_path / "both"), DataOptions())[1]
+    write_text(tmp_path / SETTINGS, to_yaml(TrainConfig(data=str(bars))))
     assert LEARNT not in sets_of("elsewhere/model.onnx", str(bars), DataOptions())[1]

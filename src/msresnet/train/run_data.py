@@ -43,7 +43,7 @@ def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[st
     """
     if data is not None:
         sets, notes = read_any(data, options)
-        return sets, [*notes, LEARNT] if _is_own(model, data) else notes
+        return sets, [*notes, LEARNT] if list(sets) == ["train"] and _is_own(model, data) else notes
     settings = settings_of(model)
     splits = open_data(settings.data, replace(settings, on_bad=options.on_bad, workers=options.workers))
     return splits.named(), splits.notes
