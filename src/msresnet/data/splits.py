@@ -179,6 +179,19 @@ def _existing(spec: str) -> Path | None:
         return None
 
 
+def seen_from(folder: Path, spec: str) -> str:
+    """What a specification means now that was given in `folder` or one above it: paths that are not here may be there.
+
+    Raises nothing; what is found nowhere stays as it is.
+    """
+    prefix = CROPS if spec.startswith(CROPS) else ""
+    place = spec.removeprefix(prefix)
+    if spec in _NAMED or spec.startswith((HUB, SHARDS)) or _existing(place) is not None:
+        return spec
+    above = (_existing(str(base / place)) for base in (folder, *folder.parents))
+    return next((f"{prefix}{found}" for found in above if found is not None), spec)
+
+
 def whole(spec: str, options: DataOptions, role: Role, like: Source | None = None) -> tuple[Source, list[str]]:
     """The one set of a specification that can play a role, and what was inferred; `like` as for `read_any`.
 

@@ -31,8 +31,8 @@ DPI, LONGEST = 110, 60_000
 """Pixels of an inch, and of the longest side: of a taller figure an inch has fewer."""
 MOST_CLASSES = 24
 """Of more classes, those are drawn that differ most from the mean."""
-NAME = 24
-"""Characters of a name that have room over a picture."""
+NAME, FILE = 24, 40
+"""Characters of a name that have room over a picture, and of a path, in smaller letters, under it."""
 
 
 def explanation_picture(items: Sequence[Explanation], path: Path) -> None:
@@ -57,7 +57,9 @@ def _image_row(figure: Figure, place: SubplotSpec, item: Explanation, methods: i
     bands = place.subgridspec(1 + _bands(item), 1, height_ratios=(ROW, *[BAND] * _bands(item)))
     views = bands[0, 0].subgridspec(1, methods + 2, width_ratios=(*[1] * (methods + 1), 1.6))
     label, probability = item.answer
-    _show(figure.add_subplot(views[0, 0]), as_rgb(item.picture), f"{_short(label)}\n{probability:.4f}")
+    seen = figure.add_subplot(views[0, 0])
+    _show(seen, as_rgb(item.picture), f"{_short(label)}\n{probability:.4f}")
+    seen.text(0.5, -0.03, _file(item.id), transform=seen.transAxes, ha="center", va="top", fontsize=8, color=GREY)
     for column, look in enumerate(item.looks, 1):
         _show(figure.add_subplot(views[0, column]), overlay(item.picture, look.heat), _title(look, item))
     _stacked(figure.add_subplot(views[0, methods + 1]), item.scales)
@@ -88,6 +90,12 @@ def _short(text: str) -> str:
     """A name with room over a picture, as it is written."""
     text = printable(text)
     return literal(text if len(text) <= NAME else text[: NAME - 1] + "…")
+
+
+def _file(text: str) -> str:
+    """A file with room under a picture: of a longer path the end, which tells files apart."""
+    text = printable(text)
+    return literal(text if len(text) <= FILE else "…" + text[1 - FILE :])
 
 
 def _show(axes: Any, view: npt.NDArray[np.uint8], title: str, size: int = 10) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Source
-from msresnet.data.splits import open_data, read_any
+from msresnet.data.splits import open_data, read_any, seen_from
 from msresnet.errors import UsageError
 from msresnet.hub import PREFIX
 from msresnet.run_folder import SETTINGS, run_of
@@ -28,7 +28,11 @@ def settings_of(model: str) -> TrainConfig:
     path = run_of(model) / SETTINGS
     if model.startswith(PREFIX) or not path.is_file():
         raise UsageError("the model does not say which data it is of", where=model, hint="--data FOLDER")
-    return TrainConfig(**from_yaml(path))
+    settings = TrainConfig(**from_yaml(path))
+    # A run names its data from where it was trained, which is above its own folder.
+    given = {name: getattr(settings, name) for name in ("data", "val_data", "test_data")}
+    here = {name: seen_from(path.resolve().parent, spec) for name, spec in given.items() if spec is not None}
+    return replace(settings, **here)  # type: ignore[arg-type]  # a dictionary of texts could hold any option
 
 
 def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[str, Source], list[str]]:
