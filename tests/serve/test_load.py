@@ -32,12 +32,17 @@ from sharding import NAMES
 EXACT = 1e-5
 SOAK = float(os.environ.get("MSRESNET_SOAK_SECONDS", "60"))
 """Seconds of each long form."""
-SIDE = 96
+SOAKED = os.environ.get("MSRESNET_SOAK_MODEL")
+"""An exported model to load in place of the tests' own."""
+SIDE = int(os.environ.get("MSRESNET_SOAK_SIDE", "96"))
+"""Pixels of the photographs, and of what the tests' own model sees."""
 
 
 @pytest.fixture(scope="module")
 def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that takes some milliseconds an image, so that the network is what holds a server back."""
+    if SOAKED is not None:
+        return Path(SOAKED)
     model = create_classifier("msresnet18", num_classes=3, in_chans=3, img_size=(SIDE, SIDE))
     randomised(model, 0)
     arguments = {"num_classes": 3, "in_chans": 3, "img_size": [SIDE, SIDE]}
@@ -124,8 +129,10 @@ def test_L4_slow_clients_beside_others(busy: Serving) -> None:
 def test_L1_most_of_what_it_can(busy: Serving) -> None:
     capacity = closed_loop(busy, photo(), 10).rate
     told = open_loop(busy, photo(), 0.7 * capacity, SOAK)
+    middle, slowest = told.percentile(0.5), told.percentile(0.99)
+    print(f"{told.rate:.0f} answers a second of {capacity:.0f}, p50 {1e3 * middle:.1f} ms, p99 {1e3 * slowest:.1f} ms")
     assert set(told.statuses) == {200}
-    assert told.percentile(0.99) <= 3 * told.percentile(0.5)
+    assert slowest <= 3 * middle
 
 
 @pytest.mark.slow
