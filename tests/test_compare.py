@@ -21,6 +21,8 @@ from msresnet.compare import speed
 from msresnet.compare.config import CompareConfig
 from msresnet.compare.contestants import contestants
 from msresnet.compare.run import compare
+from msresnet.data.preprocess import Preprocess
+from msresnet.data.sample import Image, Source
 from msresnet.errors import Interrupted, UsageError
 from msresnet.train.recipes import RECIPES
 from msresnet.train.settings import DATA
@@ -334,6 +336,25 @@ def test_F6_stopped_by_sigterm_and_continued(bars: Path, tmp_path: Path) -> None
     assert main([*words(bars, out, MICRO, f"twin: {MICRO}", seeds=3), "-q"]) == 0
     after = contents(out / "trainings")
     assert {name: after[name] for name in kept} == kept
+
+
+def test_images_are_decoded_once_for_all_that_see_them_alike(bars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    read_image = Preprocess.read
+
+    def counted(self: Preprocess, source: Source, index: int) -> Image:
+        decoded.append(index)
+        return read_image(self, source, index)
+
+    monkeypatch.setattr(Preprocess, "read", counted)
+    compare(CompareConfig(contestants=(MICRO,), data=str(bars), epochs=1, seeds=1, device="cpu", workers=0))
+    once = len(decoded)
+    people = (MICRO, f"twin: {MICRO} lr=0.1")
+    compare(CompareConfig(contestants=people, data=str(bars), epochs=1, seeds=2, device="cpu", workers=0))
+    assert len(decoded) == 2 * once
+    people = (MICRO, f"small: {MICRO} image_size=16")
+    compare(CompareConfig(contestants=people, data=str(bars), epochs=1, seeds=1, device="cpu", workers=0))
+    assert len(decoded) > 3 * once
 
 
 def test_a_signal_in_python_is_an_interruption(bars: Path) -> None:

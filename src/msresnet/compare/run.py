@@ -14,6 +14,7 @@ from msresnet.compare.contestants import Contestant, contestants
 from msresnet.compare.judge import Comparison, judge
 from msresnet.compare.records import TRAININGS, Answers, Records, Training, to_csv
 from msresnet.compare.speed import inference_speed
+from msresnet.data.loaders import Opener
 from msresnet.data.splits import Splits, open_data
 from msresnet.data.unreadable import skipped
 from msresnet.errors import Interrupted, MsresnetError, ResourceError, UsageError
@@ -95,6 +96,7 @@ class _Stage:
         stop: asked after each step.
         bundles: the first model of each contestant.
         skipped: what is said of images that could not be read.
+        opener: has the images of the last training.
     """
 
     config: CompareConfig
@@ -105,6 +107,7 @@ class _Stage:
     announce: Announce
     bundles: dict[str, Bundle] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    opener: Opener = field(default_factory=Opener)
 
     def rehearse_all(self, chosen: Sequence[Contestant]) -> list[Contestant]:
         """Take one step of each that is not finished, so that what cannot work is known before hours of training.
@@ -192,7 +195,7 @@ class _Stage:
                 self.announce(note)
 
     def _fit(self, contestant: Contestant, seed: int, observer: Observer) -> Fitted:
-        return fit(replace(contestant.config, seed=seed), self.splits, observer=observer)
+        return fit(replace(contestant.config, seed=seed), self.splits, observer=observer, opener=self.opener)
 
     def _keep(self, bundle: Bundle, contestant: Contestant) -> None:
         """Keep a contestant's first model, with the settings that train it."""

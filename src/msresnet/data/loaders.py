@@ -70,6 +70,27 @@ def open_sets(
     return opened, [why]
 
 
+class Opener:
+    """Opens sets for one training after another: those of the last one again, as long as they are read alike."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, Source] = {}
+        self._how: tuple[object, ...] = ()
+        self._opened: tuple[dict[str, Samples], list[str]] = ({}, [])
+
+    def __call__(
+        self, sets: Mapping[str, Source], preprocess: Preprocess, options: DataOptions
+    ) -> tuple[dict[str, Samples], list[str]]:
+        """As `open_sets`. The sets that were opened before go first, so that there is room for others."""
+        how = (preprocess.steps(), options.cache, options.workers, options.on_bad)
+        same = sets.keys() == self._sources.keys() and all(sets[name] is self._sources[name] for name in sets)
+        if not same or how != self._how:
+            self._sources, self._how, self._opened = {}, (), ({}, [])
+            self._opened = open_sets(sets, preprocess, options)
+            self._sources, self._how = dict(sets), how
+        return self._opened
+
+
 def choose_cache(
     sets: Mapping[str, Source], preprocess: Preprocess, options: DataOptions, once: bool = False
 ) -> tuple[Kept, str]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
+from msresnet.data.loaders import Opener
 from msresnet.data.sets import Samples
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import Interrupted, UsageError
@@ -88,6 +89,7 @@ def fit(
     announce: Callable[[list[str]], None] = lambda notes: None,
     *,
     start: Mapping[str, Tensor] | None = None,
+    opener: Opener | None = None,
 ) -> Fitted:
     """Train what a configuration says.
 
@@ -98,6 +100,7 @@ def fit(
         observer: who watches.
         announce: takes the notes on what was inferred, before the first step.
         start: the state dict to begin with, of the network that the configuration says.
+        opener: has the sets of an earlier training of the same data, which are not decoded again.
 
     Raises any MsresnetError.
     """
@@ -107,7 +110,7 @@ def fit(
         trackers = tracker_names(config.tracker) if config.tracker is not None else []
         splits = splits or open_data(config.data, config)
         origin = kept(folder) if config.resume and folder is not None else None
-        plan = replace(make_plan(config, splits, origin), start=start)
+        plan = replace(make_plan(config, splits, origin, opener), start=start)
         saved = _saved(folder) if config.resume and folder is not None else None
         plan, sweeps = _settled(plan, saved)
         # Until here, and without a folder for ever, there is nothing to save, so a signal may kill.

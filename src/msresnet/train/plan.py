@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from msresnet.data.augment import Augment
 from msresnet.data.duplicates import leaks
-from msresnet.data.loaders import choose_cache, learn_statistics, open_sets
+from msresnet.data.loaders import Opener, choose_cache, learn_statistics
 from msresnet.data.preprocess import Preprocess, choose
 from msresnet.data.sets import Samples
 from msresnet.data.splits import Splits
@@ -117,10 +117,13 @@ class Plan:
         return self.sets.get("val")
 
 
-def make_plan(config: TrainConfig, splits: Splits, origin: Description | None = None) -> Plan:
+def make_plan(
+    config: TrainConfig, splits: Splits, origin: Description | None = None, opener: Opener | None = None
+) -> Plan:
     """Decide everything and decode the data.
 
-    `origin` is what is said of the weights that training starts from; None looks there, unless a run goes on.
+    `origin` is what is said of the weights that training starts from; None looks there, unless a run goes on. `opener`
+    may have the sets already.
 
     Raises UsageError, DataError, ModelError or ResourceError.
     """
@@ -150,7 +153,7 @@ def make_plan(config: TrainConfig, splits: Splits, origin: Description | None = 
         notes.append(f"weights: {config.weights} (licence {owned}); {what}; pixels are normalised {by}")
         origin = None if origin is None else replace(origin, licence=owned)
     # The test set is only decoded here, not used: that it cannot be read is better known before hours of training.
-    sets, held = _opened(splits, preprocess, config, device)
+    sets, held = _opened(splits, preprocess, config, device, opener or Opener())
     notes += [*held, *leaks(sets)]
     notes += [note for name, data in sets.items() for note in skipped(name, len(data.bad))]
     if len(sets["train"]) < 2:
@@ -226,14 +229,14 @@ def _precision(config: TrainConfig, device: torch.device, one_pixel: bool) -> tu
 
 
 def _opened(
-    splits: Splits, preprocess: Preprocess, config: TrainConfig, device: torch.device
+    splits: Splits, preprocess: Preprocess, config: TrainConfig, device: torch.device, opener: Opener
 ) -> tuple[dict[str, Samples], list[str]]:
     """The sets, held alike in all processes: the first one chooses by its free memory."""
     named = splits.named()
     if world_size() == 1:
-        return open_sets(named, preprocess, config)
+        return opener(named, preprocess, config)
     kept, why = on_main(lambda: choose_cache(named, preprocess, config), device)
-    return open_sets(named, preprocess, replace(config, cache=kept))[0], [why]
+    return opener(named, preprocess, replace(config, cache=kept))[0], [why]
 
 
 def _preprocess(config: TrainConfig, splits: Splits) -> tuple[Preprocess, list[str]]:

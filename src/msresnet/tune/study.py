@@ -10,10 +10,11 @@ import math
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msresnet.data.loaders import Opener
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError, first_line
 from msresnet.files import as_yaml, write_text
@@ -105,6 +106,7 @@ class _Search:
     folder: Path | None
     stop: StopRequest
     observer: Observer
+    opener: Opener = field(default_factory=Opener)
 
     def run(self, announce: Announce) -> None:
         """Trials until there are enough."""
@@ -153,7 +155,7 @@ class _Search:
         watcher = _Watcher(trial, self.stop, self.observer, _fixed(self.config))
         try:
             watcher.config = with_settings(watcher.config, trial.params)  # two choices may contradict each other
-            fit(watcher.config, self.splits, observer=watcher)
+            fit(watcher.config, self.splits, observer=watcher, opener=self.opener)
         except _CutShort:
             watcher.note("cut short")
             self.study.tell(trial, state=TrialState.PRUNED)

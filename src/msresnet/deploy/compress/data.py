@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from msresnet.bundle import Bundle
-from msresnet.data.loaders import open_sets
+from msresnet.data.loaders import Opener
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Relabelled, Source
 from msresnet.data.sets import Samples
@@ -27,12 +27,14 @@ class Data:
         settings: how the model was trained, or would be with this data.
         splits: the sources, their classes in the model's order.
         sets: the same, as the model takes them.
+        opener: has these sets for a training.
         notes: what was inferred.
     """
 
     settings: TrainConfig
     splits: Splits
     sets: dict[str, Samples]
+    opener: Opener
     notes: list[str]
 
     def some(self, split: str, count: int, seed: int) -> Tensor:
@@ -64,8 +66,9 @@ def open_for(bundle: Bundle, config: CompressConfig) -> Data:
     names = task.class_names
     ordered = {role: _in_order(source, names) for role, source in splits.named().items()}
     splits = Splits(ordered["train"], ordered.get("val"), ordered.get("test"), splits.notes)
-    sets, held = open_sets(ordered, bundle.preprocess, settings)
-    return Data(settings, splits, sets, [*splits.notes, *held])
+    opener = Opener()
+    sets, held = opener(splits.named(), bundle.preprocess, settings)
+    return Data(settings, splits, sets, opener, [*splits.notes, *held])
 
 
 def _in_order(source: Source, names: tuple[str, ...]) -> Source:

@@ -112,7 +112,7 @@ def _fitted(
     bundle: Bundle, settings: TrainConfig, data: Data, watcher: Watcher, start: Mapping[str, Tensor] | None
 ) -> Bundle:
     """What such a training leaves."""
-    fitted = fit(settings, data.splits, None, watcher, watcher.notes, start=start)
+    fitted = fit(settings, data.splits, None, watcher, watcher.notes, start=start, opener=data.opener)
     watcher.notes([*fitted.late, *_lost(bundle, fitted.bundle)])
     return replace(fitted.bundle, labels=bundle.labels)
 
