@@ -22,6 +22,7 @@ from msresnet.errors import ModelError, MsresnetError, UsageError
 from msresnet.models.described import describe
 from msresnet.models.factory import create_classifier
 from msresnet.train.checkpoint import checkpoints
+from msresnet.train.taken import begin_from
 from randomise import randomised
 from tiny import kill, pictures, plan_for, same, start, train_words, trainer, wait_for, weights
 
@@ -65,6 +66,33 @@ def test_all_of_ones_own_run_is_taken_over(run: Path, tmp_path: Path) -> None:
 def test_the_classifier_stays_where_there_are_as_many_classes(run: Path, tmp_path: Path) -> None:
     plan = plan_for(pictures(tmp_path / "data"), model="auto", weights=str(run / "model.safetensors"))
     assert same(load_bundle(run).model.state_dict(), trainer(plan).network.state_dict())
+
+
+@pytest.mark.parametrize("names", [("standing", "lying"), ("a", "lying", "standing"), ("lying", "upright")])
+def test_what_is_learnt_of_a_class_belongs_to_its_name(names: tuple[str, ...], run: Path, tmp_path: Path) -> None:
+    before = load_bundle(run)
+    known = before.task.class_names
+    assert known == ("lying", "standing")
+    found = describe(run)
+    arguments = before.arguments | {"num_classes": len(names)}
+    weights = str(run / "model.safetensors")
+    begun = begin_from(weights, found, "classifier", before.architecture, arguments, names).state_dict()
+    given = before.model.state_dict()
+    for key in given.keys() - {"fc.weight", "fc.bias"}:
+        assert torch.equal(begun[key], given[key])
+    for place, name in enumerate(names):
+        same_rows = [bool(torch.equal(begun["fc.weight"][place], row)) for row in given["fc.weight"]]
+        assert same_rows == [name == other for other in known]
+
+
+def test_a_renamed_class_begins_anew_and_says_so(run: Path, tmp_path: Path) -> None:
+    data = pictures(tmp_path / "data")
+    (data / "standing").rename(data / "upright")
+    plan = plan_for(data, model="auto", weights=str(run))
+    assert any("they know 1 of the 2 classes by name" in note for note in plan.notes)
+    begun, given = trainer(plan).network.state_dict(), load_bundle(run).model.state_dict()
+    assert torch.equal(begun["fc.weight"][0], given["fc.weight"][0])
+    assert not torch.equal(begun["fc.weight"][1], given["fc.weight"][1])
 
 
 def test_what_the_user_says_counts(run: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class Description:
         form: the settings that FORM names; empty where data may decide.
         mean, std: what pixels from 0 to 1 were normalised by, per channel; empty where that is not said.
         licence: as their owner says; '' where that is not said.
+        classes: what the outputs stand for, in order; empty where that is not said.
     """
 
     where: str
@@ -45,6 +46,7 @@ class Description:
     mean: Figures = ()
     std: Figures = ()
     licence: str = ""
+    classes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -54,7 +56,8 @@ class Description:
     def from_dict(cls, values: dict[str, Any]) -> Description:
         """The object that `to_dict` wrote. Raises TypeError or ValueError for what it did not."""
         mean, std, form = tuple(values["mean"]), tuple(values["std"]), dict(values["form"])
-        return cls(**(values | {"mean": mean, "std": std, "form": form | _sizes(form)}))
+        classes = tuple(values.get("classes", ()))
+        return cls(**(values | {"mean": mean, "std": std, "form": form | _sizes(form), "classes": classes}))
 
     def normalisation(self, channels: int) -> tuple[Figures, Figures]:
         """Mean and std for images of so many channels: grey ones are normalised by the mean over colours."""
@@ -113,6 +116,7 @@ def _of_bundle(values: dict[str, Any], weights: str) -> Description:
         weights, str(values["architecture"]),
         {name: value for name, value in values["arguments"].items() if name not in OF_DATA},
         str(values["task"]["name"]), form | _sizes(form), *figures, str(values.get("licence", "")),
+        tuple(map(str, values["task"]["class_names"])),
     )  # fmt: skip
 
 

@@ -25,7 +25,6 @@ from msresnet.data.sample import Batch
 from msresnet.data.sets import Decoded, Samples
 from msresnet.errors import DivergedError, Interrupted, ModelError
 from msresnet.models.base import ImageModel
-from msresnet.models.factory import create_network
 from msresnet.nn.synchronised import synchronise
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import checkpoints, prefixed, save_checkpoint, section
@@ -51,7 +50,7 @@ from msresnet.train.scoring import score
 from msresnet.train.selection import Selection
 from msresnet.train.sharding import load_whole, shard, whole, whole_state
 from msresnet.train.state import State
-from msresnet.train.taken import ways_out
+from msresnet.train.taken import begin_from, ways_out
 
 WARMUP = 0.1
 CYCLED = 0.95
@@ -95,7 +94,7 @@ class Trainer:
         continued = plan.config.resume and self.folder is not None and bool(checkpoints(self.folder))
         weights = False if continued else plan.pretrained
         with ways_out(plan.origin):
-            model = create_network(plan.task.head, plan.model, pretrained=weights, **plan.arguments)
+            model = begin_from(weights, plan.origin, plan.task.head, plan.model, plan.arguments, plan.task.class_names)
         if plan.start is not None:
             model.load_state_dict(plan.start)
         if plan.sync_bn:

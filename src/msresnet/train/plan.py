@@ -36,7 +36,7 @@ from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
 from msresnet.train.processes import on_main, world_size
 from msresnet.train.sizes import Sizes, plan_sizes
-from msresnet.train.taken import known_of, licence, normalised, with_network, with_normalisation
+from msresnet.train.taken import known_of, known_rows, licence, normalised, with_network, with_normalisation
 
 DEFAULT_BATCH = 128
 """What --batch-size auto begins with."""
@@ -149,7 +149,10 @@ def make_plan(
     notes += ["CUDA graphs: the network's part of a step is recorded once for each size"] if graphs else []
     owned = None if config.weights is None else licence(config, network.model, origin)
     if owned is not None:
+        rows = known_rows(origin, kind.head, splits.classes)
         what = "the classifier is new where its classes differ in number"
+        if rows is not None:
+            what = f"they know {len(rows) - rows.count(None)} of the {len(rows)} classes by name"
         notes.append(f"weights: {config.weights} (licence {owned}); {what}; pixels are normalised {by}")
         origin = None if origin is None else replace(origin, licence=owned)
     # The test set is only decoded here, not used: that it cannot be read is better known before hours of training.

@@ -7,7 +7,7 @@ it goes on when they are gone, or when others lie in their place.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from msresnet.data.preprocess import Preprocess
 from msresnet.errors import ModelError, UsageError
 from msresnet.files import plain_yaml, write_json
 from msresnet.hub import NOT_STATED, PREFIX
+from msresnet.models.base import ImageModel
 from msresnet.models.described import OF_DATA, Description, describe
 from msresnet.models.factory import MODELS, OF_HEADS, create_network
 from msresnet.models.pretrained import PUBLISHED, find_file, licence_of, published_weights
@@ -121,6 +122,52 @@ def normalised(preprocess: Preprocess, config: TrainConfig) -> Preprocess:
     """The preprocess with the mean and std that were set, one for each channel. Raises UsageError for wrong ones."""
     mean, std = (values * (preprocess.channels if len(values) == 1 else 1) for values in (config.mean, config.std))
     return replace(preprocess, mean=mean, std=std)
+
+
+def begin_from(
+    weights: str | bool,
+    found: Description | None,
+    head: str,
+    name: str,
+    arguments: dict[str, Any],
+    classes: Sequence[str],
+) -> ImageModel:
+    """A network with given weights; what it answers belongs to classes by their names, where those are known.
+
+    A class that the weights do not know begins anew, as the whole classifier does where names are not known and the
+    numbers of classes differ.
+
+    Args:
+        weights: as `create_model` takes them; False for none.
+        found: what is said of them.
+        head, name, arguments: of the network.
+        classes: of the data.
+
+    Raises ModelError and UsageError, as `create_model` does.
+    """
+    rows = known_rows(found, head, classes)
+    if weights is False or rows is None:
+        return create_network(head, name, pretrained=weights, **arguments)
+    assert found is not None
+    theirs = create_network(head, name, pretrained=weights, **(arguments | {"num_classes": len(found.classes)}))
+    model = create_network(head, name, **arguments)
+    fresh, given = model.state_dict(), theirs.state_dict()
+    theirs.reset_classifier(0)
+    classifier = given.keys() - theirs.state_dict().keys()
+    ours = [place for place, row in enumerate(rows) if row is not None]
+    for key in classifier:
+        fresh[key][ours] = given[key][[row for row in rows if row is not None]]
+    model.load_state_dict(given | {key: fresh[key] for key in classifier})
+    return model
+
+
+def known_rows(found: Description | None, head: str, classes: Sequence[str]) -> list[int | None] | None:
+    """Which class of the weights each class of the data is, if any; None where all are as they are, or not known."""
+    alike = found is not None and found.task in TASKS and TASKS[found.task].head == head
+    if found is None or not alike or not found.classes or found.classes == tuple(classes):
+        return None
+    places = {name: place for place, name in enumerate(found.classes)}
+    return [places.get(name) for name in classes]
 
 
 @contextmanager
