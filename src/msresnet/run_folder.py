@@ -21,6 +21,11 @@ def is_unfinished(folder: Path) -> bool:
     return (folder / SETTINGS).is_file()
 
 
+def is_partial(folder: Path) -> bool:
+    """Whether a folder with a model is that of a training, of which it is the best so far."""
+    return is_unfinished(folder) and (folder / CHECKPOINTS).is_dir() and not (folder / METRICS).is_file()
+
+
 def resume_hint(folder: Path) -> str:
     """What to type so that a training that has not finished goes on."""
     return f"msresnet train --resume --output {folder}"

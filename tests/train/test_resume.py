@@ -20,14 +20,14 @@ import pytest
 from PIL import Image
 
 import hostile
-from msresnet.bundle import Bundle
+from msresnet.bundle import Bundle, load_bundle
 from msresnet.cli import pipeline
 from msresnet.cli.main import main
 from msresnet.errors import Interrupted, ResourceError
 from msresnet.files import lock
 from msresnet.runtime import stop_on_signals
 from msresnet.train import fit as fit_module
-from msresnet.train.checkpoint import checkpoints
+from msresnet.train.checkpoint import checkpoints, newest_checkpoint, section
 from msresnet.train.observer import Silent
 from tiny import CONTEXT, PATIENCE, config, contents, kill, lines, losses, same, start, train_words, wait_for, weights
 
@@ -64,8 +64,6 @@ def test_F5_killed_in_mid_epoch_through_the_real_command(
         time.sleep(0.02)  # for some steps after it
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    assert not (run / "model.safetensors").exists()
-
     assert main(["train", "--resume", "--output", str(run)]) == 0
     assert "continuing after epoch" in capsys.readouterr().err
     assert_equal_runs(run, whole)
@@ -84,6 +82,29 @@ def test_F6_a_signal_after_the_last_step_is_not_swallowed(
     assert "the model is saved" in capsys.readouterr().err
     assert (here / "run" / "model.safetensors").exists()
     assert not (here / "run" / "metrics.json").exists()
+
+
+def test_the_best_of_a_stopped_training_is_a_model_that_another_begins_from(
+    bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stops(Silent):
+        def epoch(self, row: dict[str, Any]) -> None:
+            if row["epoch"] == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    run, data = here / "run", Path(shutil.copytree(bars, here / "data"))
+    with pytest.raises(Interrupted, match="everything is saved, and the model of epoch ., the best so far, can be used") as stopped:
+        fit_module.fit(config(data, epochs=30), folder=run, observer=Stops())
+    assert stopped.value.hint == f"msresnet train --resume --output {run}"
+    state = newest_checkpoint(run / "checkpoint")
+    assert same(load_bundle(run).model.state_dict(), section(state[0], "best"))
+
+    assert main(["predict", str(bars), "--model", str(run)]) == 0
+    assert f"{run}: its training has not finished; this is its best so far" in capsys.readouterr().err
+    Image.fromarray(np.full((12, 12), 7, dtype=np.uint8)).save(data / "lying" / "new.png")
+    assert main(["train", "--resume", "--output", str(run)]) == 4
+    assert f"try: start a new run, from the best of this one: --weights {run}" in capsys.readouterr().err
+    assert main(train_words(data, here / "next", "--weights", str(run), "-q", epochs=1)) == 0
 
 
 def test_without_a_folder_signals_stay_as_they_are(bars: Path) -> None:

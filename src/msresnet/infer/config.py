@@ -14,7 +14,7 @@ from msresnet.data.options import DataOptions
 from msresnet.durations import duration
 from msresnet.errors import UsageError, at_least
 from msresnet.machine import cores
-from msresnet.run_folder import LATEST
+from msresnet.run_folder import LATEST, UNFINISHED, is_partial, run_of
 
 TTA = Literal["none", "flip", "shifts", "flip+shifts", "scales", "flip+scales"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -349,8 +349,8 @@ def interval(text: str) -> float:
 
 
 def which_run(model: str) -> list[str]:
-    """What to say when a model is the newest run: which one that is."""
+    """What to say of a model that is the newest run, which one that is, and of one whose training has not finished."""
     path = Path(LATEST)
-    if Path(model) != path or not path.is_symlink():
-        return []
-    return [f"{LATEST} is {path.parent / path.readlink()}"]
+    latest = Path(model) == path and path.is_symlink()
+    notes = [f"{LATEST} is {path.parent / path.readlink()}"] if latest else []
+    return [*notes, f"{model}: {UNFINISHED}; this is its best so far"] if is_partial(run_of(model)) else notes

@@ -21,6 +21,7 @@ from msresnet.data.splits import Splits, open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.files import as_yaml, disk_errors, read_yaml, sweep, write_json, write_text
 from msresnet.hub import CARD, CONFIG, WEIGHTS
+from msresnet.models.base import ImageModel
 from msresnet.models.cost import count_macs
 from msresnet.models.described import Description
 from msresnet.models.factory import create_network
@@ -119,7 +120,7 @@ def fit(
         trainer = Trainer(plan, checkpoint_folder, Silent(), stop)
         stack.callback(trainer.processes.close)
         if trainer.processes.first:
-            trainer.observer = _Recorder(folder, observer or Silent())
+            trainer.observer = _Recorder(folder, observer or Silent(), trainer)
             if trackers:
                 tracked = Tracked(trainer.observer, trackers, folder or Path("runs"), asdict(config))
                 stack.callback(tracked.close)
@@ -217,10 +218,10 @@ def _resume(trainer: Trainer, saved: _Saved | None, folder: Path) -> list[str]:
 
 
 class _Recorder:
-    """Writes history.csv after each epoch, and passes everything on."""
+    """Writes history.csv after each epoch, and the model of the best one so far; passes everything on."""
 
-    def __init__(self, folder: Path | None, observer: Observer) -> None:
-        self.folder, self.observer = folder, observer
+    def __init__(self, folder: Path | None, observer: Observer, trainer: Trainer) -> None:
+        self.folder, self.observer, self.trainer = folder, observer, trainer
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """Pass it on."""
@@ -233,6 +234,8 @@ class _Recorder:
             before = path.read_text(encoding="utf-8").splitlines() if row["epoch"] > 1 and path.is_file() else []
             kept = [old for old in csv.DictReader(before) if int(old["epoch"]) < row["epoch"]]
             write_text(path, table([*kept, row]))
+            if self.trainer.state.best_epoch == row["epoch"] - 1:
+                _best_so_far(self.trainer).save(self.folder)
         self.observer.epoch(row)
 
 
@@ -246,9 +249,22 @@ def table(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def _best_so_far(trainer: Trainer) -> Bundle:
+    """The best model of a training that goes on, to be written only."""
+    plan = trainer.plan
+    with torch.device("meta"):  # weights that are replaced at once would take longer to make than a small file to write
+        model = create_network(plan.task.head, plan.model, **plan.arguments)
+    model.load_state_dict(trainer.best, assign=True)
+    return _with_plan(plan, model)
+
+
 def _bundle(plan: Plan, trainer: Trainer) -> Bundle:
     model = create_network(plan.task.head, plan.model, **plan.arguments)
     model.load_state_dict(trainer.best)
+    return _with_plan(plan, model)
+
+
+def _with_plan(plan: Plan, model: ImageModel) -> Bundle:
     bundle = Bundle(model.eval(), plan.model, plan.arguments, plan.task, plan.preprocess)
     return bundle if plan.licence is None else replace(bundle, licence=plan.licence)
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from msresnet.data.sample import Batch
 from msresnet.data.sets import Decoded, Samples
 from msresnet.errors import DivergedError, Interrupted, ModelError
+from msresnet.hub import WEIGHTS
 from msresnet.models.base import ImageModel
 from msresnet.nn.synchronised import synchronise
 from msresnet.runtime import StopRequest
@@ -334,7 +335,9 @@ class Trainer:
         self.save()
         if self.folder is None:
             raise Interrupted("stopped by a signal", exit_code=code)
-        what = "stopped by a signal; everything is saved"
+        what, best = "stopped by a signal; everything is saved", self.state.best_epoch
+        if best >= 0:
+            what += f", and the model of epoch {best + 1}, the best so far, can be used"
         raise Interrupted(what, exit_code=code, hint=self.how_to_continue())
 
     def how_to_continue(self) -> str:
@@ -361,6 +364,8 @@ class Trainer:
         before, in_memory = state.pop("data", None), state.pop("in_memory", self._in_memory)
         if before != self.fingerprint:
             what, why, hint = "the training data is not what the run began with", "", "start a new run"
+            if self.folder is not None and (self.folder.parent / WEIGHTS).is_file():
+                hint += f", from the best of this one: --weights {shlex.quote(str(self.folder.parent))}"
             if in_memory != self._in_memory:
                 why = f"its images were {'' if in_memory else 'not '}kept in memory, where unreadable ones do not count"
                 hint = f"--cache {'ram' if in_memory else 'none'} as before; where that does not help, {hint}"
