@@ -16,7 +16,10 @@ from scipy.stats import binomtest
 from sklearn.metrics import log_loss
 
 import msresnet
+from hostile import spoil
 from msresnet.cli.main import main
+from msresnet.data.options import DataOptions
+from msresnet.data.splits import open_data
 from msresnet.results import DIGITS, classified
 from msresnet.tensors import load_tensors, save_tensors
 from tiny import contents, train_words
@@ -349,3 +352,25 @@ def test_unreadable_images_are_told(run: Path, bars: Path, here: Path, capsys: p
     assert "1 unreadable images of the given set were skipped" in report(*words)
     assert main(["evaluate", *words]) == 0
     assert "1 unreadable images of the given set were skipped" in capsys.readouterr().err
+
+
+def test_one_unreadable_image_is_no_ruin_and_more_are_what_the_run_made_of_them(
+    bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(bars, here / "data"))
+    assert main(train_words(data, here / "one", "-q", epochs=1)) == 0
+    held_out = open_data(str(data), DataOptions()).test
+    assert held_out is not None
+    test = list(held_out.ids)
+    spoil(data, test[:1])
+    assert main(["evaluate", "--model", "one"]) == 0
+    spoil(data, test[-2:])  # one of each class stays
+    assert main(["evaluate", "--model", "one"]) == 3
+    capsys.readouterr()
+    assert main(train_words(data, here / "many", "--on-bad", "skip", "-q", epochs=1)) == 0
+    assert main(["evaluate", "--model", "many"]) == 0
+    assert "3 unreadable images of the test set were skipped" in capsys.readouterr().err
+    assert main(["evaluate", "--model", "many", "--on-bad", "fail"]) == 3
+    words = ["--rounds", "1", "--seconds", "0.01", "--batches", "1", "--backends", "torch"]
+    assert main(["benchmark", "many", *words]) == 0
+    assert main(["export", "--model", "many", "--images", "100", "--output", "exported"]) == 0

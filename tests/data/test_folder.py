@@ -207,6 +207,9 @@ def test_F12_the_share_is_judged_over_all_sets_together(tmp_path: Path) -> None:
     assert (len(sets["train"]), len(sets["val"])) == (400, 19)
     with pytest.raises(DataError, match="1 of 20 images"):
         decode(small, PREPROCESS)
+    assert (
+        len(decode_sets({"given": small}, PREPROCESS)["given"]) == 19
+    )  # what is only measured is judged as it was there
 
 
 @pytest.mark.parametrize("name", ["val", "test"])

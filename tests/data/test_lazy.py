@@ -82,7 +82,7 @@ def spoilt(root: Path, names: list[str], workers: int, on_bad: str | None) -> La
     """A set of which some files are damaged."""
     source = files(root)
     hostile.spoil(root, names)
-    return Lazy(source, PREPROCESS, workers, unreadable=Unreadable({"": len(source)}, on_bad))
+    return Lazy(source, PREPROCESS, workers, unreadable=Unreadable({"train": len(source)}, on_bad), name="train")
 
 
 BAD = ["cat/0003.png", "cat/0004.png", "cat/0011.png", "dog/0017.png"]

@@ -93,7 +93,8 @@ def test_the_best_of_a_stopped_training_is_a_model_that_another_begins_from(
                 os.kill(os.getpid(), signal.SIGTERM)
 
     run, data = here / "run", Path(shutil.copytree(bars, here / "data"))
-    with pytest.raises(Interrupted, match="everything is saved, and the model of epoch ., the best so far, can be used") as stopped:
+    said = "everything is saved, and the model of epoch [12], the best so far, can be used"
+    with pytest.raises(Interrupted, match=said) as stopped:
         fit_module.fit(config(data, epochs=30), folder=run, observer=Stops())
     assert stopped.value.hint == f"msresnet train --resume --output {run}"
     state = newest_checkpoint(run / "checkpoint")

@@ -93,12 +93,13 @@ def _ready(model: str, source: Source, config: BenchmarkConfig) -> Ready | None:
     from msresnet.deploy.compress.packed import pixels
     from msresnet.infer.backends.artefact import find_file
     from msresnet.infer.evaluate import prepare
+    from msresnet.train.run_data import reading_of
 
     if find_file(model) is not None or not Path(model).exists():
         return None
     bundle = load_bundle(model)
     chosen = np.random.default_rng(SEED).permutation(len(source))[:CALIBRATION]
-    data = prepare(bundle, Subset(source, np.sort(chosen)), config)
+    data = prepare(bundle, Subset(source, np.sort(chosen)), reading_of(model, config.data, config))
     return pixels(data, bundle, torch.arange(len(data)))[0]
 
 
@@ -110,15 +111,17 @@ def _score(each: Measured, config: BenchmarkConfig) -> dict[str, Any]:
     from msresnet.deploy.benchmark.worker import running
     from msresnet.infer.backends.opened import open_predictor
     from msresnet.infer.evaluate import evaluate, prepare
+    from msresnet.train.run_data import reading_of
 
-    asked, source = each.contestant.asked, None
+    asked, source, model = each.contestant.asked, None, each.contestant.model
     if each.contestant.trained:
-        source = _labelled(each.contestant.model, config)
+        source = _labelled(model, config)
     if source is None:
         return {}
     predictor = open_predictor(asked["path"], running(asked))
     chosen = np.random.default_rng(SEED).permutation(len(source))[: config.images]
-    measured = evaluate(predictor, prepare(predictor.trained, Subset(source, np.sort(chosen)), config), "benchmark")
+    data = prepare(predictor.trained, Subset(source, np.sort(chosen)), reading_of(model, config.data, config))
+    measured = evaluate(predictor, data, "benchmark")
     metric = predictor.trained.task.metric
     low, high = measured.metrics.get(f"{metric}_ci95") or (None, None)
     return {"metric": metric, "score": measured.metrics[metric], "score_low": low, "score_high": high}

@@ -42,6 +42,7 @@ def main(words: list[str], common: Common) -> int:
     from msresnet.report.story import Story
     from msresnet.runtime import environment
     from msresnet.tasks.known import TASKS
+    from msresnet.train.run_data import reading_of
 
     screen, flags = Screen(common), [name.replace("_", "-") for name in parsed.origin]
     # What no task knows is refused before a model is loaded, what this one does not know after.
@@ -52,6 +53,7 @@ def main(words: list[str], common: Common) -> int:
     task = predictor.trained.task
     check_gates(gates, task.gates, flags)
     _check_possible(config, predictor.trained, None if rival is None else rival.trained)
+    config = reading_of(config.model, config.data, config)
     sets, notes = _sets(config)
     screen.notes([*which_run(config.model), *notes])
     if predictor.backend.name != "torch":

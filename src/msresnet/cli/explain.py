@@ -181,10 +181,11 @@ def _chosen(config: ExplainConfig, bundle: Bundle, found: Sequence[Subject]) -> 
 
 def _pool(config: ExplainConfig, bundle: Bundle, screen: Screen) -> Samples:
     """The set that neighbours are looked for in."""
+    from msresnet.data.options import DataOptions
     from msresnet.infer.evaluate import pick, prepare
     from msresnet.train.run_data import reading_of, sets_of
 
-    options = reading_of(config.model, config.data)
+    options = reading_of(config.model, config.data, DataOptions())
     sets, notes = sets_of(config.model, config.data, options)
     wanted = "train" if config.split == "auto" and "train" in sets else config.split
     split, source = pick(sets, wanted)
@@ -207,6 +208,7 @@ def _with_neighbours(
 
 def _set(config: ExplainConfig, bundle: Bundle, screen: Screen) -> int:
     """The response of the scales over a whole set."""
+    from msresnet.data.options import DataOptions
     from msresnet.explain.attribution import device_of, rows_at_once
     from msresnet.explain.scale_table import scale_table
     from msresnet.explain.scales import check_scales
@@ -215,7 +217,7 @@ def _set(config: ExplainConfig, bundle: Bundle, screen: Screen) -> int:
     from msresnet.train.run_data import reading_of, sets_of
 
     check_scales(bundle.model)
-    options = reading_of(config.model, config.data)
+    options = reading_of(config.model, config.data, DataOptions())
     sets, notes = sets_of(config.model, config.data, options)
     split, source = pick(sets, config.split)
     screen.notes([*notes, f"looking at the {split} set, {len(source):,} images"])

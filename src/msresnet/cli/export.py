@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,9 @@ def sample(config: ExportConfig, bundle: Bundle) -> tuple[Ready, list[str]]:
     sets, _ = sets_of(config.model, config.data, config)
     _, source = pick(sets, "auto")
     chosen = np.random.default_rng(SEED).permutation(len(source))[: config.images]
-    data = open_sets({"": Subset(source, np.sort(chosen))}, bundle.preprocess, config, once=True)[0][""]
+    # Answers are only compared: any images do, and one that is broken says nothing of the model.
+    options = replace(config, on_bad=config.on_bad or "skip")
+    data = open_sets({"": Subset(source, np.sort(chosen))}, bundle.preprocess, options, once=True)[0][""]
     images = np.stack([data.image(i).numpy() for i in range(len(data))])
     return images[:, : bundle.preprocess.channels], list(data.ids)
 

@@ -138,7 +138,7 @@ def decode_sets(
     unreadable = Unreadable({name: len(source) for name, source in sets.items()}, on_bad)
     decoded = {name: _decode(name, source, preprocess, workers, unreadable) for name, source in sets.items()}
     unreadable.judge()
-    for name, data in decoded.items():
+    for name, data in decoded.items() if "train" in decoded else ():  # what is only measured may lack a class
         lost = np.setdiff1d(sets[name].targets, data.targets.numpy())
         if len(lost):
             raise class_lost([sets[name].classes[c] for c in lost], data.bad)
@@ -147,7 +147,7 @@ def decode_sets(
 
 def decode(source: Source, preprocess: Preprocess, workers: int = 0, on_bad: str | None = None) -> Decoded:
     """`decode_sets` for one set."""
-    return decode_sets({"": source}, preprocess, workers, on_bad)[""]
+    return decode_sets({"train": source}, preprocess, workers, on_bad)["train"]
 
 
 def _decode(name: str, source: Source, preprocess: Preprocess, workers: int, unreadable: Unreadable) -> Decoded:

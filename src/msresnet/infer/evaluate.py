@@ -28,8 +28,8 @@ def prepare(trained: Trained, source: Source, options: DataOptions) -> Samples:
 
     Raises DataError for classes that the model does not know, unlabelled samples, and unreadable images.
     """
-    sets, _ = open_sets({"": _matched(source, trained.task)}, trained.preprocess, options, once=True)
-    return sets[""]
+    sets, _ = open_sets({"given": _matched(source, trained.task)}, trained.preprocess, options, once=True)
+    return sets["given"]
 
 
 def evaluate(predictor: Predictor, data: Samples, split: str) -> Evaluation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import TypeVar
 
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Source
@@ -14,6 +15,7 @@ from msresnet.run_folder import SETTINGS, run_of
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import from_yaml
 
+Options = TypeVar("Options", bound=DataOptions)
 LEARNT = "these are the data of the training itself: without --data, what was held out of them is measured"
 
 
@@ -49,18 +51,21 @@ def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[st
         sets, notes = read_any(data, options)
         return sets, [*notes, LEARNT] if list(sets) == ["train"] and _is_own(model, data) else notes
     settings = settings_of(model)
-    splits = open_data(settings.data, replace(settings, on_bad=options.on_bad, workers=options.workers))
+    splits = open_data(
+        settings.data, replace(settings, on_bad=options.on_bad or settings.on_bad, workers=options.workers)
+    )
     return splits.named(), splits.notes
 
 
-def reading_of(model: str, data: str | None) -> DataOptions:
-    """How a verb without such flags reads `sets_of` a model: a run's own data with what the run does about bad images.
+def reading_of(model: str, data: str | None, options: Options) -> Options:
+    """How `sets_of` a model are read: as the run did where nobody says what to do about bad images of its own data.
 
     Raises UsageError for a run whose settings cannot be read.
     """
-    if data is not None or model.startswith(PREFIX) or not (run_of(model) / SETTINGS).is_file():
-        return DataOptions()
-    return DataOptions(on_bad=settings_of(model).on_bad)
+    unasked = data is None and options.on_bad is None
+    if not unasked or model.startswith(PREFIX) or not (run_of(model) / SETTINGS).is_file():
+        return options
+    return replace(options, on_bad=settings_of(model).on_bad)
 
 
 def _is_own(model: str, data: str) -> bool:

@@ -93,4 +93,5 @@ def _settings(bundle: Bundle, config: CompressConfig) -> TrainConfig:
         reading = {field.name: getattr(config, field.name) for field in fields(DataOptions)}
         return TrainConfig(data=config.data, **images, **reading, **machine)  # type: ignore[arg-type]
     before = settings_of(config.model)
-    return replace(before, **images, **machine, on_bad=config.on_bad, workers=config.workers, cache=config.cache)  # type: ignore[arg-type]
+    held = {"on_bad": config.on_bad or before.on_bad, "workers": config.workers, "cache": config.cache}
+    return replace(before, **images, **machine, **held)  # type: ignore[arg-type]
