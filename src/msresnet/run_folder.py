@@ -6,6 +6,8 @@ from pathlib import Path
 
 LATEST = "runs/latest"
 SETTINGS, HISTORY, ENVIRONMENT, CHECKPOINTS = "train.yaml", "history.csv", "environment.json", "checkpoint"
+LEARNT = "learnt.json"
+"""Digests of some of the images that were learnt from: they are known again wherever they lie."""
 METRICS, PREDICTIONS, REPORT, LOG = "metrics.json", "predictions.csv", "report.html", "log.txt"
 UNFINISHED = "its training has not finished"
 

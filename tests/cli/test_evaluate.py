@@ -345,6 +345,27 @@ def test_a_report_says_that_something_was_fitted_on_these_images(copy: Path, mix
     assert "it was fitted on the images that are measured here" in found
 
 
+def test_images_that_were_learnt_from_are_known_wherever_they_lie(
+    run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["path,label"]
+    for number, path in enumerate(sorted(bars.rglob("*.png"))):
+        shutil.copy(path, here / f"{number}.png")
+        rows.append(f"{number}.png,{path.parent.name}")
+    (here / "all.csv").write_text("\n".join(rows), encoding="utf-8")
+    shutil.copytree(bars, here / "moved")
+    for data in ("moved", "all.csv"):
+        assert main(["evaluate", "--model", str(run), "--data", data]) == 0
+        assert "of these images were learnt from in training: without --data" in capsys.readouterr().err
+    held_out = open_data(str(bars), DataOptions()).test
+    assert held_out is not None
+    for name in set(open_data("moved", DataOptions()).train.ids) | {"x"} - set(held_out.ids):
+        (here / "moved" / name).unlink(missing_ok=True)
+    for words in ([], ["--data", "moved"]):
+        assert main(["evaluate", "--model", str(run), *words]) == 0
+        assert "were learnt from" not in capsys.readouterr().err
+
+
 def test_unreadable_images_are_told(run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = shutil.copytree(bars, here / "ruined")
     (data / "lying" / "bad.png").write_bytes(b"no picture")

@@ -12,7 +12,7 @@ from msresnet.files import write_text
 from msresnet.run_folder import SETTINGS
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import to_yaml
-from msresnet.train.run_data import LEARNT, sets_of, settings_of
+from msresnet.train.run_data import OWN, sets_of, settings_of
 
 
 def test_a_run_is_named_by_its_folder_or_by_a_file_in_it(tmp_path: Path) -> None:
@@ -50,12 +50,12 @@ def test_a_model_that_is_no_run_is_named_as_it_was_typed(model: str) -> None:
 
 def test_images_that_a_run_has_learnt_from_are_told(bars: Path, tmp_path: Path) -> None:
     write_text(tmp_path / SETTINGS, to_yaml(TrainConfig(data=str(bars))))
-    assert LEARNT in sets_of(str(tmp_path), f"{bars}/", DataOptions())[1]
-    assert LEARNT not in sets_of(str(tmp_path), "digits", DataOptions())[1]
+    assert OWN in sets_of(str(tmp_path), f"{bars}/", DataOptions())[1]
+    assert OWN not in sets_of(str(tmp_path), "digits", DataOptions())[1]
     (tmp_path / "both").mkdir()
     for split in ("train", "test"):  # its test set was held out already, and is what is measured
         (tmp_path / "both" / split).symlink_to(bars)
     write_text(tmp_path / SETTINGS, to_yaml(TrainConfig(data=str(tmp_path / "both"))))
-    assert LEARNT not in sets_of(str(tmp_path), str(tmp_path / "both"), DataOptions())[1]
+    assert OWN not in sets_of(str(tmp_path), str(tmp_path / "both"), DataOptions())[1]
     write_text(tmp_path / SETTINGS, to_yaml(TrainConfig(data=str(bars))))
-    assert LEARNT not in sets_of("elsewhere/model.onnx", str(bars), DataOptions())[1]
+    assert OWN not in sets_of("elsewhere/model.onnx", str(bars), DataOptions())[1]

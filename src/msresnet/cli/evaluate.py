@@ -196,12 +196,13 @@ def _measure(
     from msresnet.infer.baseline import beside
     from msresnet.infer.evaluate import evaluate, prepare
     from msresnet.infer.robustness import bands, robustness
+    from msresnet.train.run_data import learnt
 
     (split, source), model = chosen, predictor.trained
     views = "" if config.tta == "none" else f", outputs averaged over views ({config.tta})"
     screen.notes([f"measuring on the {split} set{views}"])
     data = prepare(model, source, config)
-    warnings = _changed(config, split, data)
+    warnings = _changed(config, split, data) if config.data is None else learnt(config.model, data)
     for warning in warnings:
         screen.note(warning, "yellow")
     others = None if rival is None else _for_baseline(rival, source, config)
@@ -223,7 +224,7 @@ def _measure(
 
 def _changed(config: EvaluateConfig, split: str, data: Samples) -> list[str]:
     """A warning where a run says that it knew a set as another one; runs that say nothing are believed."""
-    before = None if config.data is not None else _before(config.model, split)
+    before = _before(config.model, split)
     if before in (None, data.fingerprint()):
         return []
     return [f"warning: the {split} set has changed since training; images that were trained on may be in it"]

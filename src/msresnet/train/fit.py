@@ -16,16 +16,15 @@ from torch import Tensor
 
 from msresnet.bundle import Bundle
 from msresnet.data.loaders import Opener
-from msresnet.data.sets import Samples
+from msresnet.data.sets import FINGERPRINTED, Samples
 from msresnet.data.splits import Splits, open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.files import as_yaml, disk_errors, read_yaml, sweep, write_json, write_text
 from msresnet.hub import CARD, CONFIG, WEIGHTS
 from msresnet.models.base import ImageModel
 from msresnet.models.cost import count_macs
-from msresnet.models.described import Description
 from msresnet.models.factory import create_network
-from msresnet.run_folder import CHECKPOINTS, ENVIRONMENT, HISTORY, METRICS, PREDICTIONS, REPORT, SETTINGS
+from msresnet.run_folder import CHECKPOINTS, ENVIRONMENT, HISTORY, LEARNT, METRICS, PREDICTIONS, REPORT, SETTINGS
 from msresnet.runtime import StopRequest, environment, stop_on_signals
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
 from msresnet.train.config import TrainConfig
@@ -127,7 +126,7 @@ def fit(
                 trainer.observer = tracked
         notes = [*plan.notes, *closing_notes(plan)]
         if folder is not None:
-            begin = None if config.resume else lambda: _begin(config, folder, sweeps, plan.origin)
+            begin = None if config.resume else lambda: _begin(plan, config, folder, sweeps)
             notes += _resume(trainer, saved, folder) if begin is None else trainer.processes.on_main(begin) or []
         trainer.processes.on_main(lambda: announce(notes))
         trainer.run()
@@ -184,8 +183,9 @@ def _settled(plan: Plan, saved: _Saved | None) -> tuple[Plan, list[Sweep]]:
     return replace(plan, notes=[*plan.notes, *notes]), sweeps
 
 
-def _begin(config: TrainConfig, folder: Path, sweeps: list[Sweep], origin: Description | None) -> list[str]:
+def _begin(plan: Plan, config: TrainConfig, folder: Path, sweeps: list[Sweep]) -> list[str]:
     """Make a folder ready for a new run."""
+    learnt = {"images": len(plan.train), "digests": plan.train.digests(FINGERPRINTED)}
     with disk_errors(folder):
         sweep(folder)
         sweep(folder / CHECKPOINTS)
@@ -193,8 +193,9 @@ def _begin(config: TrainConfig, folder: Path, sweeps: list[Sweep], origin: Descr
             old.unlink(missing_ok=True)
     write_text(folder / SETTINGS, to_yaml(replace(config, resume=False, exist_ok=False)))
     write_json(folder / ENVIRONMENT, environment())
-    if origin is not None:
-        keep(origin, folder)
+    write_json(folder / LEARNT, learnt)
+    if plan.origin is not None:
+        keep(plan.origin, folder)
     for found in sweeps:
         rows = [{found.name: value, found.measure: measured} for value, measured in found.rows]
         write_text(folder / SWEEP.format(found.name), table(rows))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from typing import TypeVar
 
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Source
+from msresnet.data.sets import Samples
 from msresnet.data.splits import open_data, read_any, seen_from
 from msresnet.errors import UsageError
 from msresnet.hub import PREFIX
-from msresnet.run_folder import SETTINGS, run_of
+from msresnet.run_folder import LEARNT, SETTINGS, run_of
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import from_yaml
 
 Options = TypeVar("Options", bound=DataOptions)
-LEARNT = "these are the data of the training itself: without --data, what was held out of them is measured"
+OWN = "these are the data of the training itself: without --data, what was held out of them is measured"
+COMPARED, FEW = 10_000, 0.01
+"""How many images are compared with those that a run has learnt from; a smaller share of them is not worth a word."""
 
 
 def settings_of(model: str) -> TrainConfig:
@@ -49,7 +53,7 @@ def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[st
     """
     if data is not None:
         sets, notes = read_any(data, options)
-        return sets, [*notes, LEARNT] if list(sets) == ["train"] and _is_own(model, data) else notes
+        return sets, [*notes, OWN] if list(sets) == ["train"] and _is_own(model, data) else notes
     settings = settings_of(model)
     splits = open_data(
         settings.data, replace(settings, on_bad=options.on_bad or settings.on_bad, workers=options.workers)
@@ -66,6 +70,22 @@ def reading_of(model: str, data: str | None, options: Options) -> Options:
     if not unasked or model.startswith(PREFIX) or not (run_of(model) / SETTINGS).is_file():
         return options
     return replace(options, on_bad=settings_of(model).on_bad)
+
+
+def learnt(model: str, data: Samples) -> list[str]:
+    """What to say of a set some of whose images a run has learnt from, whatever they are called; nothing of others.
+
+    Compared are pixels, as the model takes them.
+    """
+    try:
+        kept = json.loads((run_of(model) / LEARNT).read_text(encoding="utf-8"))
+        known, every = set(kept["digests"]), int(kept["images"])
+    except (OSError, ValueError, LookupError, TypeError):  # not a run, or one that does not say
+        return []
+    found = data.digests(COMPARED)
+    share = sum(digest in known for digest in found) * every / max(1, len(known) * len(found))
+    text = f"{'about ' if every > len(known) else ''}{min(1.0, share):.0%} of these images were learnt from in training"
+    return [f"warning: {text}: without --data, what was held out is measured"] if share >= FEW else []
 
 
 def _is_own(model: str, data: str) -> bool:
