@@ -281,8 +281,8 @@ def test_predicting_writes_nothing(run: Path, bars: Path, here: Path) -> None:
 def test_a_run_folder_holds_what_it_should(run: Path) -> None:
     names = {p.name for p in run.iterdir()} - {".lock"}
     assert names == {
-        "README.md", "checkpoint", "config.json", "environment.json", "history.csv", "learnt.json", "log.txt", "metrics.json",
-        "model.safetensors", "predictions.csv", "report.html", "train.yaml",
+        "README.md", "checkpoint", "config.json", "environment.json", "history.csv", "learnt.json", "log.txt",
+        "metrics.json", "model.safetensors", "predictions.csv", "report.html", "train.yaml",
     }  # fmt: skip
     log = (run / "log.txt").read_text(encoding="utf-8")
     assert log.startswith("msresnet train")

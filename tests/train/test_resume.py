@@ -250,6 +250,27 @@ def test_changed_data_is_refused(copy: Path, bars: Path, here: Path, capsys: pyt
     assert contents(copy) == before
 
 
+def test_data_that_moved_are_named_anew(bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(bars, here / "photos")
+    assert main(train_words(Path("photos"), here / "run", "-q", epochs=1)) == 0
+    (here / "run" / "metrics.json").unlink()
+    (here / "photos").rename(here / "moved")
+    (here / "other").mkdir()
+    os.chdir("other")
+    capsys.readouterr()
+    for words in (["evaluate", "--model", "../run"], ["train", "--resume", "--output", "../run"]):
+        assert main(words) == 3
+        told = capsys.readouterr().err
+        assert "the run's data 'photos' are not here" in told
+        assert f"it was trained in {here}" in told
+        assert "try: --data with their place" in told
+    assert main(["train", "--resume", "--output", "../run", "--data", "../moved", "-q"]) == 0
+    assert (here / "run" / "metrics.json").exists()
+    capsys.readouterr()
+    assert main(["evaluate", "--model", "../run"]) == 0
+    assert "has changed since training" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("before", "now"), [("ram", "none"), ("none", "ram")])
 def test_an_unreadable_image_and_another_cache_are_no_other_data(
     before: str, now: str, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]

@@ -33,6 +33,7 @@ from msresnet.train.fit import SWEEP, Fitted, check_unchanged, fit, from_yaml
 from msresnet.train.launch import launch, launched, read_devices
 from msresnet.train.plan import device_name
 from msresnet.train.processes import on_main, rank
+from msresnet.train.run_data import check_there, found_from
 
 DIGEST = "data_digest"
 
@@ -159,10 +160,12 @@ def resumed(config: TrainConfig, explicit: dict[str, object]) -> TrainConfig:
     """The settings of the run that is continued. Raises UsageError when others were given now."""
     folder = run_folder(config)
     before = from_yaml(folder / SETTINGS)
+    before |= found_from(folder, before)
     if {"device", "devices"} & explicit.keys():  # the machine may be another one
         before |= {"device": "auto", "devices": None}
     now = TrainConfig(**(before | explicit | {"resume": True, "output": str(folder)}))
     check_unchanged(before, now, str(folder / SETTINGS))
+    check_there(folder, now)
     return now
 
 

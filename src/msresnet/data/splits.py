@@ -179,15 +179,20 @@ def _existing(spec: str) -> Path | None:
         return None
 
 
+def is_absent(spec: str) -> bool:
+    """Whether a specification names a path that is not here."""
+    return not (spec in _NAMED or spec.startswith((HUB, SHARDS)) or _existing(spec.removeprefix(CROPS)) is not None)
+
+
 def seen_from(folder: Path, spec: str) -> str:
     """What a specification means now that was given in `folder` or one above it: paths that are not here may be there.
 
     Raises nothing; what is found nowhere stays as it is.
     """
+    if not is_absent(spec):
+        return spec
     prefix = CROPS if spec.startswith(CROPS) else ""
     place = spec.removeprefix(prefix)
-    if spec in _NAMED or spec.startswith((HUB, SHARDS)) or _existing(place) is not None:
-        return spec
     above = (_existing(str(base / place)) for base in (folder, *folder.parents))
     return next((f"{prefix}{found}" for found in above if found is not None), spec)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from msresnet.bundle import Bundle
 from msresnet.data.loaders import Opener
 from msresnet.data.sets import FINGERPRINTED, Samples
-from msresnet.data.splits import Splits, open_data
+from msresnet.data.splits import Splits, open_data, seen_from
 from msresnet.errors import Interrupted, UsageError
 from msresnet.files import as_yaml, disk_errors, read_yaml, sweep, write_json, write_text
 from msresnet.hub import CARD, CONFIG, WEIGHTS
@@ -53,8 +53,11 @@ PRODUCTS = (
     *(name.replace(".csv", ".png") for name in SWEEPS),
 )
 """What a run leaves and a new one in its folder takes away first, so that nothing there is of another model."""
-FREE_ON_RESUME = ("resume", "exist_ok", "output", "workers", "cache", "device", "devices", "cuda_graphs", "tracker")
-"""Settings that do not change what a continued run computes."""
+PLACES = ("data", "val_data", "test_data")
+FREE_ON_RESUME = (
+    *PLACES, "resume", "exist_ok", "output", "workers", "cache", "device", "devices", "cuda_graphs", "tracker",
+)  # fmt: skip
+"""Settings that do not change what a continued run computes; that data elsewhere are the same, checkpoints know."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def _begin(plan: Plan, config: TrainConfig, folder: Path, sweeps: list[Sweep]) -
         for old in (*checkpoints(folder / CHECKPOINTS), *(folder / name for name in PRODUCTS)):
             old.unlink(missing_ok=True)
     write_text(folder / SETTINGS, to_yaml(replace(config, resume=False, exist_ok=False)))
-    write_json(folder / ENVIRONMENT, environment())
+    write_json(folder / ENVIRONMENT, environment() | {"folder": str(Path.cwd())})
     write_json(folder / LEARNT, learnt)
     if plan.origin is not None:
         keep(plan.origin, folder)
@@ -214,8 +217,21 @@ def _resume(trainer: Trainer, saved: _Saved | None, folder: Path) -> list[str]:
     if saved is None:
         return ["the run ended before its first checkpoint: starting from the beginning"]
     trainer.restore(saved.tensors, saved.state, str(folder / CHECKPOINTS))
+    trainer.processes.on_main(lambda: _keep_places(trainer.plan.config, folder))
     notes = [f"{problem}; an older checkpoint is used" for problem in saved.problems]
     return [*notes, f"continuing after epoch {trainer.state.epoch}, step {trainer.state.step}"]
+
+
+def _keep_places(config: TrainConfig, folder: Path) -> None:
+    """Note where a run's data lie now, if they were named anew, so that it finds them when it is measured again."""
+    before = from_yaml(folder / SETTINGS)
+    given = {name: getattr(config, name) for name in PLACES}
+    named = [
+        spec for name, spec in given.items() if spec and seen_from(folder.resolve(), before.get(name) or "") != spec
+    ]
+    if named:
+        here = {name: str(Path(s).absolute()) if s in named and Path(s).exists() else s for name, s in given.items()}
+        write_text(folder / SETTINGS, to_yaml(TrainConfig(**(before | here))))
 
 
 class _Recorder:

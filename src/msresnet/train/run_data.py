@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import Source
 from msresnet.data.sets import Samples
-from msresnet.data.splits import open_data, read_any, seen_from
-from msresnet.errors import UsageError
+from msresnet.data.splits import is_absent, open_data, read_any, seen_from
+from msresnet.errors import DataError, UsageError
 from msresnet.hub import PREFIX
-from msresnet.run_folder import LEARNT, SETTINGS, run_of
+from msresnet.run_folder import ENVIRONMENT, LEARNT, SETTINGS, run_of
 from msresnet.train.config import TrainConfig
-from msresnet.train.fit import from_yaml
+from msresnet.train.fit import PLACES, from_yaml
 
 Options = TypeVar("Options", bound=DataOptions)
 OWN = "these are the data of the training itself: without --data, what was held out of them is measured"
@@ -35,10 +37,29 @@ def settings_of(model: str) -> TrainConfig:
     if model.startswith(PREFIX) or not path.is_file():
         raise UsageError("the model does not say which data it is of", where=model, hint="--data FOLDER")
     settings = TrainConfig(**from_yaml(path))
-    # A run names its data from where it was trained, which is above its own folder.
-    given = {name: getattr(settings, name) for name in ("data", "val_data", "test_data")}
-    here = {name: seen_from(path.resolve().parent, spec) for name, spec in given.items() if spec is not None}
-    return replace(settings, **here)  # type: ignore[arg-type]  # a dictionary of texts could hold any option
+    return replace(settings, **found_from(path.parent, asdict(settings)))  # type: ignore[arg-type]  # could hold any option
+
+
+def found_from(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """The data that a run's settings name, from here: it names them from where it was trained, above its own folder."""
+    given = {name: settings.get(name) for name in PLACES}
+    return {name: seen_from(folder.resolve(), spec) for name, spec in given.items() if spec is not None}
+
+
+def check_there(folder: Path, settings: TrainConfig) -> None:
+    """Raise DataError, saying where a run was trained, for data of it that are not here."""
+    for name in PLACES:
+        spec = getattr(settings, name)
+        if spec is not None and is_absent(spec):
+            what, hint = f"the run's data {spec!r} are not here", f"--{name.replace('_', '-')} with their place"
+            raise DataError(what, where=str(folder), why=_trained_in(folder), hint=hint)
+
+
+def _trained_in(folder: Path) -> str:
+    try:
+        return f"it was trained in {json.loads((folder / ENVIRONMENT).read_text(encoding='utf-8'))['folder']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[str, Source], list[str]]:
@@ -55,6 +76,7 @@ def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[st
         sets, notes = read_any(data, options)
         return sets, [*notes, OWN] if list(sets) == ["train"] and _is_own(model, data) else notes
     settings = settings_of(model)
+    check_there(run_of(model), settings)
     splits = open_data(
         settings.data, replace(settings, on_bad=options.on_bad or settings.on_bad, workers=options.workers)
     )

@@ -15,8 +15,9 @@ from msresnet.data.sets import Samples
 from msresnet.data.splits import Splits, open_data
 from msresnet.deploy.compress.config import CompressConfig
 from msresnet.errors import DataError, UsageError
+from msresnet.run_folder import run_of
 from msresnet.train.config import TrainConfig
-from msresnet.train.run_data import settings_of
+from msresnet.train.run_data import check_there, settings_of
 
 
 @dataclass(frozen=True)
@@ -93,5 +94,6 @@ def _settings(bundle: Bundle, config: CompressConfig) -> TrainConfig:
         reading = {field.name: getattr(config, field.name) for field in fields(DataOptions)}
         return TrainConfig(data=config.data, **images, **reading, **machine)  # type: ignore[arg-type]
     before = settings_of(config.model)
+    check_there(run_of(config.model), before)
     held = {"on_bad": config.on_bad or before.on_bad, "workers": config.workers, "cache": config.cache}
     return replace(before, **images, **machine, **held)  # type: ignore[arg-type]
