@@ -366,6 +366,20 @@ def test_images_that_were_learnt_from_are_known_wherever_they_lie(
         assert "were learnt from" not in capsys.readouterr().err
 
 
+def test_a_class_that_was_added_since_is_left_aside(bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = Path(shutil.copytree(bars, here / "data"))
+    assert main(train_words(data, here / "run", "-q", epochs=1)) == 0
+    before = measured(capsys, "--model", "run")
+    shutil.copytree(data / "lying", data / "frog")
+    shutil.copytree(data / "standing", data / "zebra")
+    assert main(["evaluate", "--model", "run", "--format", "json"]) == 0
+    told = capsys.readouterr()
+    assert "images of frog, zebra are left aside: the model was trained without such a class" in told.err
+    assert "has changed since training" not in told.err
+    assert json.loads(told.out)["loss"] == before["loss"]
+    assert json.loads(told.out)["n"] == before["n"]
+
+
 def test_unreadable_images_are_told(run: Path, bars: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = shutil.copytree(bars, here / "ruined")
     (data / "lying" / "bad.png").write_bytes(b"no picture")

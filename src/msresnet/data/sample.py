@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -268,6 +268,20 @@ class Subset(Derived):
 
     def _at(self, index: int) -> int:
         return int(self.indices[index])
+
+
+class OfClasses(Subset):
+    """The samples of some of a source's classes, which are numbered anew. For sources of one class a sample."""
+
+    def __init__(self, source: Source, classes: Collection[str]) -> None:
+        chosen = np.array([name in classes for name in source.classes])
+        super().__init__(source, np.flatnonzero(chosen[source.targets]).astype(np.int64))
+        self.classes = tuple(name for name in source.classes if name in classes)
+        self.targets = (np.cumsum(chosen) - 1)[self.targets]
+
+    def truth(self, index: int) -> Any:
+        """The class of one sample, in the new numbers."""
+        return int(self.targets[index])
 
 
 class Relabelled(Derived):

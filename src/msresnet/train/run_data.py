@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from msresnet.data.options import DataOptions
-from msresnet.data.sample import Source
+from msresnet.data.sample import OfClasses, Source
 from msresnet.data.sets import Samples
 from msresnet.data.splits import is_absent, open_data, read_any, seen_from
 from msresnet.errors import DataError, UsageError
 from msresnet.hub import PREFIX
+from msresnet.models.described import describe
 from msresnet.run_folder import ENVIRONMENT, LEARNT, SETTINGS, run_of
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import PLACES, from_yaml
@@ -80,7 +81,19 @@ def sets_of(model: str, data: str | None, options: DataOptions) -> tuple[dict[st
     splits = open_data(
         settings.data, replace(settings, on_bad=options.on_bad or settings.on_bad, workers=options.workers)
     )
-    return splits.named(), splits.notes
+    said = describe(run_of(model))
+    sets, notes = of_known(splits.named(), said.classes if said is not None else splits.classes)
+    return sets, [*splits.notes, *notes]
+
+
+def of_known(sets: dict[str, Source], classes: Sequence[str]) -> tuple[dict[str, Source], list[str]]:
+    """A run's sets without images of classes that it never had, which were added since; and what was left aside."""
+    new = [name for name in next(iter(sets.values())).classes if name not in classes]
+    if not new or any(s.planes or s.boxed or (s.targets < 0).any() for s in sets.values()):
+        return sets, []
+    known = {role: OfClasses(source, classes) for role, source in sets.items()}
+    known = {role: source for role, source in known.items() if len(source)}
+    return dict(known), [f"images of {', '.join(new)} are left aside: the model was trained without such a class"]
 
 
 def reading_of(model: str, data: str | None, options: Options) -> Options:

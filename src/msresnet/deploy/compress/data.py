@@ -17,7 +17,7 @@ from msresnet.deploy.compress.config import CompressConfig
 from msresnet.errors import DataError, UsageError
 from msresnet.run_folder import run_of
 from msresnet.train.config import TrainConfig
-from msresnet.train.run_data import check_there, settings_of
+from msresnet.train.run_data import check_there, of_known, settings_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ def open_for(bundle: Bundle, config: CompressConfig) -> Data:
     settings = _settings(bundle, config)
     splits = open_data(settings.data, settings)
     task = bundle.task
+    if config.data is None:
+        known, aside = of_known(splits.named(), task.class_names)
+        splits = Splits(known["train"], known.get("val"), known.get("test"), [*splits.notes, *aside])
     if splits.train.task != task.name:
         raise DataError(f"the data is for {splits.train.task}, the model for {task.name}", hint="--data OTHER")
     if set(splits.classes) != set(task.class_names):
