@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 LATEST = "runs/latest"
@@ -10,6 +11,7 @@ LEARNT = "learnt.json"
 """Digests of some of the images that were learnt from: they are known again wherever they lie."""
 METRICS, PREDICTIONS, REPORT, LOG = "metrics.json", "predictions.csv", "report.html", "log.txt"
 UNFINISHED = "its training has not finished"
+UNMEASURED = "stopped by a signal; the model is saved, not measured"
 
 
 def run_of(model: str) -> Path:
@@ -30,4 +32,4 @@ def is_partial(folder: Path) -> bool:
 
 def resume_hint(folder: Path) -> str:
     """What to type so that a training that has not finished goes on."""
-    return f"msresnet train --resume --output {folder}"
+    return f"msresnet train --resume --output {shlex.quote(str(folder))}"

@@ -69,10 +69,13 @@ def _bf16(device: torch.device) -> tuple[bool, str]:
 
 
 class StopRequest:
-    """Remembers that a signal asked to stop; `code` is the exit code to leave with (0: nobody asked)."""
+    """Remembers that a signal asked to stop; `code` is the exit code to leave with (0: nobody asked).
 
-    def __init__(self) -> None:
-        self.code, self.since = 0, 0.0
+    With `at_once`, the first signal raises KeyboardInterrupt as well.
+    """
+
+    def __init__(self, at_once: bool = False) -> None:
+        self.code, self.since, self.at_once = 0, 0.0, at_once
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The first signal asks; the second leaves at once.
@@ -84,12 +87,17 @@ class StopRequest:
             os._exit(128 + number)
         if not self.code:
             self.code, self.since = 128 + number, time.monotonic()
+            if self.at_once:
+                raise KeyboardInterrupt
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Within this, SIGINT and SIGTERM ask instead of killing. Only the main thread can do this; others never stop."""
-    request = StopRequest()
+def stop_on_signals(at_once: bool = False) -> Iterator[StopRequest]:
+    """Within this, SIGINT and SIGTERM ask instead of killing. Only the main thread can do this; others never stop.
+
+    With `at_once`, both raise KeyboardInterrupt where nothing asks whether to stop.
+    """
+    request = StopRequest(at_once)
     numbers = (signal.SIGINT, signal.SIGTERM)
     try:
         before = [signal.signal(n, request.handle) for n in numbers]

@@ -84,6 +84,27 @@ def test_F6_a_signal_after_the_last_step_is_not_swallowed(
     assert not (here / "run" / "metrics.json").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_run_is_measured_says_how_to_go_on(
+    number: signal.Signals, bars: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(*arguments: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return time.sleep(PATIENCE)
+
+    monkeypatch.setattr(pipeline, "evaluate", slow)
+    assert main(train_words(bars, here / "a run", "-q", epochs=1)) == 128 + number
+    told = capsys.readouterr().err
+    assert told.endswith(
+        "stopped by a signal; the model is saved, not measured\n"
+        f"  try: msresnet train --resume --output '{here / 'a run'}'\n"
+    )
+    monkeypatch.undo()
+    os.chdir(here)
+    assert main(["train", "--resume", "--output", "a run", "-q"]) == 0
+    assert (here / "a run" / "report.html").exists()
+
+
 def test_the_best_of_a_stopped_training_is_a_model_that_another_begins_from(
     bars: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from msresnet.bundle import Bundle
 from msresnet.cli.main import Common
 from msresnet.cli.screen import Screen
 from msresnet.data.sets import Samples
-from msresnet.errors import UsageError
+from msresnet.errors import Interrupted, UsageError
 from msresnet.files import check_free, disk_errors, foreign, lock, write_json
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.calibrate import settled
@@ -26,8 +26,8 @@ from msresnet.report.html import write_report
 from msresnet.report.plots import sweep_picture
 from msresnet.report.story import Story
 from msresnet.results import Evaluation
-from msresnet.run_folder import LATEST, LOG, METRICS, PREDICTIONS, REPORT, SETTINGS
-from msresnet.runtime import choose_device, environment
+from msresnet.run_folder import LATEST, LOG, METRICS, PREDICTIONS, REPORT, SETTINGS, UNMEASURED, resume_hint
+from msresnet.runtime import choose_device, environment, stop_on_signals
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import SWEEP, Fitted, check_unchanged, fit, from_yaml
 from msresnet.train.launch import launch, launched, read_devices
@@ -71,7 +71,7 @@ def train_run(config: TrainConfig, screen: Screen, words: list[str]) -> Finished
 
         folder = on_main(take, device)
         fitted = _train(replace(config, output=str(folder)), folder, screen)
-        return measure(fitted, config, screen, words) if rank() == 0 else None
+        return _measured(fitted, config, screen, words) if rank() == 0 else None
 
 
 def _train(config: TrainConfig, folder: Path, screen: Screen) -> Fitted:
@@ -94,6 +94,16 @@ def _train(config: TrainConfig, folder: Path, screen: Screen) -> Fitted:
         return fit(config, None, folder, screen, begin)
     finally:
         screen.stop()
+
+
+def _measured(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str]) -> Finished:
+    """`measure`; raises Interrupted on a signal."""
+    with stop_on_signals(at_once=True) as stop:
+        try:
+            return measure(fitted, config, screen, words)
+        except KeyboardInterrupt as error:
+            assert fitted.folder is not None
+            raise Interrupted(UNMEASURED, exit_code=stop.code, hint=resume_hint(fitted.folder)) from error
 
 
 def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str]) -> Finished:

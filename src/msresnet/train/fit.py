@@ -24,7 +24,17 @@ from msresnet.hub import CARD, CONFIG, WEIGHTS
 from msresnet.models.base import ImageModel
 from msresnet.models.cost import count_macs
 from msresnet.models.factory import create_network
-from msresnet.run_folder import CHECKPOINTS, ENVIRONMENT, HISTORY, LEARNT, METRICS, PREDICTIONS, REPORT, SETTINGS
+from msresnet.run_folder import (
+    CHECKPOINTS,
+    ENVIRONMENT,
+    HISTORY,
+    LEARNT,
+    METRICS,
+    PREDICTIONS,
+    REPORT,
+    SETTINGS,
+    UNMEASURED,
+)
 from msresnet.runtime import StopRequest, environment, stop_on_signals
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
 from msresnet.train.config import TrainConfig
@@ -140,7 +150,7 @@ def fit(
         fitted = Fitted(bundle, plan.sets, history, cost, [*notes, *late], late, folder, tuple(sweeps))
     if stop.code:  # it came after the last step
         hint = trainer.how_to_continue()
-        raise Interrupted("stopped by a signal; the model is saved, not measured", exit_code=stop.code, hint=hint)
+        raise Interrupted(UNMEASURED, exit_code=stop.code, hint=hint)
     return fitted
 
 

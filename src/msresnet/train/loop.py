@@ -27,6 +27,7 @@ from msresnet.errors import DivergedError, Interrupted, ModelError
 from msresnet.hub import WEIGHTS
 from msresnet.models.base import ImageModel
 from msresnet.nn.synchronised import synchronise
+from msresnet.run_folder import resume_hint
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import checkpoints, prefixed, save_checkpoint, section
 from msresnet.train.clock import Clock
@@ -342,7 +343,7 @@ class Trainer:
 
     def how_to_continue(self) -> str:
         """The command that goes on from here; '' without a folder."""
-        return "" if self.folder is None else f"msresnet train --resume --output {shlex.quote(str(self.folder.parent))}"
+        return "" if self.folder is None else resume_hint(self.folder.parent)
 
     def save(self) -> None:
         """Write a checkpoint, if there is a folder for it. Raises ResourceError, on all processes."""
