@@ -270,6 +270,9 @@ def test_I21_names_that_are_no_text_or_very_long(model: Path, here: Path, capsys
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert len([*(here / "shown").iterdir()]) == 4
     assert all(p.name.isascii() and len(p.name) < 130 for p in (here / "shown").iterdir())
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert main(["predict", "data", "--model", str(model), "--output", "x.parquet"]) == 0
+    assert parquet.read_table("x.parquet")["id"].to_pylist()[:2] == ["data/=1+1.png", "data/a\\nb.png"]
 
 
 def test_I23_what_is_read_is_what_is_there_when_its_turn_comes(here: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shlex
 from pathlib import Path
@@ -137,15 +135,9 @@ def _write(folder: Path, table: list[dict[str, Any]], reached: dict[str, float],
 
 def _csv(table: list[dict[str, Any]]) -> str:
     from msresnet.deploy.benchmark.table import COLUMNS
-    from msresnet.infer.answers import safe_cell
+    from msresnet.rows import csv_text
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in table:
-        values = ("" if row[name] is None else row[name] for name in COLUMNS)
-        writer.writerow([safe_cell(v) if isinstance(v, str) else v for v in values])
-    return text.getvalue()
+    return csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in table)])
 
 
 def _print(table: list[dict[str, Any]], form: str, screen: Screen) -> None:

@@ -97,13 +97,14 @@ def _check_used(given: Collection[str], config: EvaluateConfig) -> None:
 def _check_output(config: EvaluateConfig) -> None:
     """Raise UsageError for a folder that cannot be written to or holds files of others, before anything is measured."""
     from msresnet.files import check_free, check_output
-    from msresnet.infer.predictions import check_form
+    from msresnet.infer.answers import need_pyarrow
 
     if config.output is not None:
         answers = [str(Path(PREDICTIONS).with_suffix(f".{form}")) for form in FORMS]
         check_free(Path(config.output), ours=(METRICS, REPORT, *answers), made=_is_measured)
         check_output(Path(config.output), folder=True)
-        check_form(config.predictions)
+        if config.predictions == "parquet":
+            need_pyarrow()
 
 
 def _is_measured(folder: Path) -> bool:
@@ -255,7 +256,7 @@ def _keep(bundle: Bundle, split: str, metrics: dict[str, Any], config: EvaluateC
 def _write(config: EvaluateConfig, story: Story) -> None:
     """The folder of --output."""
     from msresnet.files import write_json
-    from msresnet.infer.predictions import write_predictions
+    from msresnet.infer.answers import write_predictions
     from msresnet.report.html import write_report
 
     folder = Path(str(config.output))

@@ -17,10 +17,10 @@ from msresnet.cli.screen import Screen
 from msresnet.data.sets import Samples
 from msresnet.errors import UsageError
 from msresnet.files import check_free, disk_errors, foreign, lock, write_json
+from msresnet.infer.answers import write_predictions
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.calibrate import settled
 from msresnet.infer.evaluate import evaluate, pick
-from msresnet.infer.predictions import write_predictions
 from msresnet.models.factory import MODELS
 from msresnet.report.html import write_report
 from msresnet.report.plots import sweep_picture

@@ -28,6 +28,7 @@ from PIL import Image as Pillow
 from msresnet.data.jpeg import decode_frame, read_frame
 from msresnet.data.sample import Image
 from msresnet.errors import DataError
+from msresnet.rows import escaped
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Of the MPO files of some cameras, which the JPEG parser takes, the first picture counts."""
@@ -253,11 +254,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 def printable(path: str | Path) -> str:
     """A path that can be printed: control characters and bytes that are not text are escaped."""
-    text = os.fsdecode(path)
-    if text.isprintable():
-        return text
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped(os.fsdecode(path))
 
 
 def _decode(data: bytes, where: str, at_least: Size | None) -> Image:

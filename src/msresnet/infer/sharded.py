@@ -14,7 +14,7 @@ from msresnet.bundle import Bundle
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import Image
 from msresnet.errors import DataError, Interrupted
-from msresnet.infer.answers import KINDS, Row, columns, need_pyarrow, unreadable
+from msresnet.infer.answers import Row, columns, need_pyarrow, open_answers, unreadable
 from msresnet.infer.backends.opened import open_predictor, run_bundle
 from msresnet.infer.config import TTA, Engine, Form, Precision, Running
 from msresnet.infer.inputs import Input
@@ -117,8 +117,8 @@ class Worker:
         if asked.form == "parquet":
             need_pyarrow()
         self.predictor = asked.predictor(given)
-        self.asked, self.stop, self.kind = asked, stop, KINDS[asked.form]
-        self.ledger = Ledger(asked.output, asked.settings(self.predictor.trained, model), self.kind.ending)
+        self.asked, self.stop = asked, stop
+        self.ledger = Ledger(asked.output, asked.settings(self.predictor.trained, model), asked.form)
 
     def do(self, shard: Shard) -> Outcome:
         """Answer a shard, unless it is answered or others are at it. Raises Interrupted, ResourceError."""
@@ -141,9 +141,9 @@ class Worker:
 
     def _answer(self, shard: Shard, stamp: str, part: Path) -> tuple[int, int]:
         """Write a shard's answers; how many images there are, and how many cannot be read."""
-        answers = self.kind(part, columns(self.predictor.trained.postprocess, self.predictor.backend.early is not None))
+        names = columns(self.predictor.trained.postprocess, self.predictor.backend.early is not None)
         images = bad = 0
-        with closing(answers):
+        with open_answers(part, self.asked.form, names) as answers:
             for rows in self._rows(shard):
                 answers.add(rows)
                 images, bad = images + len(rows), bad + sum("error" in row for row in rows)

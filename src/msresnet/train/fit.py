@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from msresnet.hub import CARD, CONFIG, WEIGHTS
 from msresnet.models.cost import count_macs
 from msresnet.models.described import Description
 from msresnet.models.factory import create_network
+from msresnet.rows import csv_text
 from msresnet.run_folder import CHECKPOINTS, ENVIRONMENT, HISTORY, METRICS, PREDICTIONS, REPORT, SETTINGS
 from msresnet.runtime import StopRequest, environment, stop_on_signals
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
@@ -238,12 +238,8 @@ class _Recorder:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows as CSV text; what a row lacks, as an epoch without validation does, is left empty."""
-    text = io.StringIO()
     names = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(text, list(names), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([names, *([row.get(name) for name in names] for row in rows)])
 
 
 def _bundle(plan: Plan, trainer: Trainer) -> Bundle:

@@ -94,7 +94,7 @@ class Trainer:
         continued = plan.config.resume and self.folder is not None and bool(checkpoints(self.folder))
         weights = False if continued else plan.pretrained
         with ways_out(plan.origin):
-            model = begin_from(weights, plan.origin, plan.task.head, plan.model, plan.arguments, plan.task.class_names)
+            model = begin_from(weights, plan.origin, plan.task, plan.model, plan.arguments)
         if plan.start is not None:
             model.load_state_dict(plan.start)
         if plan.sync_bn:
