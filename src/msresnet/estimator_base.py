@@ -27,7 +27,6 @@ from msresnet.errors import DataError, UsageError, nearest
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.calibrate import settled
 from msresnet.infer.config import TTA
-from msresnet.infer.config import budget as read_budget
 from msresnet.infer.evaluate import evaluate as measure
 from msresnet.infer.evaluate import pick, prepare
 from msresnet.infer.inputs import expand
@@ -272,7 +271,7 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         """The model at work as a call wants it."""
         if budget is None and tta == "none":
             return self._predictor
-        limit = None if budget is None else read_budget(str(budget))
+        limit = None if budget is None else str(budget)
         return predictor_of(self.bundle_, self._config().device, budget=limit, tta=tta)
 
     def _results(self, X: Any, predictor: Predictor) -> Results:  # noqa: N803

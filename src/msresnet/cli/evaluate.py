@@ -77,7 +77,7 @@ def main(words: list[str], common: Common) -> int:
 def _opened(model: str, config: EvaluateConfig) -> Predictor:
     from msresnet.infer.backends.opened import open_predictor
 
-    return open_predictor(model, config.running)
+    return open_predictor(model, config)
 
 
 def _check_used(given: Collection[str], config: EvaluateConfig) -> None:
@@ -158,7 +158,7 @@ def _calibrate(
     bundle, fitted = calibrate(predictor, prepare(predictor.trained, source, config), split)
     words = (f"{name} {before:.4f} before, {after:.4f} after" for name, (before, after) in _pairs(fitted))
     screen.note(f"calibrated on the {split} set, {fitted['n']:,} images: {'; '.join(words)}", "bold")
-    return run_bundle(bundle, config.running), fitted
+    return run_bundle(bundle, config), fitted
 
 
 def _pairs(fitted: dict[str, Any]) -> list[tuple[str, list[float]]]:

@@ -37,7 +37,7 @@ def answer_tiles(config: PredictConfig, common: Common, inputs: Iterator[Input])
     folder = None if config.output is None else Path(config.output)
     if folder is not None:
         check_output(folder, folder=True)
-    predictor = open_predictor(config.model, config.running)
+    predictor = open_predictor(config.model, config)
     if config.score is not None:
         predictor = predictor.from_score(config.score)
     check_whole(predictor.postprocess, asked.whole)

@@ -117,13 +117,13 @@ class Models:
     async def _start(self, name: str) -> Served:
         config, path = self.config, self.paths[name]
         count, threads = crew(config, path)
-        opening = Opening(path, config.device, config.backend, config.precision, threads, config.batch_size)
+        opening = opening_of(config, path, threads)
         workers: list[Worker] = [ProcessWorker(opening) if count else ThreadWorker(opening)]
         files = signature(path)
         try:
             # Before the others, for it measures how many images at a time are fastest, which they then know.
             started = await workers[0].start()
-            alike = replace(opening, measured=started.batch)
+            alike = replace(opening, batch=started.batch)
             workers += [ProcessWorker(alike) for _ in range(count - 1)]
             await _all_started(workers[1:])
             workers[0].opening = alike
@@ -179,6 +179,22 @@ def crew(config: ServeConfig, path: str) -> tuple[int, int | None]:
         return (1 if alone or engine_of(path, config.backend) != "openvino" else 2), config.threads
     divided = max(1, cores() // config.workers) if config.workers > 1 else None
     return config.workers, config.threads or divided
+
+
+def opening_of(config: ServeConfig, path: str, threads: int | None) -> Opening:
+    """What a worker of a model opens, and how.
+
+    Only a server of single images says so: else an image alone goes where it would in company, for the same answer.
+    """
+    return Opening(
+        path=path,
+        device=config.device,
+        backend=config.backend,
+        precision=config.precision,
+        threads=threads,
+        batch_size=config.batch_size or Opening.batch_size,
+        batch=config.batch_size,
+    )
 
 
 async def _all_started(workers: Sequence[Worker]) -> None:
