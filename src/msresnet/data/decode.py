@@ -36,6 +36,8 @@ _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 )
+FOREIGN = frozenset((".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg"))
+"""How names of pictures end whose formats are not read here; whoever has such files wants to know it."""
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
 PIECE = 1 << 16
