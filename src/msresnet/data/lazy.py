@@ -150,13 +150,14 @@ class Lazy(Samples):
         return Batch(moved, self.targets[indices].to(device, non_blocking=True), indices)
 
     def _read(self, index: int) -> Image | DataError:
-        if self.store is not None and (kept := self.store.read(index)) is not None:
-            return kept
+        kept = None if self.store is None else self.store.read(index)
         try:
-            image = self.preprocess.read(self.source, index)
+            image = self.preprocess.read(self.source, index) if kept is None else kept
+            if self.source.boxed:
+                self.source.size(index)  # it may stand in the file alone: here, where nobody waits for a batch
         except DataError as error:
             return error
-        if self.store is not None:
+        if self.store is not None and kept is None:
             self.store.write(index, image)
         return image
 
