@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -37,17 +38,23 @@ def write_atomic(path: Path, write: Callable[[Path], None], expected_bytes: int 
     with disk_errors(path, expected_bytes):
         make_folder(path.parent)
         check_space(path.parent, expected_bytes)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-        os.close(handle)
-        part = Path(name)
+        part = part_of(path)
+        part.touch(exist_ok=False)
         try:
             write(part)
-            part.chmod(0o644)
             _sync(part)
             part.replace(path)
             _sync(path.parent)
         finally:
             part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """A name beside `path`, hidden and nobody else's, for what is not whole yet.
+
+    Whoever makes it does so in the usual way, by which the umask says who may read it; `tempfile` lets nobody else.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from msresnet.errors import PeerLostError, UsageError
+from msresnet.machine import cores
 
 LEAVE_WITHIN = 30.0
 """Seconds that the others get to end by themselves after one has failed."""
@@ -99,7 +100,7 @@ def _environment(rank: int, devices: Devices, port: int) -> dict[str, str]:
     if devices.gpus:
         own["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices.gpus))
     elif "OMP_NUM_THREADS" not in os.environ:
-        own["OMP_NUM_THREADS"] = max(1, len(os.sched_getaffinity(0)) // devices.count)
+        own["OMP_NUM_THREADS"] = max(1, cores() // devices.count)
     return os.environ | {name: str(value) for name, value in own.items()}
 
 
