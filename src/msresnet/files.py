@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from msresnet.errors import ResourceError, UsageError
+from msresnet.errors import HeldError, ResourceError, UsageError
 
 MOST_SETTINGS = 64 << 10
 """Bytes of a file of settings; larger ones take minutes to parse and are not settings."""
@@ -161,8 +161,8 @@ def disk_errors(path: Path, needed: int = 0) -> Iterator[None]:
 def lock(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; one that was made for it and stays empty is removed in the end.
 
-    Raises UsageError when the folder cannot be written to, ResourceError when another process holds it. The kernel
-    frees it on death.
+    Raises UsageError when the folder cannot be written to, HeldError when another process holds it. The kernel frees it
+    on death.
     """
     new, name = not folder.exists(), folder / LOCK
     check_output(folder, folder=True)
@@ -174,7 +174,7 @@ def lock(folder: Path) -> Iterator[None]:
             if os.fstat(handle).st_nlink == 0:  # its holder removed it between our opening and our locking
                 raise BlockingIOError
         except BlockingIOError as error:
-            raise ResourceError(
+            raise HeldError(
                 "another run is writing this folder", where=str(folder), hint="wait for it, or --output another folder"
             ) from error
         try:
