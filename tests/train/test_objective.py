@@ -21,6 +21,7 @@ from msresnet.errors import ModelError, UsageError
 from msresnet.models.factory import create_classifier
 from msresnet.tasks.base import class_weights
 from msresnet.tasks.classification import ClassificationTask
+from msresnet.tasks.segmentation import SegmentationTask
 from msresnet.train.fit import fit
 from msresnet.train.objective import Objective, Teacher
 from tiny import config
@@ -93,6 +94,21 @@ def test_weighted_loss_is_torchs_over_the_batch() -> None:
     task = ClassificationTask(("a", "b", "c"), 0.0, weights)
     each = F.cross_entropy(outputs, targets, reduction="none") * torch.tensor(weights)[targets]
     assert torch.allclose(task.loss(outputs, task.encode(targets)), each.mean())
+
+
+@pytest.mark.parametrize("counts", [(950, 50), (990, 10), (5000, *[20] * 9)])
+def test_a_weighted_loss_is_least_at_the_truth_itself(counts: tuple[int, ...]) -> None:
+    """However rare another class is, and however small an object in a mask. A mixture is answered by its shares."""
+    names, smoothing = [str(i) for i in range(len(counts))], 0.05
+    shares = torch.eye(len(counts))
+    mixed = torch.cat((shares, 0.7 * shares + 0.3 * shares.roll(1, 0)))
+    best = ((1 - smoothing) * mixed + smoothing / len(counts)).log().requires_grad_()
+    task, pixels = (kind(names, smoothing, class_weights(counts)) for kind in (ClassificationTask, SegmentationTask))
+    (slope,) = torch.autograd.grad(task.loss(best, mixed), best)  # convex in the logits
+    assert slope.abs().max() < 1e-6
+    maps = best[: len(counts), :, None, None]
+    (slope,) = torch.autograd.grad(pixels.loss(maps, torch.arange(len(counts)).view(-1, 1, 1)), maps)
+    assert slope.abs().max() < 1e-6
 
 
 def test_a_student_trains_beside_its_teacher_through_a_bundle(bars: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class ClassificationTask(Task):
     Args:
         class_names: in the order of the class indices.
         label_smoothing: probability spread over all classes.
-        class_weights: a factor of the loss for each class; None is one for all.
+        class_weights: a factor of an image's loss by its class, of a mixture by its shares; None is one for all.
         temperature: what the logits of a trained network are divided by, so that its probabilities mean what they say.
     """
 
@@ -115,8 +115,11 @@ class ClassificationTask(Task):
 
     def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """Logits (B, K) and probabilities (B, K) -> cross-entropy in nats."""
-        weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
-        return F.cross_entropy(outputs.float(), encoded, weights, label_smoothing=self.label_smoothing)
+        if self.class_weights is None:
+            return F.cross_entropy(outputs.float(), encoded, label_smoothing=self.label_smoothing)
+        # torch's own weights would count for the smoothed shares too: a rare class would be the best answer to all.
+        each = F.cross_entropy(outputs.float(), encoded, reduction="none", label_smoothing=self.label_smoothing)
+        return (each * (encoded @ self.class_weights.to(outputs.device))).mean()
 
     def loss_of_each(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """The cross-entropy of each image (B,)."""

@@ -39,7 +39,7 @@ class SegmentationTask(Task):
     Args:
         class_names: in the order of the class indices.
         label_smoothing: probability spread over all classes.
-        class_weights: a factor of the loss for each class; None is one for all.
+        class_weights: a factor of a pixel's loss by its class; None is one for all.
         dice: share of the Dice loss (V-Net, arXiv 1606.04797) in the whole; the rest is cross-entropy.
     """
 
@@ -98,13 +98,12 @@ class SegmentationTask(Task):
 
     def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """Logits (B, K, H, W) and class indices (B, H, W) -> the mean over known pixels; 0 where none is known."""
-        weights = self.class_weights.to(outputs.device)
         logits, known = outputs.float(), encoded != IGNORED
         each = F.cross_entropy(
-            logits, encoded, weights, ignore_index=IGNORED, reduction="none", label_smoothing=self.label_smoothing
+            logits, encoded, ignore_index=IGNORED, reduction="none", label_smoothing=self.label_smoothing
         )
-        total = weights[encoded.where(known, 0)].where(known, 0).sum().clamp_min(1e-12)
-        entropy = each.sum() / total
+        weights = self.class_weights.to(outputs.device)[encoded.where(known, 0)].where(known, 0)
+        entropy = (weights * each).sum() / weights.sum().clamp_min(1e-12)
         return (1 - self.dice) * entropy + self.dice * dice_loss(logits, encoded) if self.dice else entropy
 
     def imitate(self, outputs: Tensor, truth: Tensor, temperature: float) -> Tensor:
