@@ -124,5 +124,5 @@ def test_logits_that_are_no_numbers_have_no_loss() -> None:
     logits = torch.tensor([[1.0, torch.inf], [0.0, 1.0]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        score, loss = ClassificationTask(["a", "b"]).validation_score(logits, torch.tensor([0, 1]))
-    assert (score, math.isnan(loss)) == (0.0, True)
+        found = ClassificationTask(["a", "b"]).validation_figures(logits, torch.tensor([0, 1]))
+    assert (found["top1"], found["balanced_accuracy"], math.isnan(found["loss"])) == (0.0, 0.0, True)

@@ -85,7 +85,7 @@ def test_what_validation_keeps_gives_scikit_learns_figure() -> None:
     outputs = torch.cat([outputs, torch.full_like(outputs[:, :1], -99.0)], 1)
     rows = torch.cat([task.validation_rows(outputs[:1], masks[:1]), task.validation_rows(outputs[1:], masks[1:])])
     assert rows.shape == (4, task.row_width)
-    metric, loss = task.validation_score(rows, torch.zeros(4, dtype=torch.long))
+    metric, loss = task.validation_figures(rows, torch.zeros(4, dtype=torch.long)).values()
     known = masks != IGNORED
     answer, truth = outputs.argmax(1)[known].numpy(), masks[known].numpy()
     assert metric == pytest.approx(jaccard_score(truth, answer, average="macro"))

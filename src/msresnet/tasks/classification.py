@@ -41,6 +41,7 @@ from msresnet.tasks.words import interval, percent, title
 MOST_CLASSES = 100
 """With more, the confusion matrix is larger than all else in metrics.json."""
 MOST_MISTAKES = 10
+BALANCED = "balanced_accuracy"
 LABEL_SMOOTHING = 0.05
 """Unless a user says otherwise."""
 
@@ -109,6 +110,11 @@ class ClassificationTask(Task):
         """Plain values for config.json."""
         return super().to_dict() | {"temperature": self.temperature}
 
+    @classmethod
+    def chosen_by(cls, how: Learning) -> str:
+        """Balanced accuracy where classes are to count alike: in top-1, the constant answer may win."""
+        return BALANCED if how.weigh or how.draw else cls.metric
+
     def encode(self, targets: Tensor) -> Tensor:
         """Class indices (B,) -> one row of probabilities each (B, K)."""
         return F.one_hot(targets, self.num_outputs).float()
@@ -139,13 +145,16 @@ class ClassificationTask(Task):
         """Logits (B, K), all of them."""
         return outputs
 
-    def validation_score(self, rows: Tensor, targets: Tensor) -> tuple[float, float]:
-        """(top-1, log loss) from logits (N, K) and class indices (N,); no loss where they are not finite."""
+    def validation_figures(self, rows: Tensor, targets: Tensor) -> dict[str, float]:
+        """Top-1, balanced accuracy and log loss from logits (N, K) and class indices (N,).
+
+        There is no loss where logits are not finite.
+        """
         if not bool(rows.isfinite().all()):
-            return 0.0, math.nan
+            return {self.metric: 0.0, BALANCED: 0.0, "loss": math.nan}
         results = self.postprocess(rows.cpu().numpy(), [""] * len(rows))
         metrics = self.evaluate(results, targets.numpy()).metrics
-        return metrics[self.metric], metrics["loss"]
+        return {name: metrics[name] for name in (self.metric, BALANCED, "loss")}
 
     @property
     def postprocess(self) -> ClassificationPostprocess:

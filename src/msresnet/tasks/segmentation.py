@@ -129,12 +129,12 @@ class SegmentationTask(Task):
         parts += [empty.scatter_add(1, answer, known), losses.sum(1, keepdim=True), known.sum(1, keepdim=True)]
         return torch.cat(parts, 1)
 
-    def validation_score(self, rows: Tensor, targets: Tensor) -> tuple[float, float]:
-        """(mean IoU over all pixels of a set, log loss of a pixel) from what was kept of each image (N, F)."""
+    def validation_figures(self, rows: Tensor, targets: Tensor) -> dict[str, float]:
+        """Mean IoU over all pixels of a set and log loss of a pixel, from what was kept of each image (N, F)."""
         sums = rows.double().sum(0).cpu().numpy()
         right, asked, answered = sums[:-2].reshape(3, self.num_outputs)
         score = float(figures.mean_iou(Counts(right, asked, answered)))
-        return (0.0 if np.isnan(score) else score), float(sums[-2] / max(1.0, sums[-1]))
+        return {self.metric: 0.0 if np.isnan(score) else score, "loss": float(sums[-2] / max(1.0, sums[-1]))}
 
     @property
     def postprocess(self) -> SegmentationPostprocess:

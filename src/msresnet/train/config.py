@@ -102,7 +102,8 @@ class LearningOptions:
     drop_path_rate: float = 0.0
     """Stochastic depth of the last block."""
     balance: Literal["none", "sample", "loss"] = "none"
-    """For classes of different size: draw all classes equally often, or weigh the loss by their rarity."""
+    """For classes of different size: draw all classes equally often, or weigh the loss by their rarity. Of classes of
+    images, balanced accuracy instead of top-1 then chooses the epoch."""
     skip_easy: float = 0.0
     """Leave out this share of the images that are well known already (whose loss was below the mean), others in each
     epoch; the first epoch and the last tenth of the training learn from all. Epochs take less time: have more."""

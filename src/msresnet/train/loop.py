@@ -306,7 +306,7 @@ class Trainer:
                 hint=f"--lr {self.state.lr / 4:.2g}; earlier checkpoints are kept",
             )
         name = max(scored, key=lambda n: scored[n])
-        return {f"val_{self.plan.task.metric}": scored[name][0], "val_loss": -scored[name][1], "weights": name}
+        return {f"val_{self.plan.chosen_by}": scored[name][0], "val_loss": -scored[name][1], "weights": name}
 
     def _candidates(self) -> Iterator[tuple[str, nn.Module]]:
         """The weights that could be the best, each in a whole network; one at a time, since the viewer is shared."""
@@ -320,7 +320,7 @@ class Trainer:
             yield "averaged", self.viewer
 
     def score(self, model: nn.Module, data: Samples) -> tuple[float, float]:
-        """(metric, loss) of a network on a set."""
+        """(the figure that chooses, loss) of a network on a set."""
         return score(model, data, self.plan, self.processes, self._stop_alone)
 
     def _stop_alone(self) -> None:
