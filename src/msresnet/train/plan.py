@@ -191,6 +191,9 @@ def _check_possible(config: TrainConfig, splits: Splits) -> None:
     if config.patience is not None and splits.val is None:
         why = "patience waits for a better validation score"
         raise UsageError("--patience, but there is no validation set", why=why, hint="--val-fraction 0.1 or --val-data")
+    if config.freeze and config.weights is None and not config.resume:  # what goes on has its weights
+        hint = "--weights published, runs/NAME, hf:user/repo or a safetensors file"
+        raise UsageError("--freeze, but there are no --weights", why="what is frozen would stay random", hint=hint)
     if config.skip_easy and world_size() > 1:
         why = "each process knows the losses of its own images alone"
         raise UsageError("--skip-easy, but there are several processes", why=why, hint="leave it out")
