@@ -124,7 +124,7 @@ def fit(
                 tracked = Tracked(trainer.observer, trackers, folder or Path("runs"), asdict(config))
                 stack.callback(tracked.close)
                 trainer.observer = tracked
-        notes = [*plan.notes, *closing_notes(plan)]
+        notes = [*plan.notes, *closing_notes(plan), *trainer.made_of]
         if folder is not None:
             begin = None if config.resume else lambda: _begin(config, folder, sweeps, plan.origin)
             notes += _resume(trainer, saved, folder) if begin is None else trainer.processes.on_main(begin) or []

@@ -57,7 +57,7 @@ class Tuned:
         settings: all settings of the best one that are not defaults, as best.yaml holds them.
         importance: share of each dimension in how the scores vary (fANOVA); empty where too little was tried.
         scales: how each dimension is searched: 'linear', 'log', or 'list' of values.
-        metric: the figure that the scores are, as the task names it.
+        metric: the figure that the scores are, as metrics.json names it.
     """
 
     trials: tuple[Trial, ...]
