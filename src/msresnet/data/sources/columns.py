@@ -59,7 +59,11 @@ def listed(names: Sequence[str]) -> str:
     return text + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
-def classes(labels: Sequence[str], where: Callable[[int], str]) -> tuple[npt.NDArray[np.int64], list[str]]:
+def classes(
+    labels: Sequence[str],
+    where: Callable[[int], str],
+    hint: str = "--label-column NAME, or labels that are names",
+) -> tuple[npt.NDArray[np.int64], list[str]]:
     """The class index of each different label, and the names: whole numbers by value, texts by alphabet.
 
     Labels are numbers only where all are plain ones: 001 and 1, 1_0 and 10 are different names.
@@ -67,6 +71,7 @@ def classes(labels: Sequence[str], where: Callable[[int], str]) -> tuple[npt.NDA
     Args:
         labels: all different, not empty.
         where: a label of a place comes from.
+        hint: what to do about numbers that are not classes.
 
     Raises DataError for numbers that are not classes, where all labels are numbers.
     """
@@ -78,7 +83,7 @@ def classes(labels: Sequence[str], where: Callable[[int], str]) -> tuple[npt.NDA
                     f"the label {labels[index]} is not a class",
                     where=where(index),
                     why="where all labels are numbers, they are whole numbers from 0",
-                    hint="--label-column NAME, or labels that are names",
+                    hint=hint,
                 )
     if len(numbers) < len(labels) or not all(_WHOLE.fullmatch(label) for label in labels):
         names = sorted(labels)
