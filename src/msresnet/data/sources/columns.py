@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from msresnet.data.decode import printable
+from msresnet.data.names import class_name
 from msresnet.errors import DataError, UsageError, nearest
 
 PATHS = frozenset(
@@ -86,9 +86,9 @@ def classes(
                     hint=hint,
                 )
     if len(numbers) < len(labels) or not all(_WHOLE.fullmatch(label) for label in labels):
-        names = sorted(labels)
-        place = {name: index for index, name in enumerate(names)}
-        return np.array([place[label] for label in labels], dtype=np.int64), [printable(name) for name in names]
+        named = [class_name(label) for label in labels]
+        names, lookup = np.unique(np.array(named, dtype=object), return_inverse=True)
+        return lookup.astype(np.int64), names.tolist()
     values, targets = np.unique(np.array(numbers, dtype=np.int64), return_inverse=True)
     return targets.astype(np.int64), [str(value) for value in values]
 

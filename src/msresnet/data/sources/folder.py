@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import EXTENSIONS, decode_file, printable
-from msresnet.data.names import Names, Printed
+from msresnet.data.names import Names, Printed, class_name
 from msresnet.data.sample import Image, Source
 from msresnet.errors import DataError
 
@@ -44,7 +44,10 @@ class FileSource(Source):
 
 
 def folder(root: Path) -> tuple[FileSource, list[str]]:
-    """The images below one folder of class folders, and what was left aside. Raises DataError."""
+    """The images below one folder of class folders, and what was left aside. Raises DataError.
+
+    Folders whose names differ only in how accents are written are one class.
+    """
     names = [entry for entry in entries(root) if entry.is_dir() and not entry.name.startswith(".")]
     if not names:
         raise DataError(
@@ -54,7 +57,9 @@ def folder(root: Path) -> tuple[FileSource, list[str]]:
         )
     found, targets = Names(), array("q")
     stray = sum(not entry.is_dir() for entry in entries(root))
-    for index, entry in enumerate(names):
+    classes: dict[str, int] = {}
+    for entry in sorted(names, key=lambda entry: class_name(entry.name)):
+        index = classes.setdefault(class_name(entry.name), len(classes))
         before = len(found)
         other = _collect(entry, root, found)
         stray += other
@@ -67,8 +72,7 @@ def folder(root: Path) -> tuple[FileSource, list[str]]:
             )
         targets.extend([index] * (len(found) - before))
     notes = [f"{stray} files that are not images were left aside"] if stray else []
-    classes = [printable(entry.name) for entry in names]
-    return FileSource(root, found, np.array(targets, np.int64), classes), notes
+    return FileSource(root, found, np.array(targets, np.int64), list(classes)), notes
 
 
 def split_folders(root: Path) -> dict[str, Path]:
