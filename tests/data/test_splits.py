@@ -281,3 +281,52 @@ def test_what_is_inferred_of_further_sets_is_told(tmp_path: Path) -> None:
         hostile.write_classes(tmp_path / name, {"cat": 4, "dog": 4})
     notes = open_data(str(tmp_path / "a"), DataOptions(val_data=str(tmp_path / "b"))).notes
     assert f"--val-data: class folders in {tmp_path / 'b'}" in notes
+
+
+def kaggle(root: Path, header: bool) -> None:
+    """A table of labels and pixels beside one of pixels alone."""
+    rng = np.random.default_rng(0)
+    table = np.column_stack([np.arange(60) % 3, rng.integers(0, 256, (60, 16))])
+    names = ",".join(["label", *(f"pixel{i}" for i in range(16))])
+    for name, first in (("train", 0), ("test", 1)):
+        title = names.partition(",")[2] if first else names
+        np.savetxt(root / f"{name}.csv", table[:, first:], "%d", ",", header=title * header, comments="")
+
+
+@pytest.mark.parametrize(("column", "header"), [("auto", True), ("first", True), ("label", True), ("first", False)])
+def test_a_table_for_the_test_without_labels_is_left_aside(column: str, header: bool, tmp_path: Path) -> None:
+    kaggle(tmp_path, header)
+    splits = open_data(str(tmp_path), DataOptions(label_column=column))
+    assert sum(len(part) for part in splits.named().values()) == 60
+    assert f"the test set in {tmp_path} has no labels and is left aside: it is for msresnet predict" in splits.notes
+    assert splits.test is not None
+    named = DataOptions(label_column=column, test_data=str(tmp_path / "test.csv"))
+    with pytest.raises(DataError, match="the test set has no labels"):
+        open_data(str(tmp_path / "train.csv"), named)
+
+
+@pytest.mark.parametrize("header", ["path,label", ""])
+def test_a_table_of_paths_without_labels_is_left_aside(header: str, tmp_path: Path) -> None:
+    hostile.write_classes(tmp_path, {"cat": 20, "dog": 20, "new": 5})
+    rows = [f"{name}/{i:04d}.png,{name}" for name in ("cat", "dog") for i in range(20)]
+    (tmp_path / "train.csv").write_text("\n".join([header, *rows]))
+    bare = [f"new/{i:04d}.png" for i in range(5)]
+    (tmp_path / "test.csv").write_text("\n".join([header.partition(",")[0], *bare]))
+    splits = open_data(str(tmp_path), DataOptions())
+    assert (sum(len(part) for part in splits.named().values()), splits.classes) == (40, ("cat", "dog"))
+    assert any("has no labels and is left aside" in note for note in splits.notes)
+
+
+def test_a_folder_for_the_test_without_classes_is_left_aside(tmp_path: Path) -> None:
+    hostile.write_classes(tmp_path / "train", {"cat": 20, "dog": 20})
+    hostile.write_classes(tmp_path, {"test": 5}, seed=7)
+    splits = open_data(str(tmp_path), DataOptions())
+    assert sum(len(part) for part in splits.named().values()) == 40
+    assert any("has no labels and is left aside" in note for note in splits.notes)
+    measured, _ = whole(str(tmp_path), DataOptions(), "test")
+    assert measured.targets.tolist() == [-1] * 5  # evaluate says so, and measures no other set in its place
+    hostile.write_classes(tmp_path, {"other": 20}, seed=99)
+    hostile.write_classes(tmp_path / "other", {"cat": 4, "dog": 4}, seed=50)
+    given = open_data(str(tmp_path), DataOptions(test_data=str(tmp_path / "other")))
+    assert given.test is not None
+    assert len(given.test) == 8

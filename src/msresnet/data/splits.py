@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ from msresnet.data.sources.crops import crop_sets, crops
 from msresnet.data.sources.digit_scenes import digit_scenes
 from msresnet.data.sources.digit_videos import digit_videos
 from msresnet.data.sources.digits import digits
-from msresnet.data.sources.folder import entries, folder, split_folders
+from msresnet.data.sources.folder import entries, folder, split_folders, unsorted
 from msresnet.data.sources.hub import hub
 from msresnet.data.sources.idx import idx_pair, idx_splits, labels_beside
 from msresnet.data.sources.instances import instance_file, instance_sets
@@ -36,7 +36,7 @@ from msresnet.data.sources.pixel_masks import is_twin, pixel_masks, twin
 from msresnet.data.sources.pixels import EXTENSIONS as TABLES
 from msresnet.data.sources.pixels import pixels
 from msresnet.data.sources.scaled_digits import scaled_digits
-from msresnet.data.sources.table import holds_paths, table
+from msresnet.data.sources.table import holds_paths, lacks_labels, table
 from msresnet.data.sources.voc import voc_sets
 from msresnet.data.sources.wds import PREFIX as SHARDS
 from msresnet.data.sources.wds import shards
@@ -76,11 +76,16 @@ class Splits:
 def open_data(spec: str, options: DataOptions, unlabelled: bool = False) -> Splits:
     """The sets for training from `--data`; with `unlabelled`, data without labels too, of which nothing is held out.
 
+    A test set without labels that was found beside labelled training data is left aside, as if it were not there.
+
     Raises DataError for data that cannot be learnt from, UsageError for contradictions.
     """
     found, notes = read_any(spec, options)
     if "train" not in found:
         raise DataError("there is no training set", where=spec, why=f"only {', '.join(found)} was found")
+    if "test" in found and _unlabelled(found["test"]) and not _unlabelled(found["train"]):
+        del found["test"]
+        notes = [*notes, f"the test set in {spec} has no labels and is left aside: it is for msresnet predict"]
     asked: dict[Role, str | None] = {"val": options.val_data, "test": options.test_data}
     for split, other in asked.items():
         if other is not None:
@@ -92,6 +97,10 @@ def open_data(spec: str, options: DataOptions, unlabelled: bool = False) -> Spli
         return Splits(found["train"], found.get("val"), found.get("test"), [*notes, "no labels: nothing is held out"])
     splits = arrange(found, options)
     return Splits(splits.train, splits.val, splits.test, [*notes, *splits.notes])
+
+
+def _unlabelled(source: Source) -> bool:
+    return len(source) > 0 and bool((source.targets == UNLABELLED).all())
 
 
 def arrange(found: dict[str, Source], options: DataOptions) -> Splits:
@@ -153,7 +162,7 @@ def _folder(path: Path, options: DataOptions, like: Source | None) -> tuple[dict
             return sets, notes
     below = split_folders(path)
     if "train" in below or {"val", "test"} <= below.keys():
-        read_folders = {split: folder(sub) for split, sub in below.items()}
+        read_folders = {split: unsorted(sub) if split == "test" else folder(sub) for split, sub in below.items()}
         sets = {split: source for split, (source, _) in read_folders.items()}
         notes = [f"class folders below {', '.join(sub.name + '/' for sub in below.values())} of {path}"]
         return sets, notes + [n for _, more in read_folders.values() for n in more]
@@ -244,7 +253,8 @@ def _read_tables(
     sets: dict[str, Source] = {}
     notes: list[str] = []
     for split, path in tables.items():
-        read, more = _file(path, options, sets.get("train", like))
+        bare = split == "test" and not names_masks(path) and lacks_labels(path, tables["train"], options)
+        read, more = _file(path, replace(options, label_column="none") if bare else options, sets.get("train", like))
         if len(read) != 1:
             why = (
                 f"it holds {', '.join(read)}, and others stand beside it: {', '.join(p.name for p in tables.values())}"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from msresnet.data.decode import EXTENSIONS, decode_file, printable
 from msresnet.data.names import Names, Printed, class_name
-from msresnet.data.sample import Image, Source
+from msresnet.data.sample import UNLABELLED, Image, Source
 from msresnet.errors import DataError
 
 SPLITS = {
@@ -73,6 +73,15 @@ def folder(root: Path) -> tuple[FileSource, list[str]]:
         targets.extend([index] * (len(found) - before))
     notes = [f"{stray} files that are not images were left aside"] if stray else []
     return FileSource(root, found, np.array(targets, np.int64), list(classes)), notes
+
+
+def unsorted(root: Path) -> tuple[FileSource, list[str]]:
+    """The images in a folder, without labels where it holds images and no folders; else as `folder`."""
+    found = Names()
+    if any(entry.is_dir() and not entry.name.startswith(".") for entry in entries(root)):
+        return folder(root)
+    _collect(root, root, found)
+    return (FileSource(root, found, np.full(len(found), UNLABELLED, np.int64), []), []) if found else folder(root)
 
 
 def split_folders(root: Path) -> dict[str, Path]:

@@ -42,12 +42,13 @@ class PixelSource(ArraySource):
 def pixels(path: Path, options: DataOptions, like: Source | None = None) -> tuple[ArraySource, list[str]]:
     """The images and labels in a text file, and what was inferred.
 
-    White is the number that it is in `like`, else 1 if no pixel is above 1, else 255.
+    White is the number that it is in `like`, else 1 if no pixel is above 1, else 255. Where there are as many columns
+    as `like` has pixels, none is a label.
 
     Raises DataError, naming file and row.
     """
     text = _read(path)
-    label_at, doubt = _label_column(text, options)
+    label_at, doubt = _label_column(text, options, like)
     table, labels = _numbers(text, label_at)
     shape = _shape(text, label_at, options)
     if label_at is None:
@@ -201,7 +202,7 @@ def _first_bad_row(text: _Text, label_at: int | None, code: Callable[[str], floa
     return ""
 
 
-def _label_column(text: _Text, options: DataOptions) -> tuple[int | None, str]:
+def _label_column(text: _Text, options: DataOptions, like: Source | None) -> tuple[int | None, str]:
     """The label's column, None where there is none, and what to say of another that may be meant.
 
     A header's name decides; else what is no pixel at an end; else the first column, unless it never changes.
@@ -209,6 +210,8 @@ def _label_column(text: _Text, options: DataOptions) -> tuple[int | None, str]:
     if options.label_column == "none":
         return None, ""
     header, width = text.header[text.index :], text.width - text.index
+    if isinstance(like, PixelSource) and like.images[0].size == width and like.targets[0] != UNLABELLED:
+        return None, ""
     if options.label_column != "auto":
         place = columns.asked("--label-column", options.label_column, header, width, str(text.path))
         return text.index + place, ""
