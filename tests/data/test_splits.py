@@ -109,6 +109,16 @@ def test_what_is_missing_is_held_out_and_said() -> None:
     assert [note.split(":")[0] for note in splits.notes] == ["test set", "validation set"]
 
 
+@pytest.mark.parametrize(("fraction", "said"), [(0.2, True), (0.5, False)])
+def test_sets_of_very_few_images_are_told(fraction: float, said: bool) -> None:
+    splits = arrange({"train": source(30)}, DataOptions(test_fraction=fraction, val_fraction=fraction))
+    for note, name in zip(splits.notes[:2], ("test", "val"), strict=True):
+        assert "; so few say little" in note
+        assert (f", --{name}-fraction 0.3 holds more out" in note) == said
+    enough = arrange({"train": source(300)}, DataOptions(test_fraction=0.2, val_fraction=0.2))
+    assert not any("so few" in note for note in enough.notes)
+
+
 def test_where_nothing_can_be_held_out_there_is_no_empty_set() -> None:
     same = ArraySource(np.zeros((8, 1, 4, 4), np.uint8), np.arange(8) % 2, "ab")
     splits = arrange({"train": same}, DataOptions())

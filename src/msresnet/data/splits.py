@@ -44,8 +44,10 @@ from msresnet.data.sources.yolo import SETTINGS, yolo_file, yolo_sets
 from msresnet.errors import DataError, UsageError, nearest
 from msresnet.hub import PREFIX as HUB
 
-VAL_SHARE, MOST_HELD_OUT, FEW = 0.1, 5_000, 20
+VAL_SHARE, MOST_HELD_OUT = 0.1, 5_000
 """What is held out for validation when nobody says; more images than this would only take from training."""
+FEW, MORE = 20, 0.3
+"""Images that say little, and the share to hold out instead."""
 HASH_BITS = 63
 MOST_ALONE = 50
 """More classes than this, of one image each, are not classes: the wrong column was read."""
@@ -99,6 +101,13 @@ def open_data(spec: str, options: DataOptions, unlabelled: bool = False) -> Spli
     return Splits(splits.train, splits.val, splits.test, [*notes, *splits.notes])
 
 
+def _too_few(held: Source, split: str, share: float) -> str:
+    """What to say of a set that was held out, where a few images make all the difference."""
+    if not 0 < len(held) < FEW:
+        return ""
+    return "; so few say little" + (f", --{split}-fraction {MORE} holds more out" if share < MORE else "")
+
+
 def _unlabelled(source: Source) -> bool:
     return len(source) > 0 and bool((source.targets == UNLABELLED).all())
 
@@ -110,14 +119,17 @@ def arrange(found: dict[str, Source], options: DataOptions) -> Splits:
     others = {name: _matched(source, train, name) for name, source in found.items() if name != "train"}
     if not others and options.test_fraction:
         train, others["test"] = hold_out(train, options.test_fraction, "test")
-        notes.append(f"test set: {len(others['test']):,} images held out by a stable hash; training never sees them")
+        few = _too_few(others["test"], "test", options.test_fraction)
+        notes.append(
+            f"test set: {len(others['test']):,} images held out by a stable hash; training never sees them{few}"
+        )
     share, why = options.val_fraction, ""
     if share is None:
         share = min(VAL_SHARE, MOST_HELD_OUT / len(train))
         why = f"; about {MOST_HELD_OUT:,} are enough, --val-fraction changes it" if share < VAL_SHARE else ""
     if "val" not in others and share:
         train, others["val"] = hold_out(train, share, "val")
-        few = "; so few say little, --val-fraction 0.3 holds more out" if 0 < len(others["val"]) < FEW else ""
+        few = _too_few(others["val"], "val", share)
         notes.append(f"validation set: {len(others['val']):,} training images held out by a stable hash{why}{few}")
     for name in [name for name, source in others.items() if not len(source)]:
         del others[name]
