@@ -271,6 +271,42 @@ def test_data_that_is_not_there(spec: str) -> None:
         open_data(spec, DataOptions())
 
 
+@pytest.mark.parametrize(
+    ("spec", "near"),
+    [("phots", "photos"), ("PHOTOS", "photos"), ("MNIST", "mnist"), ("phots/train", "photos"),
+     ("~/phots", "HOME/photos"), ("my pictures/trian", "'my pictures/train'"), ("photos/trian", None),
+     ("my pictures/mnist", None)],
+)  # fmt: skip
+def test_a_mistyped_path_is_answered_with_what_lies_nearby(
+    spec: str, near: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("photos", "my pictures/train", ".phots"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(DataError, match="there is no data at") as caught:
+        open_data(spec, DataOptions())
+    expected = module.FORMS if near is None else f"--data {near.replace('HOME', str(tmp_path))}"
+    assert caught.value.hint == expected
+
+
+@pytest.mark.parametrize(("name", "hint"), [("a.zip", "unpack"), ("a.tar.gz", "unpack"), ("a.npz", "Classifier().fit")])
+def test_a_file_that_holds_images_in_another_form(name: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match="not a known form") as caught:
+        open_data(str(tmp_path / name), DataOptions())
+    assert hint in caught.value.hint
+
+
+def test_idx_files_below_are_pointed_to(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"x")
+    with pytest.raises(DataError) as caught:
+        open_data(str(tmp_path), DataOptions())
+    assert caught.value.hint == f"--data {raw}"
+
+
 def test_train_names_the_nearest_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", "digit"]) == 3
     message = capsys.readouterr().err

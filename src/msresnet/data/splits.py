@@ -8,6 +8,7 @@ under the share asked for, so its side depends on itself alone: adding images mo
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -154,9 +155,23 @@ def read_any(spec: str, options: DataOptions, like: Source | None = None) -> tup
             return read(spec, options)
     path = _existing(spec)
     if path is None:
-        close = nearest(spec, _NAMED)
-        raise DataError(f"there is no data at {spec!r}", hint=f"--data {close}" if close else FORMS)
+        near = _near(spec)
+        raise DataError(f"there is no data at {spec!r}", hint=f"--data {shlex.quote(near)}" if near else FORMS)
     return _file(path, options, like) if path.is_file() else _folder(path, options, like)
+
+
+def _near(spec: str) -> str:
+    """What may be meant by a name of nothing: data that have a name, or what lies beside; '' if none is like it."""
+    names = {name: name for name in _NAMED}
+    try:
+        path = Path(spec).expanduser()
+        while not path.parent.is_dir():
+            path = path.parent
+        beside = {entry.name.lower(): str(entry) for entry in entries(path.parent) if not entry.name.startswith(".")}
+    except (DataError, OSError, RuntimeError):  # as for `_existing`; a folder that cannot be read
+        return ""
+    names = beside if path.parent != Path() else names | beside
+    return names.get(nearest(path.name.lower(), names, 1), "")
 
 
 def _folder(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:
@@ -244,7 +259,7 @@ def _file(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[s
         return hub(f"{HUB}{path}", options)
     if kind in _BOXES:
         return _BOXES[kind](path)
-    raise DataError("this file is not a known form of data", where=str(path), hint=FORMS)
+    raise DataError("this file is not a known form of data", where=str(path), hint=_OTHERS.get(kind, FORMS))
 
 
 def _pixels(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:
@@ -310,6 +325,11 @@ _PREFIXED: dict[str, Callable[[str, DataOptions], tuple[dict[str, Source], list[
     SHARDS: shards,
     CROPS: _crops,
 }
+_OTHERS = {
+    **dict.fromkeys((".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack it, and name the folder"),
+    **dict.fromkeys((".npy", ".npz"), "arrays are learnt from in Python: Classifier().fit(images, labels)"),
+}
+"""What to do about files that hold images in a form that is not read, by extension."""
 FORMS = (
     "digits, scaled-digits, binary-digits, digit-scenes, digit-videos, mnist, a folder (class folders, images/ and "
     "masks/, or boxes as COCO, VOC, YOLO or MOTChallenge have them), a table of paths and labels or masks, or of "

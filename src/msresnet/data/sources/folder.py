@@ -64,11 +64,12 @@ def folder(root: Path) -> tuple[FileSource, list[str]]:
         other = _collect(entry, root, found)
         stray += other
         if len(found) == before:
+            idx = next(entry.rglob("*ubyte*"), None)  # as torchvision leaves MNIST, in MNIST/raw
             raise DataError(
                 f"the class {printable(entry.name)!r} has no images",
                 where=printable(entry),
                 why=f"{other} other files" if other else "the folder is empty",
-                hint="add images or remove the folder",
+                hint=f"--data {printable(idx.parent)}" if idx else "add images or remove the folder",
             )
         targets.extend([index] * (len(found) - before))
     notes = [f"{stray} files that are not images were left aside"] if stray else []
