@@ -94,7 +94,7 @@ class Trainer:
         continued = plan.config.resume and self.folder is not None and bool(checkpoints(self.folder))
         weights = False if continued else plan.pretrained
         with ways_out(plan.origin):
-            model = begin_from(weights, plan.origin, plan.task.head, plan.model, plan.arguments, plan.task.class_names)
+            model = begin_from(weights, plan.origin, plan.task, plan.model, plan.arguments)
         if plan.start is not None:
             model.load_state_dict(plan.start)
         if plan.sync_bn:
@@ -142,7 +142,6 @@ class Trainer:
         while not self.state.finished:
             self._epoch()
             self._end_of_epoch()
-        self.save()
         self.clock.agree(0.0)
         self._stop_if_asked()
 
@@ -275,9 +274,9 @@ class Trainer:
         patience = plan.config.patience
         late = state.epoch >= plan.epochs or self.clock.late(state)
         state.finished = bool(scores) and (late or (patience is not None and waited >= patience))
+        self.save()  # before anybody is told, so that who fails then costs no epoch
         self.processes.on_main(lambda: self.observer.epoch(row))
         if not state.finished:
-            self.save()
             self._stop_if_asked()
 
     def _choose(self) -> dict[str, Any]:

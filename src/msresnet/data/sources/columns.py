@@ -75,6 +75,7 @@ def classes(
 
     Raises DataError for numbers that are not classes, where all labels are numbers.
     """
+    assert len(set(labels)) == len(labels)
     numbers = [value for label in labels if (value := number(label)) is not None]
     if len(numbers) == len(labels):
         for index, value in enumerate(numbers):
