@@ -21,11 +21,12 @@ from msresnet.cli.tune import with_space
 from msresnet.data.splits import open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.models.cost import count_macs
+from msresnet.train.begun import DATA
 from msresnet.train.config import TrainConfig
 from msresnet.train.recipes import RECIPES, Recipe
 from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Dimension, Range, read_space, with_settings
-from msresnet.tune.storage import JOURNAL, open_study
+from msresnet.tune.storage import JOURNAL, began_with, open_study
 from msresnet.tune.study import _distribution, _importance, tune
 from tiny import contents, kill, plan_for, start, trainer, wait_for
 
@@ -264,6 +265,29 @@ def test_K09_other_settings_are_refused_with_the_difference(
         assert main([*words(bars, copy), *more]) == 2
         assert message in capsys.readouterr().err
         assert contents(copy) == before
+
+
+def test_other_training_images_are_refused(bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(bars, tmp_path / "data" / split)
+    assert main([*words(tmp_path / "data", tmp_path / "out", trials=1), "-q"]) == 0
+    before = contents(tmp_path / "out")
+    shutil.copy(tmp_path / "data/train/lying/00.png", tmp_path / "data/train/lying/01.png")
+    assert main([*words(tmp_path / "data", tmp_path / "out", trials=2), "-q"]) == 3
+    assert "the training data is not what the search began with" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == before
+
+
+def test_weights_and_teachers_that_may_be_chosen_belong_to_a_search(bars: Path, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+    one, two, three = (str(tmp_path / f"{name}.safetensors") for name in ("one", "two", "three"))
+    config, space = TuneConfig(weights=one), (Choice("teacher", (None, two, three)),)
+    train = open_data(str(bars), config).train
+    found = began_with(config, space, train)
+    assert found.keys() == {DATA, one, two, three}
+    Path(three).write_bytes(b"four")
+    assert {name for name, digest in began_with(config, space, train).items() if digest != found[name]} == {three}
 
 
 def test_the_test_set_is_not_touched(bars: Path, tmp_path: Path) -> None:

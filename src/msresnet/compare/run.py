@@ -66,7 +66,7 @@ def compare(
         what = f"the data is for {splits.train.task}, which is not compared"
         raise UsageError(what, why="answers are compared that are right or wrong", hint="msresnet train, evaluate")
     split = _split(config.split, splits)
-    records = Records(folder)
+    records = Records(folder, splits.train)
     records.load(chosen, config.all_seeds, split)
     notes = (*splits.notes, *(note for contestant in chosen for note in contestant.notes))
     for note in notes:

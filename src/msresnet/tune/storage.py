@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msresnet.data.sample import Source
 from msresnet.data.splits import Splits
 from msresnet.errors import ResourceError, UsageError
 from msresnet.files import disk_errors
+from msresnet.train.begun import check_same, of_data, of_files
 from msresnet.tune.config import TuneConfig
+from msresnet.tune.space import Choice, Dimension
 
 if TYPE_CHECKING:
     import optuna
@@ -90,14 +94,28 @@ def identity(config: TuneConfig, splits: Splits) -> dict[str, Any]:
     return values
 
 
-def check_unchanged(study: optuna.Study, now: dict[str, Any], folder: Path | None) -> None:
-    """Raise UsageError, printing the difference, for a study of other settings."""
+def began_with(config: TuneConfig, space: Sequence[Dimension], train: Source) -> dict[str, str]:
+    """Digests of what the trials begin with: the training data, and all weights and teachers that may be chosen."""
+    places = [config.weights, config.teacher]
+    for dimension in space:
+        if isinstance(dimension, Choice) and dimension.name in ("weights", "teacher"):
+            places += [None if value is None else str(value) for value in dimension.values]
+    return of_data(train) | of_files(places)
+
+
+def check_unchanged(study: optuna.Study, now: dict[str, Any], began: dict[str, str], folder: Path | None) -> None:
+    """Raise UsageError, printing the difference, for a study of other settings.
+
+    Raises DataError for one on other training data, ModelError where weights or a teacher have changed since.
+    """
     before = study.user_attrs.get("settings")
     if before is None:
         study.set_user_attr("settings", now)
+        study.set_user_attr("began", began)
         return
     keys = [key for key in now if key in before and before[key] != now[key]]
     if keys:
         rows = "; ".join(f"{key}: {before[key]!r} before, {now[key]!r} now" for key in keys)
         hint = "the settings as they were, or another --output"
         raise UsageError("a search cannot go on with other settings", where=str(folder), why=rows, hint=hint)
+    check_same(study.user_attrs.get("began", {}), began, "search", str(folder))

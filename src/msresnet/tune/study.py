@@ -27,7 +27,17 @@ from msresnet.train.observer import Observer, Silent
 from msresnet.train.settings import common
 from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Dimension, read_space, with_settings
-from msresnet.tune.storage import GRID, JOURNAL, LOCK, check_unchanged, close_lost, identity, open_study, require_optuna
+from msresnet.tune.storage import (
+    GRID,
+    JOURNAL,
+    LOCK,
+    began_with,
+    check_unchanged,
+    close_lost,
+    identity,
+    open_study,
+    require_optuna,
+)
 from msresnet.tune.trials import Scale, State, Trial, Tuned, best, to_csv
 
 if TYPE_CHECKING:
@@ -69,7 +79,8 @@ def tune(
         what = "there is no validation set to choose by"
         raise UsageError(what, why="the test set chooses nothing", hint="--val-fraction 0.1 or --val-data")
     study = open_study(config, folder)
-    check_unchanged(study, identity(config, splits), folder)
+    began = {} if folder is None else began_with(config, space, splits.train)
+    check_unchanged(study, identity(config, splits), began, folder)
     close_lost(study)
     for note in splits.notes:
         announce(note)
