@@ -245,6 +245,25 @@ def test_a_damaged_record_is_named(copy: Path, bars: Path, capsys: pytest.Captur
     assert "twin-seed-0.json" in capsys.readouterr().err
 
 
+def test_what_a_training_says_is_told_and_kept(bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(bars, tmp_path / "data" / split)
+    pictures(tmp_path / "data" / "test", per_class=3)  # the first of them are those of the training set
+    leak = "of the 6 test images are also in the training set"
+    people = (f"found: {MICRO} lr=auto", f"given: {MICRO} lr=0.01")
+    for _ in range(2):  # finished trainings say it as well
+        assert main(words(tmp_path / "data", tmp_path / "out", *people, seeds=1)) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert sum(leak in line for line in lines) == 1
+        assert any("found: lr " in line for line in lines)
+        assert any("given: adamw, learning rate up to 0.01" in line for line in lines)
+        for name in ("comparison.md", "comparison.html", "results.json"):
+            assert leak in (tmp_path / "out" / name).read_text(encoding="utf-8")
+        page = (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
+        assert "neither training nor" not in page
+        assert "are also in the training set: accuracies flatter" in page
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [

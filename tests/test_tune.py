@@ -28,7 +28,7 @@ from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Dimension, Range, read_space, with_settings
 from msresnet.tune.storage import JOURNAL, began_with, open_study
 from msresnet.tune.study import _distribution, _importance, tune
-from tiny import contents, kill, plan_for, start, trainer, wait_for
+from tiny import contents, kill, pictures, plan_for, start, trainer, wait_for
 
 FIXED = ["--model", "msresnet_micro", "--precision", "fp32", "--device", "cpu", "--workers", "0"]
 SPACE = ["lr=1e-4:1e-1:log", "batch_size=2,4,8", "label_smoothing=0:0.2"]
@@ -288,6 +288,18 @@ def test_weights_and_teachers_that_may_be_chosen_belong_to_a_search(bars: Path, 
     assert found.keys() == {DATA, one, two, three}
     Path(three).write_bytes(b"four")
     assert {name for name, digest in began_with(config, space, train).items() if digest != found[name]} == {three}
+
+
+def test_what_a_trial_says_is_told_once_and_kept(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bars, tmp_path / "data" / "train")
+    pictures(tmp_path / "data" / "val", per_class=3)  # the first of them are those of the training set
+    leak = "of the 6 val images are also in the training set"
+    for trials in (2, 2):  # finished trials say it as well
+        assert main(words(tmp_path / "data", tmp_path / "out", trials=trials)) == 0
+        assert capsys.readouterr().err.count(leak) == 1
+        assert leak in (tmp_path / "out" / "tuning.html").read_text(encoding="utf-8")
 
 
 def test_the_test_set_is_not_touched(bars: Path, tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ class Training:
         answers: by set, 'val' and 'test'.
         failure: why there is no model; '' where there is one.
         code: the exit code that belongs to the failure.
+        notes: what was inferred and met.
+        copies: test images that are also in the training set; None where nobody looked.
     """
 
     contestant: str
@@ -73,6 +75,8 @@ class Training:
     answers: dict[str, Answers] | None = None
     failure: str = ""
     code: int = 0
+    notes: tuple[str, ...] = ()
+    copies: int | None = None
 
     def row(self) -> dict[str, Any]:
         """Its figures, without the answers."""
@@ -82,13 +86,15 @@ class Training:
     def to_dict(self, config: TrainConfig, began: Mapping[str, str]) -> dict[str, Any]:
         """Plain values, with the settings it was trained by, and digests of what it began with."""
         answers = {name: _packed(item) for name, item in (self.answers or {}).items()}
-        return self.row() | {"answers": answers, "settings": settings(config), "began": dict(began)}
+        met = {"notes": list(self.notes), "copies": self.copies}
+        return self.row() | met | {"answers": answers, "settings": settings(config), "began": dict(began)}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Training:
         """From plain values. Raises KeyError, TypeError or ValueError for others."""
         kept = {name: values[name] for name in COLUMNS if name not in SCORES}
-        return Training(**kept, answers={name: _unpacked(item) for name, item in values["answers"].items()})
+        answers = {name: _unpacked(item) for name, item in values["answers"].items()}
+        return Training(**kept, answers=answers, notes=tuple(values["notes"]), copies=values["copies"])
 
 
 def _packed(item: Answers) -> dict[str, Any]:

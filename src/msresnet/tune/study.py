@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -85,8 +85,9 @@ def tune(
     for note in splits.notes:
         announce(note)
     with stop_on_signals() as stop:
-        search = _Search(study, config, space, replace(splits, test=None), folder, stop, observer or Silent())
-        search.run(announce)
+        alone = replace(splits, test=None)
+        search = _Search(study, config, space, alone, folder, stop, observer or Silent(), announce, {*splits.notes})
+        search.run()
     return search.result()
 
 
@@ -108,7 +109,7 @@ def _fixed(config: TuneConfig) -> TrainConfig:
 
 @dataclass
 class _Search:
-    """A study in motion."""
+    """A study in motion. What the first trial says is told, of the others what they meet; all of it is kept."""
 
     study: optuna.Study
     config: TuneConfig
@@ -117,19 +118,23 @@ class _Search:
     folder: Path | None
     stop: StopRequest
     observer: Observer
+    announce: Announce
+    told: set[str]
+    begun: bool = False
     opener: Opener = field(default_factory=Opener)
 
-    def run(self, announce: Announce) -> None:
+    def run(self) -> None:
         """Trials until there are enough."""
         if done := len(self.trials()):
-            announce(f"finished already: {done} of {self.config.trials} trials")
+            self._begin(next((trial.notes for trial in self.trials() if trial.notes), ()))
+            self.announce(f"finished already: {done} of {self.config.trials} trials")
         while (done := len(self.trials())) < self.config.trials:
             self._check_stop()
             self.study.sampler = _sampler(self.config.seed, done)
             trial = self.study.ask({dimension.name: _distribution(dimension) for dimension in self.space})
             self._try(trial)
             self.write()
-            announce(f"{done + 1:>3} of {self.config.trials}  {self.trials()[-1].line()}")
+            self.announce(f"{done + 1:>3} of {self.config.trials}  {self.trials()[-1].line()}")
 
     def trials(self) -> list[Trial]:
         """Those that ended by themselves, in the order in which they did."""
@@ -159,14 +164,32 @@ class _Search:
         kept = {name: value for name, value in plain.items() if value != usual[name] or name in ("data", "model")}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
+    def _begin(self, notes: Sequence[str]) -> None:
+        if not self.begun:
+            self._tell(notes)
+        self.begun = self.begun or bool(notes)
+
+    def _tell(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            if note not in self.told:
+                self.told.add(note)
+                self.announce(note)
+
     def _try(self, trial: optuna.Trial) -> None:
         """One training; how it ended is told to the study."""
         from optuna.trial import TrialState
 
         watcher = _Watcher(trial, self.stop, self.observer, _fixed(self.config))
+
+        def begin(notes: list[str]) -> None:
+            watcher.notes = notes
+            self._begin(notes)
+
         try:
             watcher.config = with_settings(watcher.config, trial.params)  # two choices may contradict each other
-            fit(watcher.config, self.splits, observer=watcher, opener=self.opener)
+            fitted = fit(watcher.config, self.splits, observer=watcher, announce=begin, opener=self.opener)
+            watcher.notes = fitted.notes
+            self._tell(fitted.late)
         except _CutShort:
             watcher.note("cut short")
             self.study.tell(trial, state=TrialState.PRUNED)
@@ -202,6 +225,7 @@ class _Watcher:
     def __init__(self, trial: optuna.Trial, stop: StopRequest, observer: Observer, config: TrainConfig) -> None:
         self.trial, self.stop, self.observer, self.config = trial, stop, observer, config
         self.score, self.loss, self.reported, self.row = -1.0, math.inf, 0, dict[str, Any]()
+        self.notes: list[str] = []
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """Pass it on, and leave where a signal asked for it."""
@@ -234,13 +258,14 @@ class _Watcher:
         return min(1.0, max(by_epochs, by_time, by_operations))
 
     def note(self, state: State, why: str = "") -> None:
-        """Keep with the trial how it ended."""
+        """Keep with the trial how it ended, and what was said of it."""
         seen = {"score": self.score, "loss": self.loss} if self.score >= 0 else {}
         ended = {
             "state": state,
             "why": why,
             "epochs": self.row.get("epoch", 0),
             "seconds": self.row.get("seconds", 0.0),
+            "notes": self.notes,
         }
         for name, value in (seen | ended).items():
             self.trial.set_user_attr(name, value)
@@ -277,7 +302,8 @@ def _ended(trial: optuna.trial.FrozenTrial) -> bool:
 
 
 def _record(number: int, trial: optuna.trial.FrozenTrial) -> Trial:
-    return Trial(number=number, chosen=dict(trial.params), **trial.user_attrs)
+    notes = tuple(trial.user_attrs.get("notes", ()))
+    return Trial(number=number, chosen=dict(trial.params), **(trial.user_attrs | {"notes": notes}))
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:
