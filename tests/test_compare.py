@@ -435,7 +435,7 @@ def test_equal_operations_are_a_limit_for_each() -> None:
     config = CompareConfig(contestants=("resnet18", "slow: lr=0.1"), operations=5e13)
     for person in contestants(config):
         assert (person.config.operations, person.config.time_limit, person.config.epochs) == (5e13, None, None)
-    assert config.budget_words() == "50 trillion multiply-adds each"
+    assert config.budget_words() == "50 trillion multiply-adds of the network as used each"
 
 
 @pytest.mark.parametrize("verb", ["compare", "tune"])

@@ -85,7 +85,8 @@ class Trainer:
         self.selection = Selection(plan.train.targets, plan.config)
         self.best: dict[str, Tensor] = _copied(self.viewer)
         self.clock = Clock(plan, self.processes, stop)
-        self.inputs = Inputs(plan, self.processes, self.clock, self.selection, self.viewer)
+        teacher = self.objective.teacher
+        self.inputs = Inputs(plan, self.processes, self.clock, self.selection, self.viewer, teacher=teacher)
 
     def _network(self) -> tuple[ImageModel, ImageModel, list[nn.Module]]:
         """The network on its device, a whole one to look at other weights through, and the BN that stay still."""
