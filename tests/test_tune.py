@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -209,6 +210,38 @@ def test_F5_killed_in_mid_search_and_continued_as_if_it_had_not_been(whole: Path
     assert best(out) == best(whole)
 
 
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_what_is_cut_short_does_not_depend_on_kills(
+    pruner: Literal["median", "hyperband"], bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    reports = [0]
+
+    def pretended(config: TrainConfig, splits: Any, observer: Any, **_: Any) -> Any:
+        for epoch in range(1, 10):
+            reports[0] += 1
+            if reports[0] in killed:
+                raise Killed
+            score = (1 - abs(float(config.lr or 0) - 0.3)) * (1 - 0.5**epoch) * config.ema
+            observer.epoch({"epoch": epoch, "seconds": 1.0, "val_top1": score, "val_loss": 1 - score})
+        return SimpleNamespace(notes=[], late=[])
+
+    monkeypatch.setattr("msresnet.tune.study.fit", pretended)
+    config = TuneConfig(data=str(bars), space=("lr=0.1:1", "ema=0.5:0.9"), trials=25, epochs=9, pruner=pruner)
+    found = {}
+    for name, killed in (("whole", ()), ("killed", (3, 20, 21, 50, 70))):
+        reports[0] = 0
+        (tmp_path / name).mkdir()
+        for _ in killed:
+            with pytest.raises(Killed):
+                tune(config, folder=tmp_path / name)
+        found[name] = [trial.to_dict() for trial in tune(config, folder=tmp_path / name).trials]
+    assert found["killed"] == found["whole"]
+    assert {trial["state"] for trial in found["whole"]} == {"finished", "cut short"}
+
+
 def test_F1_half_a_line_and_a_lock_left_behind(copy: Path, bars: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = rows(copy)
     with (copy / JOURNAL).open("ab") as file:
@@ -325,7 +358,7 @@ def test_a_hopeless_trial_is_cut_short(limit: str, bars: Path, tmp_path: Path) -
         spent = trainer(plan_for(bars, epochs=6))
         spent.run()
         config = replace(config, epochs=None, operations=3.0 * count_macs(spent.network) * spent.state.seen)
-    study = open_study(config, tmp_path / "out")
+    study = open_study(tmp_path / "out")
     attributes = {"state": "finished", "why": "", "epochs": 6, "seconds": 1.0, "score": 1.0, "loss": 0.0}
     for _ in range(6):  # better than any can be
         trial = optuna.create_trial(

@@ -34,8 +34,10 @@ from msresnet.tune.storage import (
     began_with,
     check_unchanged,
     close_lost,
+    ended,
     identity,
     open_study,
+    pruner,
     require_optuna,
 )
 from msresnet.tune.trials import Scale, State, Trial, Tuned, best, to_csv
@@ -78,10 +80,10 @@ def tune(
     if splits.val is None:
         what = "there is no validation set to choose by"
         raise UsageError(what, why="the test set chooses nothing", hint="--val-fraction 0.1 or --val-data")
-    study = open_study(config, folder)
+    study = open_study(folder)
     began = {} if folder is None else began_with(config, space, splits.train)
     check_unchanged(study, identity(config, splits), began, folder)
-    close_lost(study)
+    study.pruner = pruner(config.pruner, close_lost(study))
     for note in splits.notes:
         announce(note)
     with stop_on_signals() as stop:
@@ -138,8 +140,8 @@ class _Search:
 
     def trials(self) -> list[Trial]:
         """Those that ended by themselves, in the order in which they did."""
-        ended = [trial for trial in self.study.get_trials(deepcopy=False) if _ended(trial)]
-        return [_record(number, trial) for number, trial in enumerate(ended, 1)]
+        found = [trial for trial in self.study.get_trials(deepcopy=False) if ended(trial)]
+        return [_record(number, trial) for number, trial in enumerate(found, 1)]
 
     def result(self) -> Tuned:
         """What was found. Raises UsageError where no trial ended with a model."""
@@ -260,14 +262,14 @@ class _Watcher:
     def note(self, state: State, why: str = "") -> None:
         """Keep with the trial how it ended, and what was said of it."""
         seen = {"score": self.score, "loss": self.loss} if self.score >= 0 else {}
-        ended = {
+        known = {
             "state": state,
             "why": why,
             "epochs": self.row.get("epoch", 0),
             "seconds": self.row.get("seconds", 0.0),
             "notes": self.notes,
         }
-        for name, value in (seen | ended).items():
+        for name, value in (seen | known).items():
             self.trial.set_user_attr(name, value)
 
 
@@ -293,12 +295,6 @@ def _scale(dimension: Dimension) -> Scale:
     if isinstance(dimension, Choice):
         return "list"
     return "log" if dimension.log else "linear"
-
-
-def _ended(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether a trial ended by itself. One that was killed is none, even if its last words were written."""
-    state = trial.user_attrs.get("state")
-    return trial.state.is_finished() and state is not None and (trial.state.name != "FAIL" or state == "failed")
 
 
 def _record(number: int, trial: optuna.trial.FrozenTrial) -> Trial:
