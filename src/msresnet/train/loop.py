@@ -1,7 +1,7 @@
 """The training loop.
 
-All that is random is a pure function of seed, epoch and step, so a run that was stopped anywhere goes on as if it had
-not been, with any number of processes.
+All that is random is a pure function of seed, epoch, step and, for dropout, the process, so a run that was stopped
+anywhere goes on as if it had not been. Any number of processes may go on with it; docs/scaling.md says what changes.
 
 B batch, C channels, H and W pixels, K classes.
 """
