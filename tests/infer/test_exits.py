@@ -19,6 +19,8 @@ import msresnet
 from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
 from msresnet.data.options import DataOptions
+from msresnet.data.preprocess import Preprocess
+from msresnet.data.sample import Image
 from msresnet.data.splits import open_data
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.backends import eager
@@ -27,7 +29,6 @@ from msresnet.infer.config import Budget, Limited, PredictConfig, Running, budge
 from msresnet.infer.evaluate import prepare
 from msresnet.infer.exits import CONFIDENCES, EarlyExit, cost_curve
 from msresnet.infer.inputs import expand
-from msresnet.infer.stream import decode_all
 from msresnet.models.base import ImageModel
 from msresnet.models.cost import count_macs, exit_macs
 from msresnet.models.factory import create_classifier
@@ -71,6 +72,12 @@ def images() -> Tensor:
     return noise * torch.linspace(0.05, 4, 40).view(-1, 1, 1, 1)
 
 
+def decoded(folder: Path, preprocess: Preprocess) -> tuple[list[Image], list[str]]:
+    """The images below a folder, and their names."""
+    found = [(item.id, item.decode(preprocess.at_least)) for item in expand([str(folder)], io.BytesIO())]
+    return [image for _, image in found if not isinstance(image, DataError)], [name for name, _ in found]
+
+
 @torch.inference_mode()
 def answered(model: ImageModel, x: Tensor, limit: Budget) -> tuple[Tensor, Tensor]:
     return EarlyExit(model, TASK, limit, x[:1])(x)
@@ -96,8 +103,7 @@ def test_every_image_leaves_at_the_first_answer_that_is_sure(model: ImageModel, 
 def test_company_does_not_change_an_answer(run: Path, bars: Path, batch_size: int) -> None:
     """To the last bit, though in each batch others leave and the rest goes on."""
     bundle = load_bundle(run)
-    pairs = list(decode_all(expand([str(bars)], io.BytesIO()), bundle.preprocess, 0))
-    images, ids = [i for _, i in pairs if not isinstance(i, DataError)], [name for name, _ in pairs]
+    images, ids = decoded(bars, bundle.preprocess)
     at_first = classified(predictor_of(bundle, "cpu", 64, "0.000001").predict(images, ids))
     limit = f"{np.median(at_first.confidences):.17f}"
     first = classified(predictor_of(bundle, "cpu", 64, limit).predict(images, ids))
@@ -263,8 +269,7 @@ def test_the_python_door_keeps_a_budget_too(run: Path, bars: Path) -> None:
     early = model.predict(str(bars / "lying"), budget="0.000001")
     assert early.exits.tolist() == [0] * len(early)
     limited = predictor_of(load_bundle(run), "cpu", 64, "0.000001")
-    pairs = list(decode_all(expand([str(bars / "lying")], io.BytesIO()), limited.trained.preprocess, 0))
-    expected = limited.predict([i for _, i in pairs if not isinstance(i, DataError)], early.ids)
+    expected = limited.predict(*decoded(bars / "lying", limited.trained.preprocess))
     assert np.array_equal(early.probabilities, classified(expected).probabilities)
     with pytest.raises(UsageError, match=r"--budget 0\.9"):
         model.predict(str(bars / "lying"), budget="soon")

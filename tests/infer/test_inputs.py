@@ -22,7 +22,7 @@ from msresnet.bundle import Bundle, load_bundle
 from msresnet.cli.main import main
 from msresnet.data.decode import decode_file
 from msresnet.data.preprocess import Preprocess
-from msresnet.errors import UsageError
+from msresnet.errors import DataError, UsageError
 from msresnet.infer import inputs
 from msresnet.infer.backends.artefact import refuse_models
 from msresnet.infer.backends.eager import predictor_of
@@ -55,6 +55,16 @@ def test_folders_and_patterns_come_in_order() -> None:
     assert named("**/*.png") == ["a.png", "b.png", "deep/c.png", "deep/er/d.png"]
     assert named("**") == ["a.png", "b.png", "deep/c.png", "deep/er/d.png"]
     assert named("[ab].png", "no*.png") == ["a.png", "b.png", "no*.png"]
+
+
+@pytest.mark.usefixtures("tree")
+def test_pictures_of_formats_that_are_not_read_are_named_not_left_out() -> None:
+    Path("deep/photo.HEIC").write_bytes(b"ftypheic")
+    found = {item.id: item.decode() for item in expand(["deep"], io.BytesIO())}
+    assert list(found) == ["deep/c.png", "deep/photo.HEIC", "deep/er/d.png"]
+    error = found["deep/photo.HEIC"]
+    assert isinstance(error, DataError)
+    assert "convert it to one of JPEG" in error.hint
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,19 @@ def test_one_seed_gives_one_run_and_another_gives_another(bars: Path) -> None:
     assert losses(1) == losses(1) != losses(2)
 
 
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_an_observer_that_fails_costs_no_epoch(bars: Path, tmp_path: Path, epoch: int) -> None:
+    class Fails(Silent):
+        def epoch(self, row: dict[str, Any]) -> None:
+            if row["epoch"] == epoch:
+                raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        trainer(plan_for(bars, epochs=3, batch_size=4), tmp_path, Fails()).run()
+    _, state, _ = newest_checkpoint(tmp_path)
+    assert (state["epoch"], len(state["history"]), state["finished"]) == (epoch, epoch, epoch == 3)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_F5_stopped_at_a_step_and_continued(bars: Path, tmp_path: Path, optimizer: str) -> None:
     plan = plan_for(bars, epochs=3, batch_size=4, optimizer=optimizer, drop_path_rate=0.3, cutmix=0.5)

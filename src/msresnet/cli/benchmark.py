@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.deploy.benchmark.config import BenchmarkConfig
-from msresnet.errors import UsageError, some
+from msresnet.errors import ResourceError, UsageError, some
 
 if TYPE_CHECKING:
     from msresnet.cli.screen import Screen
@@ -53,6 +53,8 @@ def main(words: list[str], common: Common) -> int:
         found, failures = measure_all(chosen, config.sizes, config.rounds, config.seconds, screen.note)
         for line in failures:
             screen.note(line, "yellow")
+        if not found:
+            raise ResourceError("no contestant could be measured", why=failures[0].splitlines()[0])
         for each in found:
             each.figures = _score(each, config)
         here = {each.known["precision"] for each in found if each.known["device"] == "cpu"}

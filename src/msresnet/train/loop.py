@@ -143,7 +143,6 @@ class Trainer:
         while not self.state.finished:
             self._epoch()
             self._end_of_epoch()
-        self.save()
         self.clock.agree(0.0)
         self._stop_if_asked()
 
@@ -276,9 +275,9 @@ class Trainer:
         patience = plan.config.patience
         late = state.epoch >= plan.epochs or self.clock.late(state)
         state.finished = bool(scores) and (late or (patience is not None and waited >= patience))
+        self.save()  # before anybody is told, so that who fails then costs no epoch
         self.processes.on_main(lambda: self.observer.epoch(row))
         if not state.finished:
-            self.save()
             self._stop_if_asked()
 
     def _choose(self) -> dict[str, Any]:

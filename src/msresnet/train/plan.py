@@ -46,7 +46,7 @@ FEWEST_PIXELS = 6
 ELSEWHERE = {
     "pretrained": "--weights runs/NAME, published, hf:user/repo or a safetensors file",
     "num_classes": "leave it out: the data says it",
-    "in_chans": "leave it out: the data says it, or --colour",
+    "in_chans": "leave it out: the data says it, or --channels 3",
     "img_size": "--image-size",
     "name": "--model",
 }
