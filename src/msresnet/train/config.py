@@ -63,7 +63,8 @@ class ScheduleOptions:
     """Longest training time, such as 90s, 2m, 1h30m; the schedule is scaled to fit."""
     operations: float | None = None
     """Most multiply-adds of the training, such as 5e13: three passes over the network as used for each image, at the
-    size it is learnt from; the schedule is scaled to fit."""
+    size it is learnt from, and one over a teacher; the schedule is scaled to fit. What branches that fold away cost
+    while training is not counted, nor sweeps of 'auto'; --freeze counts as if all learnt."""
     batch_size: int | Auto = 128
     """Images in a step, over all processes together; auto: the one with the most images a second that fits."""
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"

@@ -1,7 +1,7 @@
 """The training loop.
 
-All that is random is a pure function of seed, epoch and step, so a run that was stopped anywhere goes on as if it had
-not been, with any number of processes.
+All that is random is a pure function of seed, epoch, step and, for dropout, the process, so a run that was stopped
+anywhere goes on as if it had not been. Any number of processes may go on with it; docs/scaling.md says what changes.
 
 B batch, C channels, H and W pixels, K classes.
 """
@@ -85,7 +85,8 @@ class Trainer:
         self.selection = Selection(plan.train.targets, plan.config)
         self.best: dict[str, Tensor] = _copied(self.viewer)
         self.clock = Clock(plan, self.processes, stop)
-        self.inputs = Inputs(plan, self.processes, self.clock, self.selection, self.viewer)
+        teacher = self.objective.teacher
+        self.inputs = Inputs(plan, self.processes, self.clock, self.selection, self.viewer, teacher=teacher)
 
     def _network(self) -> tuple[ImageModel, ImageModel, list[nn.Module]]:
         """The network on its device, a whole one to look at other weights through, and the BN that stay still."""

@@ -24,6 +24,7 @@ class Trial:
         chosen: the settings that vary.
         score, loss: of the best epoch on the validation set; of what was seen where it was cut short.
         why: what went wrong, if anything did.
+        notes: what was inferred and met.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Trial:
     epochs: int = 0
     seconds: float = 0.0
     why: str = ""
+    notes: tuple[str, ...] = ()
 
     def line(self) -> str:
         """In one line."""
