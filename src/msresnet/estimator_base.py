@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from msresnet.bundle import Bundle
-from msresnet.data.arrays import Range, as_arrays, is_one, pixels_of_one
+from msresnet.data.arrays import Range, as_arrays, as_list, is_one, pixels_of_one
 from msresnet.data.sample import Image, Source
 from msresnet.data.splits import Splits, arrange, open_data, read_any
 from msresnet.errors import DataError, UsageError, nearest
@@ -231,19 +231,23 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         return [pixels_of_one(image, value_range) for image in as_arrays(X, name)]
 
     def _images(self, X: Any) -> Images:  # noqa: N803
-        """Arrays to answer for. Where the model takes colour, an array (H, W, 3) is one image.
+        """Images to answer for. Raises DataError where an array may be one image or several."""
+        return self._pixels(self._several(as_list(X)), self.bundle_.preprocess.value_range)
 
-        Raises DataError for an array (3, H, W) then, which may be one image or three.
+    def _several(self, X: Any) -> Any:  # noqa: N803
+        """Images to answer for, an array (H, W, C) being one of them.
+
+        Raises DataError for an array (3, H, W) where the model takes colour, which may be one image or three.
         """
-        given = X
-        if self.bundle_.preprocess.channels == 3 and not isinstance(X, Sequence):
-            dense = np.asarray(X)
-            if dense.ndim == 3 and is_one(dense.shape):
-                given = dense[None]
-            elif dense.ndim == 3 and len(dense) == 3:
-                what = f"an array of shape {dense.shape} may be one image in colour or three grey ones"
-                raise DataError(what, why="the model takes colour", hint="X[None] for one image, X[:, None] for three")
-        return self._pixels(given, self.bundle_.preprocess.value_range)
+        if isinstance(X, Sequence):
+            return X
+        dense = np.asarray(X)
+        if dense.ndim == 3 and is_one(dense.shape):
+            return dense[None]
+        if self.bundle_.preprocess.channels == 3 and dense.ndim == 3 and len(dense) == 3:
+            what = f"an array of shape {dense.shape} may be one image in colour or three grey ones"
+            raise DataError(what, why="the model takes colour", hint="X[None] for one image, X[:, None] for three")
+        return X
 
     def save(self, folder: str | Path) -> Path:
         """Write the trained model as a bundle that every verb of `msresnet` takes."""
