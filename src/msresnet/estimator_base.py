@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from msresnet.bundle import Bundle
+from msresnet.bundle import Bundle, check_own
 from msresnet.data.arrays import Range, as_arrays, as_list, is_one, pixels_of_one
 from msresnet.data.sample import Image, Source
 from msresnet.data.splits import Splits, arrange, open_data, read_any
@@ -250,8 +250,12 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         return X
 
     def save(self, folder: str | Path) -> Path:
-        """Write the trained model as a bundle that every verb of `msresnet` takes."""
+        """Write the trained model as a bundle that every verb of `msresnet` takes; over an earlier one, in its place.
+
+        Raises UsageError where a file of another kind would be overwritten.
+        """
         check_is_fitted(self, "bundle_")
+        check_own(Path(folder))
         return self.bundle_.save(Path(folder))
 
     def _config(self, **given: Any) -> TrainConfig:

@@ -49,6 +49,24 @@ def test_a_clone_trains_the_same_network_on_the_same_device(tmp_path: Path) -> N
     assert [t.shape for t in again.bundle_.model.parameters()] == [t.shape for t in trained.bundle_.model.parameters()]
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_saving_overwrites_nothing_of_others(name: str, tmp_path: Path) -> None:
+    model, mine = untrained(Classifier), '{"my": "own"}'
+    (tmp_path / name).write_text(mine)
+    with pytest.raises(UsageError, match=rf"{name} there is not of a saved model[\s\S]*another folder"):
+        model.save(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, mine)]
+
+
+def test_saving_goes_over_an_earlier_model_but_not_over_a_card_of_ones_own(tmp_path: Path) -> None:
+    folder = untrained(Classifier, 1).save(tmp_path / "model")
+    later = untrained(Classifier, 3)
+    assert load(later.save(folder)).bundle_.preprocess.channels == 3
+    (folder / "README.md").write_text("what I know of it")
+    with pytest.raises(UsageError, match=r"README\.md there is not of a saved model"):
+        later.save(folder)
+
+
 def test_the_device_is_where_it_answers(tmp_path: Path) -> None:
     folder = untrained(Classifier).save(tmp_path / "model")
     model = load(folder, "cpu")
