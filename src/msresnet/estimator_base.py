@@ -36,6 +36,7 @@ from msresnet.infer.stream import decode_all
 from msresnet.results import Evaluation, Results
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import fit as train
+from msresnet.train.recipes import find_recipe
 from msresnet.train.taken import own_arguments
 
 Images = Sequence[Image] | Image
@@ -52,6 +53,8 @@ ELSEWHERE = {
     "test_data": "evaluate(X, y) measures on other data",
     **dict.fromkeys(("output", "exist_ok"), "save(folder) writes the model"),
     "resume": "msresnet train --resume continues a run",
+    **dict.fromkeys(("devices", "shard"), "fit trains in one process; msresnet train --devices, in several"),
+    "test_fraction": "evaluate(X, y) measures on what fit was not given",
 }
 """Settings of `msresnet train` that an estimator has no use for, and what does their work."""
 
@@ -271,6 +274,10 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             if key not in known:
                 raise UsageError(f"unknown option {key!r}", hint=nearest(key, known) or ", ".join(sorted(known)))
         settings = {setting: getattr(self, argument) for setting, argument in ARGUMENTS.items()}
+        if options.get("recipe") is not None:
+            usual = type(self)()
+            chosen = {key: value for key, value in settings.items() if value != getattr(usual, ARGUMENTS[key])}
+            settings |= find_recipe(str(options["recipe"])).settings | chosen
         settings |= {"seed": seed_of(self.random_state), "workers": 0, "test_fraction": 0.0, **options}
         settings |= {name: value for name, value in given.items() if value is not None}
         kinds = get_type_hints(TrainConfig)
