@@ -36,6 +36,7 @@ from msresnet.infer.stream import decode_all
 from msresnet.results import Evaluation, Results
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import fit as train
+from msresnet.train.observer import Observer, Printing, Silent
 from msresnet.train.recipes import find_recipe
 from msresnet.train.taken import own_arguments
 
@@ -102,6 +103,7 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         epochs: int | None = None,
         batch_size: int | None = None,
         validation_data: Any = None,
+        verbose: bool | int = 0,
     ) -> Self:
         """Train on arrays, or on what `msresnet train --data` takes.
 
@@ -110,18 +112,27 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             y: what is to be learnt of each image; None with a path.
             epochs, batch_size: for this call, in place of the constructor's.
             validation_data: (X, y) beside arrays, a path beside a path; it chooses the model. None holds some of X out.
+            verbose: 1 prints a line for each epoch.
 
-        Raises UsageError and DataError (both ValueErrors); the model is then what it was before.
+        Raises UsageError and DataError (both ValueErrors); the model is then what it was before. A KeyboardInterrupt
+        says what is kept: the best of the epochs that were done, as if training had ended there.
         """
         fresh = copy(self)
         for name in [name for name in vars(self) if name.endswith("_")]:  # what an earlier fit has learnt
             delattr(fresh, name)
-        fresh._fit(X, y, epochs, batch_size, validation_data)
+        config = fresh._config(epochs=epochs, batch_size=batch_size)
+        try:
+            interrupted = fresh._fit(X, y, config, validation_data, Printing() if verbose else Silent())
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("nothing of this fit is kept; the model is what it was before") from None
         self.__dict__ = fresh.__dict__
+        if interrupted:
+            done = len(self.history_)
+            raise KeyboardInterrupt(f"stopped after epoch {done}; the model is fitted: the best epoch is kept")
         return self
 
-    def _fit(self, X: Any, y: Any, epochs: int | None, batch_size: int | None, validation: Any) -> None:  # noqa: N803
-        config = self._config(epochs=epochs, batch_size=batch_size)
+    def _fit(self, X: Any, y: Any, config: TrainConfig, validation: Any, observer: Observer) -> bool:  # noqa: N803
+        """What `fit` does; whether an interrupt ended it early."""
         if validation is not None and is_path(validation) != is_path(X):
             raise UsageError("data and validation_data are a path and arrays", hint="give both in the same form")
         if not (validation is None or is_path(validation) or (isinstance(validation, Sized) and len(validation) == 2)):
@@ -138,11 +149,12 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         else:
             splits, value_range = self._splits(X, y, validation, config)
             labels = plain(self.classes_)
-        fitted = train(config, splits)
+        fitted = train(config, splits, observer=observer, interruptible=True)
         bundle, _ = settled(fitted.bundle, fitted.sets, partial(predictor_of, device=config.device))
         preprocess = replace(bundle.preprocess, value_range=value_range)
         self.bundle_, self.history_ = replace(bundle, preprocess=preprocess, labels=labels), fitted.history
         self._predictor = predictor_of(self.bundle_, config.device)
+        return fitted.interrupted
 
     def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
         """The sets in arrays, and the range of values that all later images are measured by; sets `classes_`."""

@@ -24,6 +24,7 @@ from msresnet.errors import DataError, DivergedError, ModelError, UsageError
 from msresnet.estimator_base import ARGUMENTS, ELSEWHERE
 from msresnet.train.config import AUGMENTATIONS, TrainConfig
 from msresnet.train.fit import Fitted, fit
+from msresnet.train.loop import Trainer
 from msresnet.train.recipes import find_recipe
 
 FAST: dict[str, Any] = {"epochs": 1, "batch_size": 64, "options": {"precision": "fp32", "device": "cpu"}}
@@ -145,9 +146,9 @@ def test_validation_data_beside_a_folder_takes_nothing_from_training(
 ) -> None:
     seen: list[Splits] = []
 
-    def watched(config: TrainConfig, splits: Splits) -> Fitted:
+    def watched(config: TrainConfig, splits: Splits, **rest: Any) -> Fitted:
         seen.append(splits)
-        return fit(config, splits)
+        return fit(config, splits, **rest)
 
     monkeypatch.setattr(estimator_base, "train", watched)
     data, other = write_set(tmp_path / "set"), write_set(tmp_path / "other", 3)
@@ -230,7 +231,7 @@ def test_a_failed_fit_leaves_the_model_as_it_was(digits: tuple[Any, Any], monkey
     model = Classifier(**FAST).fit(rows, labels)
     before = dict(vars(model))
 
-    def diverge(config: TrainConfig, splits: Splits) -> None:
+    def diverge(config: TrainConfig, splits: Splits, **rest: Any) -> None:
         raise DivergedError("the loss is not finite")
 
     monkeypatch.setattr(estimator_base, "train", diverge)
@@ -353,3 +354,34 @@ def test_each_setting_of_training_is_an_argument_an_option_or_refused() -> None:
     for name, value in OPTIONS.items():
         options = {other: OPTIONS[other] for other in [name, *together.get(name, [])]}
         assert getattr(Classifier(options=options)._config(), name) == value != getattr(TrainConfig(), name), name
+
+
+def test_epochs_are_printed_where_that_is_asked(digits: tuple[Any, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    Classifier(**FAST).fit(*digits)
+    assert capsys.readouterr().out == ""
+    Classifier(**FAST).fit(*digits, epochs=2, verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["epoch", "1"], ["epoch", "2"]]
+    assert all("val_top1" in line for line in lines)
+
+
+def test_an_interrupted_fit_keeps_the_best_of_its_epochs(
+    digits: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch, stop_at = Trainer._epoch, 2
+
+    def interrupted(self: Trainer) -> None:
+        if self.state.epoch == stop_at:
+            raise KeyboardInterrupt
+        epoch(self)
+
+    monkeypatch.setattr(Trainer, "_epoch", interrupted)
+    model = Classifier(**FAST)
+    with pytest.raises(KeyboardInterrupt, match="stopped after epoch 2; the model is fitted"):
+        model.fit(*digits, epochs=9)
+    assert len(model.history_) == 2
+    assert model.predict(digits[0]).shape == (400,)
+    kept, stop_at = model.bundle_, 0
+    with pytest.raises(KeyboardInterrupt, match="nothing of this fit is kept"):
+        model.fit(*digits)
+    assert model.bundle_ is kept
