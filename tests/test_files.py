@@ -10,12 +10,14 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msresnet.deploy.package import new_folder
 from msresnet.errors import ResourceError, UsageError
 from msresnet.files import (
     as_yaml,
@@ -65,9 +67,24 @@ def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypa
     assert events == ["folder", "file", "rename", "folder"]
 
 
-def test_files_can_be_read_by_others(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.txt", "é")
-    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """What new files of this process are denied."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o007, 0o660)])
+def test_the_umask_says_who_may_read_a_file(mask: int, mode: int, tmp_path: Path) -> None:
+    with umask(mask):
+        write_text(tmp_path / "a.txt", "é")
+        with new_folder(tmp_path / "package") as folder:
+            (folder / "b.txt").touch()
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode
+    assert stat.S_IMODE((tmp_path / "package").stat().st_mode) == 0o777 & ~mask
     assert (tmp_path / "a.txt").read_bytes() == "é".encode()
 
 

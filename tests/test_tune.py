@@ -139,6 +139,7 @@ def test_wrong_searches_leave_no_trace(bars: Path, tmp_path: Path, capsys: pytes
         (["--trials", "0"], "at least 1"),
         (["--resume"], "goes on by itself"),
         (["--val-fraction", "0"], "no validation set"),
+        (["balance=none,loss"], "some are scored by balanced accuracy and some by top-1"),
         (["--data", "absent"], "no data"),
     ]:
         assert main([*words(bars, tmp_path / "out"), *more]) in (2, 3)
@@ -181,6 +182,17 @@ def test_the_best_settings_are_the_best_and_train_takes_them(whole: Path, bars: 
     assert max(float(row["val_top1"]) for row in history) == float(top["score"])
     assert (whole / "tuning.png").read_bytes().startswith(b"\x89PNG")
     assert f"{100 * float(top['score']):.2f}" in (whole / "tuning.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("more", [["--balance", "sample"], ["balance=loss,sample"]])
+def test_classes_that_count_alike_do_so_in_the_scores(
+    bars: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(bars, tmp_path / "out", *more, trials=1)) == 0
+    assert "val balanced accuracy" in capsys.readouterr().out
+    page = (tmp_path / "out" / "tuning.html").read_text(encoding="utf-8")
+    assert "validation balanced accuracy of the best" in page
+    assert "top-1" not in page
 
 
 def test_what_beat_a_recipe_is_not_undone_by_it(

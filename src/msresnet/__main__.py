@@ -1,7 +1,5 @@
 """`python -m msresnet`."""
 
-import sys
+from msresnet.cli.main import entry
 
-from msresnet.cli.main import main
-
-sys.exit(main())
+entry()

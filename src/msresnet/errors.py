@@ -6,7 +6,8 @@ Each says what is wrong, where, why, and what to type; each knows the exit code 
     ├── UsageError     2  a flag, a config key, an argument (a ValueError too)
     ├── DataError      3  images, labels, folders, tables (a ValueError too)
     ├── ModelError     4  a bundle, a checkpoint, weights
-    ├── ResourceError  5  memory, disk, a port, a missing extra, a lock
+    ├── ResourceError  5  memory, disk, a port, a missing extra
+    │   └── HeldError     a folder that another process writes
     ├── DivergedError  6  the loss is not finite
     ├── PeerLostError  7  another process of the same training is gone
     ├── QualityGateError  8  a figure is under the bound that was set
@@ -67,6 +68,10 @@ class ResourceError(MsresnetError):
     """The machine lacks something: memory, disk, a permission, an extra."""
 
     exit_code = 5
+
+
+class HeldError(ResourceError):
+    """Another process holds a folder."""
 
 
 class DivergedError(MsresnetError):

@@ -52,8 +52,8 @@ class Classifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         validation_fraction: share of the data that chooses the model; 0 holds none out; None is 0.1, of large
             sets about 5,000 images.
         random_state: a seed, or a numpy RandomState to draw it from.
-        options: any other setting of `msresnet train`, such as {'optimizer': 'sgd', 'mixup': 0.2}. {'recipe': NAME} sets
-            what is left at its default here and is not among the options.
+        options: any other setting of `msresnet train`, such as {'optimizer': 'sgd', 'mixup': 0.2}. {'recipe': NAME}
+            sets what is left at its default here and is not among the options.
 
     Attributes:
         classes_: the labels, sorted; names as text where the model was trained on files or on the command line.

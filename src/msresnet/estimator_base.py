@@ -27,12 +27,12 @@ from msresnet.errors import DataError, UsageError, nearest
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.calibrate import settled
 from msresnet.infer.config import TTA
-from msresnet.infer.config import budget as read_budget
 from msresnet.infer.evaluate import evaluate as measure
 from msresnet.infer.evaluate import pick, prepare
 from msresnet.infer.inputs import expand
 from msresnet.infer.predictor import Predictor
-from msresnet.infer.stream import decode_all
+from msresnet.infer.stream import answer_all
+from msresnet.machine import cores
 from msresnet.results import Evaluation, Results
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import fit as train
@@ -299,7 +299,7 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         """The model at work as a call wants it."""
         if budget is None and tta == "none":
             return self._predictor
-        limit = None if budget is None else read_budget(str(budget))
+        limit = None if budget is None else str(budget)
         return predictor_of(self.bundle_, self._config().device, budget=limit, tta=tta)
 
     def _results(self, X: Any, predictor: Predictor) -> Results:  # noqa: N803
@@ -307,11 +307,13 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             images = list(self._images(X))
             return predictor.predict(images, [f"array[{i}]" for i in range(len(images))])
         words = [str(X)] if isinstance(X, (str, Path)) else [str(each) for each in X]
-        pairs = list(decode_all(expand(words, io.BytesIO()), self.bundle_.preprocess, 0))
-        for _, image in pairs:
-            if isinstance(image, DataError):
-                raise image
-        return predictor.predict([cast(Image, image) for _, image in pairs], [name for name, _ in pairs])
+        parts = list[Results]()
+        for answered in answer_all(predictor, expand(words, io.BytesIO()), cores()):
+            if answered.bad:
+                raise answered.bad[0]
+            assert answered.results is not None  # all of the batch could be read
+            parts.append(answered.results)
+        return type(parts[0]).joined(parts)
 
 
 def seed_of(random_state: Any) -> int:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -21,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from msresnet.errors import ResourceError, UsageError
+from msresnet.errors import HeldError, ResourceError, UsageError
 
 MOST_SETTINGS = 64 << 10
 """Bytes of a file of settings; larger ones take minutes to parse and are not settings."""
@@ -37,17 +38,23 @@ def write_atomic(path: Path, write: Callable[[Path], None], expected_bytes: int 
     with disk_errors(path, expected_bytes):
         make_folder(path.parent)
         check_space(path.parent, expected_bytes)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-        os.close(handle)
-        part = Path(name)
+        part = part_of(path)
+        part.touch(exist_ok=False)
         try:
             write(part)
-            part.chmod(0o644)
             _sync(part)
             part.replace(path)
             _sync(path.parent)
         finally:
             part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """A name beside `path`, hidden and nobody else's, for what is not whole yet.
+
+    Whoever makes it does so in the usual way, by which the umask says who may read it; `tempfile` lets nobody else.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -154,8 +161,8 @@ def disk_errors(path: Path, needed: int = 0) -> Iterator[None]:
 def lock(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; one that was made for it and stays empty is removed in the end.
 
-    Raises UsageError when the folder cannot be written to, ResourceError when another process holds it. The kernel
-    frees it on death.
+    Raises UsageError when the folder cannot be written to, HeldError when another process holds it. The kernel frees it
+    on death.
     """
     new, name = not folder.exists(), folder / LOCK
     check_output(folder, folder=True)
@@ -167,7 +174,7 @@ def lock(folder: Path) -> Iterator[None]:
             if os.fstat(handle).st_nlink == 0:  # its holder removed it between our opening and our locking
                 raise BlockingIOError
         except BlockingIOError as error:
-            raise ResourceError(
+            raise HeldError(
                 "another run is writing this folder", where=str(folder), hint="wait for it, or --output another folder"
             ) from error
         try:

@@ -17,7 +17,7 @@ import pytest
 import msresnet
 from msresnet.cli.main import ALIASES, VERBS, main
 from msresnet.results import DIGITS
-from tiny import contents, train_words
+from tiny import contents, train_words, wait_for
 
 
 def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -104,6 +104,7 @@ def test_debug_keeps_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
         (MemoryError(), 5),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes"), 5),
         (OSError(28, "No space left on device"), 5),
+        (BrokenPipeError(32, "Broken pipe"), 5),  # of another pipe than standard output
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -116,11 +117,21 @@ def test_F8_what_the_machine_lacks(error: BaseException, code: int, monkeypatch:
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    script = f"{sys.executable} -m msresnet models --format json --print-config; {sys.executable} -m msresnet --help"
+    words = ["models --format json --print-config", "models", "models --format json", "--help"]
+    script = " && ".join(f"{sys.executable} -m msresnet {each}" for each in words)
     command = f"set -o pipefail; ({script}) | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+def test_F6_sigterm_leaves_nothing_half_written(run: Path, here: Path) -> None:
+    command = [sys.executable, "-m", "msresnet", "predict", "--model", str(run), "--output", "out/answers.csv", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: (here / "out").is_dir() and any((here / "out").iterdir()))
+        process.terminate()
+        assert process.wait(60) == 143
+    assert list((here / "out").iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,6 +196,43 @@ def test_tiff_in_tiles_and_bigtiff(order: str, big: bool, packed: bool, channels
     data = tiled_tiff(pixels, (32, 48), packed, order, big)
     bands = check(data)
     assert np.array_equal(joined(bands), pixels.transpose(2, 0, 1))
+
+
+def strip_tiff(width: int, height: int, strips: int, rows: int) -> bytes:
+    """One uncompressed strip that holds `rows` rows of black, and says to hold all; so many strips begin there."""
+    pixels = bytes(width * rows)
+    offsets, counts = (struct.pack(f"<{strips}I", *[value] * strips) for value in (8, width * height % 2**32))
+    at = 8 + len(pixels)
+    tags = [
+        (256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, at), (277, 1), (278, height),
+        (279, at + len(offsets)),
+    ]  # fmt: skip
+    alone = strips == 1  # then the value itself stands in the directory
+    values = {273: 8, 279: width * height % 2**32} if alone else {}
+    entries = [
+        struct.pack("<HHII", tag, 4, strips if tag in (273, 279) else 1, values.get(tag, value)) for tag, value in tags
+    ]
+    directory = struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4)
+    start = struct.pack("<I", at + len(offsets) + len(counts))
+    return b"II*\0" + start + pixels + offsets + counts + directory
+
+
+@pytest.mark.parametrize(("height", "strips"), [(3_000, 1_000), (2_000_000_000, 1)])
+def test_a_small_tiff_takes_no_memory_whatever_it_claims(height: int, strips: int) -> None:
+    data = strip_tiff(16, height, strips, 3_000)
+    tracemalloc.start()
+    try:
+        bands = opened(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert bands.note == ""
+    assert peak < 1_000_000
+    if height == 3_000:
+        assert joined(bands).shape == (1, height, 16)
+    else:
+        with pytest.raises(DataError, match="cut off"):
+            joined(bands)
 
 
 def whole_ones() -> dict[str, bytes]:

@@ -6,11 +6,13 @@ import json
 import re
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,8 +21,11 @@ import hostile
 from boxed import FORMATS, HEIGHT, NAMES, WIDTH, Truth
 from msresnet.boxes import Boxes
 from msresnet.data.boxed import BoxedArrays, BoxedSource, fits
-from msresnet.data.decode import decode_file
+from msresnet.data.cache import open_store
+from msresnet.data.decode import decode_file, read_regular
+from msresnet.data.lazy import Lazy
 from msresnet.data.options import DataOptions
+from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import Relabelled, Subset
 from msresnet.data.sources.mot import read_uncut
 from msresnet.data.sources.voc import read_record
@@ -131,6 +136,45 @@ def test_A05_boxes_are_cut_where_only_the_image_says_its_size(form: str, tmp_pat
     assert source.truth(0).xyxy.tolist() == [[50, 30, WIDTH, HEIGHT], [1, 1, 9, 9]]
     assert any(note.startswith("1 boxes reached beyond") for note in notes)
     assert any(note.startswith("1 boxes have no area") for note in notes)
+
+
+def without_sizes(form: str, root: Path) -> BoxedSource:
+    """Images that alone say their sizes."""
+    FORMATS[form](root, TRUTH)
+    for path in root.rglob("seqinfo.ini"):
+        path.unlink()
+    for path in root.rglob("*.xml"):
+        path.write_text(re.sub("<size>.*</size>", "", path.read_text()))
+    return opened(root)[0]
+
+
+@pytest.mark.parametrize("form", ["yolo", "voc", "mot"])
+def test_each_image_is_read_once_for_pixels_and_size_and_never_where_a_batch_is_waited_for(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = without_sizes(form, tmp_path)
+    readers = list[str]()
+
+    def watched(path: str | Path, **how: Any) -> bytes:
+        readers.append(threading.current_thread().name)
+        return read_regular(path, **how)
+
+    monkeypatch.setattr("msresnet.data.decode.read_regular", watched)
+    preprocess = Preprocess((20, 30), 3, whole=True)
+    parts, found = torch.arange(len(source)).split(2), []
+    for first, store in ((True, None), (False, open_store(source, preprocess))):
+        data = Lazy(source, preprocess, workers=2, store=store)
+        found += [batch.targets for _ in range(2) for batch in data.batches(parts, torch.device("cpu"))]
+        assert [data.size(i) for i in range(len(data))] == [(HEIGHT, WIDTH)] * len(data)
+        assert not any(name == threading.main_thread().name for name in readers)
+        assert len(readers) == (2 if first else 3) * len(source)
+    again = Lazy(opened(tmp_path)[0], preprocess, workers=2, store=open_store(source, preprocess))
+    readers.clear()
+    found += [batch.targets for batch in again.batches(parts, torch.device("cpu"))]
+    assert len(readers) == (len(source) if form == "yolo" else 1)  # only of YOLO, opening asks for no size
+    assert not any(name == threading.main_thread().name for name in readers)
+    for place, targets in enumerate(found):
+        assert torch.equal(targets, found[place % len(parts)])
 
 
 def test_an_image_that_cannot_be_read_leaves_its_boxes_uncut(tmp_path: Path) -> None:

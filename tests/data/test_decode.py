@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +19,16 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 import hostile
-from msresnet.data.decode import FORMATS, MAX_BYTES, MAX_PIXELS, decode_bytes, decode_file, file_size, read_regular
+from msresnet.data.decode import (
+    FORMATS,
+    MAX_BYTES,
+    MAX_PIXELS,
+    PIECE,
+    decode_bytes,
+    decode_file,
+    file_size,
+    read_regular,
+)
 from msresnet.data.jpeg import read_frame
 from msresnet.errors import DataError
 
@@ -376,6 +388,46 @@ def test_the_size_of_a_file_is_that_of_its_decoded_image(form: str, orientation:
     (tmp_path / "x").write_bytes(b"no image")
     with pytest.raises(DataError, match="no image of a known format"):
         file_size(tmp_path / "x")
+
+
+def large(**how: Any) -> bytes:
+    """A JPEG or PNG whose pixels take more than the head of a file that is read for its size."""
+    data = hostile.encode(hostile.random_pixels(300, 400, 3), **how)
+    assert len(data) > PIECE
+    return data
+
+
+def test_the_size_of_a_jpeg_is_read_from_its_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "x").write_bytes(large(form="JPEG", exif=exif))
+    taken, real = list[int](), os.read
+
+    def read(handle: int, count: int) -> bytes:
+        taken.append(count)
+        return real(handle, count)
+
+    monkeypatch.setattr("os.read", read)
+    assert file_size(tmp_path / "x") == (400, 300)
+    assert sum(taken) == PIECE
+
+
+@pytest.mark.parametrize("kind", ["a long comment", "the turn behind the pixels"])
+def test_where_the_head_is_not_enough_the_whole_file_says_the_size(kind: str, tmp_path: Path) -> None:
+    if kind == "a long comment":
+        whole = large(form="JPEG")
+        filling = b"\xff\xfe" + struct.pack(">H", 60_002) + bytes(60_000)
+        data = whole[:2] + 2 * filling + whole[2:]
+    else:
+        exif = Pillow.Exif()
+        exif[0x0112] = 6
+        chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+        end = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        whole = large(form="PNG")
+        data = whole[:-12] + end + whole[-12:]
+    (tmp_path / "x").write_bytes(data)
+    assert file_size(tmp_path / "x") == decode_file(tmp_path / "x").shape[1:]
+    assert file_size(tmp_path / "x") == ((300, 400) if kind == "a long comment" else (400, 300))
 
 
 def test_a_file_that_is_not_there_comes_with_what_to_type(tmp_path: Path) -> None:

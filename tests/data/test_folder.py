@@ -60,7 +60,7 @@ def test_D03_a_class_without_images(tmp_path: Path) -> None:
     error = refused(tmp_path)
     assert "'dog' has no images" in error.what
     assert error.where == str(tmp_path / "dog")
-    assert error.why == "1 other files"
+    assert error.why == "1 files that are not images"
 
 
 def test_D04_val_has_a_class_that_train_lacks(tmp_path: Path) -> None:
@@ -81,6 +81,16 @@ def test_D06_stray_files_are_left_aside_and_counted(tmp_path: Path) -> None:
     assert len(source) == 4
     assert source.classes == ("cat", "dog")
     assert notes == ["5 files that are not images were left aside"]
+
+
+def test_pictures_of_formats_that_are_not_read_are_counted_by_name(tmp_path: Path) -> None:
+    hostile.write_classes(tmp_path, {"cat": 2, "dog": 2})
+    for name in ("cat/a.HEIC", "cat/b.heic", "dog/c.avif", "dog/notes.txt"):
+        (tmp_path / name).write_bytes(b"stray")
+    assert folder(tmp_path)[1] == [
+        "1 .avif, 2 .heic pictures, whose format is not read (convert them to JPEG or PNG), were left aside",
+        "1 files that are not images were left aside",
+    ]
 
 
 @pytest.mark.parametrize(

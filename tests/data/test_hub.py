@@ -164,6 +164,7 @@ STRING, INTEGER, REAL = "string", "int64", "float64"
     [
         (STRING, ["b", "a", "b"], ("a", "b"), [1, 0, 1]), (INTEGER, [10, 9, 10], ("9", "10"), [1, 0, 1]),
         (REAL, [3.0, 1.0, 3.0], ("1", "3"), [1, 0, 1]), ("bool", [True, False, True], ("False", "True"), [1, 0, 1]),
+        (STRING, ["b", "a ", " b"], ("a", "b"), [1, 0, 1]), (STRING, ["9", "10", "9 "], ("9", "10"), [0, 1, 0]),
     ],
 )  # fmt: skip
 def test_labels_by_the_kind_of_column(

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -104,6 +105,19 @@ def test_i03_an_unreadable_image_is_named_once_and_the_next_of_its_class_takes_i
         assert all(torch.equal(image, names[data.ids[i]]) for image, i in zip(images, indices.tolist(), strict=True))
         assert [name for name, _ in data.bad] == BAD
         assert all("truncated" in reason for _, reason in data.bad)
+
+
+def test_the_members_of_a_class_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, looked, real = spoilt(tmp_path, BAD, 0, "skip"), list[int](), np.flatnonzero
+
+    def watched(where: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        looked.append(len(where))
+        return real(where)
+
+    monkeypatch.setattr(np, "flatnonzero", watched)
+    for _ in range(3):
+        epoch(data)
+    assert looked == [30, 30]  # of cats and dogs
 
 
 @pytest.mark.parametrize("workers", [0, 2])

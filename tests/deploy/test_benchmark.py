@@ -13,6 +13,7 @@ import torch
 
 from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
+from msresnet.deploy.benchmark import run
 from msresnet.deploy.benchmark.contestants import Contestant
 from msresnet.deploy.benchmark.peak import CHANNELS, DEPTH, _convolutions
 from msresnet.deploy.benchmark.run import Measured, measure_all
@@ -162,3 +163,38 @@ def test_a_process_that_cannot_open_its_model_says_why(folder: Path) -> None:
     found, failures = measure_all([Contestant("gone", "torch", asked, trained=True)], [1], 1, 0.01)
     assert not found
     assert "there is no such model" in failures[0]
+
+
+def test_a_contestant_that_is_lost_costs_only_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Spied(run.Process):
+        def __init__(self, contestant: Contestant) -> None:
+            super().__init__(contestant)
+            started.append(self.process)
+
+    def tell(line: str) -> None:
+        if line == "round 1 of 2":
+            started[0].kill()
+            started[0].wait()
+
+    monkeypatch.setattr(run, "Process", Spied)
+    asked = {"path": str(folder / "model"), "backend": "torch", "threads": 1}
+    without = {"backend": "torch", "threads": 1}
+    named = [("killed", asked), ("wrong", without), ("sound", asked)]
+    chosen = [Contestant(name, "torch", each, trained=True) for name, each in named]
+    found, failures = measure_all(chosen, [1], 2, 0.01, tell)
+    assert [(each.contestant.model, len(each.calls[1])) for each in found] == [("sound", 2)]
+    assert [line.splitlines()[0] for line in failures] == [
+        "killed, torch: its process was killed",
+        "wrong, torch: its process ended with 1",
+    ]
+    assert failures[1].splitlines()[1] == "  why: KeyError: 'path'"
+
+
+def test_where_nothing_was_measured_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "timm:nonsense", "--rounds", "1", "--seconds", "0.01", "--batches", "1"]
+    assert main([*words, "-q"]) == 5
+    shown = capsys.readouterr()
+    assert "timm:nonsense" in shown.err
+    assert not shown.out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from msresnet.bundle import load_bundle
 from msresnet.data.splits import Splits
 from msresnet.errors import DataError, DivergedError, ModelError, UsageError
 from msresnet.estimator_base import ARGUMENTS, ELSEWHERE
+from msresnet.infer.inputs import Input
+from msresnet.infer.predictor import Predictor
 from msresnet.train.config import AUGMENTATIONS, TrainConfig
 from msresnet.train.fit import Fitted, fit
 from msresnet.train.loop import Trainer
@@ -139,6 +142,38 @@ def test_several_files_are_asked_at_once(trained: Classifier, digits: tuple[Any,
     assert list(trained.predict(paths).ids) == list(map(str, paths))
     with pytest.raises(UsageError, match="a list of paths is not a set"):
         trained.evaluate(paths)
+
+
+def test_a_folder_is_asked_in_batches_decoded_by_threads(
+    trained: Classifier, digits: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index, image in enumerate(digits[0][:11]):
+        Image.fromarray((image * 15).astype(np.uint8)).save(tmp_path / f"{index:02}.png")
+    batches, threads, predict, decode = list[int](), set[str](), Predictor.predict, Input.decode_with_preview
+
+    def watched_predict(self: Predictor, images: Any, ids: Any) -> Any:
+        batches.append(len(images))
+        return predict(self, images, ids)
+
+    def watched_decode(self: Input, *how: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return decode(self, *how)
+
+    whole = trained.predict(str(tmp_path))
+    monkeypatch.setattr(Predictor, "predict", watched_predict)
+    monkeypatch.setattr(Input, "decode_with_preview", watched_decode)
+    monkeypatch.setattr(trained._predictor, "batch_size", 4)
+    found = trained.predict(str(tmp_path))
+    assert batches == [4, 4, 3]
+    assert threading.main_thread().name not in threads
+    assert found.ids == whole.ids
+    assert np.array_equal(found.probabilities, whole.probabilities)
+    (tmp_path / "05.png").write_bytes(b"no image")
+    (tmp_path / "09.png").unlink()
+    with pytest.raises(DataError, match="no image of a known format") as caught:
+        trained.predict(str(tmp_path))
+    assert caught.value.where == str(tmp_path / "05.png")
+    assert not any(thread.name in threads for thread in threading.enumerate())
 
 
 def test_validation_data_beside_a_folder_takes_nothing_from_training(

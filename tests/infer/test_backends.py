@@ -30,10 +30,12 @@ from msresnet.errors import ModelError, UsageError
 from msresnet.infer.backends.artefact import read_onnx, stamp
 from msresnet.infer.backends.opened import open_predictor, run_bundle
 from msresnet.infer.backends.openvino import OpenVino, load_core
-from msresnet.infer.config import Budget, Engine, Running
+from msresnet.infer.config import Engine, Limited, Running
 from msresnet.models.factory import create_segmenter
 from msresnet.results import DIGITS, Classification, Segmentation
-from msresnet.serve.worker import Opening, open_model
+from msresnet.serve.config import ServeConfig
+from msresnet.serve.models import opening_of
+from msresnet.serve.worker import open_model
 from msresnet.tasks.postprocess.classification import ClassificationPostprocess
 from msresnet.tasks.segmentation import SegmentationTask
 from msresnet.trained import exported_config
@@ -179,7 +181,8 @@ def test_a_server_computes_an_image_alone_where_it_would_in_company(
         return compile_(self, shape)
 
     monkeypatch.setattr(OpenVino, "_compiled", noted)
-    opened = open_model(Opening(str(folder / "onnx"), "auto", "openvino", "auto", 1, asked))
+    config = ServeConfig(backend="openvino", batch_size=asked)
+    opened = open_model(opening_of(config, str(folder / "onnx"), threads=1))
     opened.compute(np.zeros((1, 1, 12, 12), np.uint8))
     assert shapes == compiled
 
@@ -255,8 +258,8 @@ def test_evaluate_predict_python_and_exported_models_say_the_same_of_the_same_fi
 
 def test_what_only_torch_can_do_is_refused_elsewhere(folder: Path) -> None:
     for how, text in (
-        (Running(tta="flip"), "--tta"),
-        (Running(budget=Budget(confidence=0.5)), "--budget"),
+        (Limited(tta="flip"), "--tta"),
+        (Limited(budget="0.5"), "--budget"),
         (Running(backend="torch"), "--backend torch"),
         (Running(precision="bf16", backend="onnxruntime"), "bf16"),
     ):
@@ -266,6 +269,8 @@ def test_what_only_torch_can_do_is_refused_elsewhere(folder: Path) -> None:
         open_predictor(folder / "openvino", Running(backend="onnxruntime"))
     with pytest.raises(UsageError, match="threads"):
         Running(threads=0)
+    with pytest.raises(UsageError, match="batch-size"):
+        Running(batch_size=0)
     assert main(["evaluate", "--model", str(folder / "onnx"), "--data", "digits", "--calibrate"]) == 2
 
 

@@ -19,15 +19,16 @@ import msresnet
 from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
 from msresnet.data.options import DataOptions
+from msresnet.data.preprocess import Preprocess
+from msresnet.data.sample import Image
 from msresnet.data.splits import open_data
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.backends import eager
 from msresnet.infer.backends.eager import predictor_of
-from msresnet.infer.config import Budget, PredictConfig, Running, budget
+from msresnet.infer.config import Budget, Limited, PredictConfig, Running, budget
 from msresnet.infer.evaluate import prepare
 from msresnet.infer.exits import CONFIDENCES, EarlyExit, cost_curve
 from msresnet.infer.inputs import expand
-from msresnet.infer.stream import decode_all
 from msresnet.models.base import ImageModel
 from msresnet.models.cost import count_macs, exit_macs
 from msresnet.models.factory import create_classifier
@@ -71,6 +72,12 @@ def images() -> Tensor:
     return noise * torch.linspace(0.05, 4, 40).view(-1, 1, 1, 1)
 
 
+def decoded(folder: Path, preprocess: Preprocess) -> tuple[list[Image], list[str]]:
+    """The images below a folder, and their names."""
+    found = [(item.id, item.decode(preprocess.at_least)) for item in expand([str(folder)], io.BytesIO())]
+    return [image for _, image in found if not isinstance(image, DataError)], [name for name, _ in found]
+
+
 @torch.inference_mode()
 def answered(model: ImageModel, x: Tensor, limit: Budget) -> tuple[Tensor, Tensor]:
     return EarlyExit(model, TASK, limit, x[:1])(x)
@@ -96,10 +103,9 @@ def test_every_image_leaves_at_the_first_answer_that_is_sure(model: ImageModel, 
 def test_company_does_not_change_an_answer(run: Path, bars: Path, batch_size: int) -> None:
     """To the last bit, though in each batch others leave and the rest goes on."""
     bundle = load_bundle(run)
-    pairs = list(decode_all(expand([str(bars)], io.BytesIO()), bundle.preprocess, 0))
-    images, ids = [i for _, i in pairs if not isinstance(i, DataError)], [name for name, _ in pairs]
-    at_first = classified(predictor_of(bundle, "cpu", 64, Budget(confidence=1e-6)).predict(images, ids))
-    limit = Budget(confidence=float(np.median(at_first.confidences)))
+    images, ids = decoded(bars, bundle.preprocess)
+    at_first = classified(predictor_of(bundle, "cpu", 64, "0.000001").predict(images, ids))
+    limit = f"{np.median(at_first.confidences):.17f}"
     first = classified(predictor_of(bundle, "cpu", 64, limit).predict(images, ids))
     again = classified(predictor_of(bundle, "cpu", batch_size, limit).predict(images, ids))
     assert first.exits is not None
@@ -224,17 +230,17 @@ def test_a_budget_is_kept_in_the_precision_that_is_asked_for(
     samples = prepare(bundle, open_data(str(bars), DataOptions()).train, DataOptions(workers=0))
     pixels = np.stack([samples.image(i).numpy() for i in range(len(samples))])
     exact = eager.Eager(bundle, Running(device="cpu", precision="fp32"))
-    how = Running(device="cpu", precision="bf16")
+    how = Limited(device="cpu", precision="bf16")
     plain = eager.Eager(bundle, how)
     expected, _ = plain(pixels)
-    found, exits = eager.Eager(bundle, replace(how, budget=Budget(confidence=1.0)))(pixels)
+    found, exits = eager.Eager(bundle, replace(how, budget="1"))(pixels)
     assert exits is not None
     assert set(exits.tolist()) == {2}
     assert np.array_equal(found, expected)
     assert np.abs(expected - exact(pixels)[0]).max() > 1e-4  # float32 differs by less
     each = plain.exit_outputs(samples, len(samples))
     assert np.array_equal(each[-1].numpy(), expected)
-    first, _ = eager.Eager(bundle, replace(how, budget=Budget(confidence=1e-6)))(pixels)
+    first, _ = eager.Eager(bundle, replace(how, budget="0.000001"))(pixels)
     assert np.array_equal(each[0].numpy(), first)
 
 
@@ -248,7 +254,7 @@ def test_exits_are_timed_in_the_precision_that_is_asked_for(run: Path, monkeypat
         return advance(self, state, index)
 
     monkeypatch.setattr(type(bundle.model), "advance", noted)
-    eager.Eager(bundle, Running(device="cpu", precision="bf16", budget=Budget(seconds=60)))
+    eager.Eager(bundle, Limited(device="cpu", precision="bf16", budget="60s"))
     assert seen == {True}
 
 
@@ -262,9 +268,8 @@ def test_the_python_door_keeps_a_budget_too(run: Path, bars: Path) -> None:
     assert isinstance(model, msresnet.Classifier)
     early = model.predict(str(bars / "lying"), budget="0.000001")
     assert early.exits.tolist() == [0] * len(early)
-    limited = predictor_of(load_bundle(run), "cpu", 64, Budget(confidence=1e-6))
-    pairs = list(decode_all(expand([str(bars / "lying")], io.BytesIO()), limited.trained.preprocess, 0))
-    expected = limited.predict([i for _, i in pairs if not isinstance(i, DataError)], early.ids)
+    limited = predictor_of(load_bundle(run), "cpu", 64, "0.000001")
+    expected = limited.predict(*decoded(bars / "lying", limited.trained.preprocess))
     assert np.array_equal(early.probabilities, classified(expected).probabilities)
     with pytest.raises(UsageError, match=r"--budget 0\.9"):
         model.predict(str(bars / "lying"), budget="soon")

@@ -22,7 +22,7 @@ from msresnet.bundle import Bundle, load_bundle
 from msresnet.cli.main import main
 from msresnet.data.decode import decode_file
 from msresnet.data.preprocess import Preprocess
-from msresnet.errors import UsageError
+from msresnet.errors import DataError, UsageError
 from msresnet.infer import inputs
 from msresnet.infer.backends.artefact import refuse_models
 from msresnet.infer.backends.eager import predictor_of
@@ -55,6 +55,16 @@ def test_folders_and_patterns_come_in_order() -> None:
     assert named("**/*.png") == ["a.png", "b.png", "deep/c.png", "deep/er/d.png"]
     assert named("**") == ["a.png", "b.png", "deep/c.png", "deep/er/d.png"]
     assert named("[ab].png", "no*.png") == ["a.png", "b.png", "no*.png"]
+
+
+@pytest.mark.usefixtures("tree")
+def test_pictures_of_formats_that_are_not_read_are_named_not_left_out() -> None:
+    Path("deep/photo.HEIC").write_bytes(b"ftypheic")
+    found = {item.id: item.decode() for item in expand(["deep"], io.BytesIO())}
+    assert list(found) == ["deep/c.png", "deep/photo.HEIC", "deep/er/d.png"]
+    error = found["deep/photo.HEIC"]
+    assert isinstance(error, DataError)
+    assert "convert it to one of JPEG" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -270,6 +280,9 @@ def test_I21_names_that_are_no_text_or_very_long(model: Path, here: Path, capsys
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert len([*(here / "shown").iterdir()]) == 4
     assert all(p.name.isascii() and len(p.name) < 130 for p in (here / "shown").iterdir())
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert main(["predict", "data", "--model", str(model), "--output", "x.parquet"]) == 0
+    assert parquet.read_table("x.parquet")["id"].to_pylist()[:2] == ["data/=1+1.png", "data/a\\nb.png"]
 
 
 def test_I23_what_is_read_is_what_is_there_when_its_turn_comes(here: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from msresnet.infer.predictions import write_predictions
+from msresnet.infer.answers import write_predictions
 
 ROWS: list[dict[str, Any]] = [
     {"id": "=1+1.png", "truth": "a", "label": "b", "probability": 0.12345678, "correct": 0},

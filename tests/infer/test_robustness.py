@@ -106,9 +106,9 @@ def test_what_runs_the_network_runs_it_at_every_size(
 
     monkeypatch.setattr(module, "run_bundle", opened)
     config = EvaluateConfig(image_sizes="16,24", backend="onnxruntime", batch_size=7, workers=0)
-    predictor = run_bundle(bundle, config.running)
+    predictor = run_bundle(bundle, config)
     found = robustness(predictor, None, source, config)
-    assert asked == [config.running, config.running]
+    assert asked == [config, config]
     assert len(found["image_size"]["rows"]) == 2
 
 

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
-from msresnet.infer.sharded import Asked, Worker, beginning, work
+from msresnet.infer.config import PredictConfig
+from msresnet.infer.sharded import Worker, beginning, work
 from msresnet.infer.shards import TarShard, find_shards
 from msresnet.runtime import StopRequest
 from sharding import make_model, make_shards, packed, png, predict, rows, words
@@ -110,7 +111,7 @@ def test_a_shard_that_another_process_is_at_is_left_alone_until_that_dies(
 
 def test_a_process_that_ends_later_takes_over_from_one_that_died(model: Path, shards: list[str], here: Path) -> None:
     """What was busy at first is looked at again before a process leaves."""
-    worker = Worker(load_bundle(model), Asked(here / "out", device="cpu"), "m", StopRequest())
+    worker = Worker(load_bundle(model), PredictConfig(output=str(here / "out"), device="cpu"), StopRequest())
     held = (here / "out" / ".msresnet" / "busy" / "part-00").open("w")
     fcntl.flock(held, fcntl.LOCK_EX)
     found = find_shards(shards, io.BytesIO())
@@ -183,8 +184,8 @@ def test_a_damaged_shard_stops_no_other(
 
 def test_a_shard_that_changes_while_it_is_read_is_not_answered(model: Path, here: Path) -> None:
     packed(here / "a.tar", {f"{i}.png": png(i) for i in range(5)})
-    asked = Asked(here / "out", device="cpu", batch_size=2, workers=0)
-    worker = Worker(load_bundle(model), asked, "m", StopRequest())
+    config = PredictConfig(output=str(here / "out"), device="cpu", batch_size=2, workers=0)
+    worker = Worker(load_bundle(model), config, StopRequest())
     stamps = itertools.count()
 
     class Changing(TarShard):
@@ -307,7 +308,8 @@ def test_x08_ray_gives_the_same_bytes_and_outlives_a_lost_process(
             os.kill(killed[0], signal.SIGKILL)
 
     found = find_shards(inputs, io.BytesIO())
-    tally = work_on_ray(load_bundle(model), Asked(here / "lost", device="cpu"), str(model), found, note)
+    config = PredictConfig(model=str(model), output=str(here / "lost"), device="cpu")
+    tally = work_on_ray(load_bundle(model), config, found, note)
     assert tally.finished == 8
     assert predict(inputs, model, here / "lost", "-q") == 0
     assert contents(here / "lost") == contents(here / "plain")

@@ -23,7 +23,7 @@ from msresnet.data.preprocess import Preprocess
 from msresnet.errors import DataError, UsageError
 from msresnet.infer.config import PredictConfig
 from msresnet.infer.inputs import Input
-from msresnet.infer.sharded import Asked, Worker, read_ahead
+from msresnet.infer.sharded import Worker, read_ahead
 from msresnet.infer.shards import FolderShard, ListShard, TarShard, find_shards
 from msresnet.runtime import StopRequest
 from sharding import packed, png, predict, rows
@@ -113,7 +113,8 @@ def test_memory_does_not_grow_with_the_shard(model: Path, here: Path) -> None:
     peaks = []
     for count in (100, 1500):
         packed(here / f"{count}.tar", {f"{i:05d}.png": png(i % 7) for i in range(count)})
-        worker = Worker(bundle, Asked(here / f"out{count}", device="cpu", batch_size=8), "m", StopRequest())
+        config = PredictConfig(output=str(here / f"out{count}"), device="cpu", batch_size=8, workers=2)
+        worker = Worker(bundle, config, StopRequest())
         shard = TarShard(str(count), here / f"{count}.tar")
         tracemalloc.start()
         assert worker.do(shard).images == count

@@ -20,7 +20,7 @@ from msresnet.bundle import load_bundle
 from msresnet.cli.main import main
 from msresnet.errors import UsageError
 from msresnet.infer.backends.eager import predictor_of
-from msresnet.infer.config import TTA, Budget
+from msresnet.infer.config import TTA
 from msresnet.infer.predictor import Predictor
 from msresnet.infer.tta import averaged, moved, views
 from msresnet.nn.folding import fold
@@ -195,6 +195,6 @@ def test_views_and_a_budget_are_refused(model: Path, capsys: Any) -> None:
     assert main(["predict", "a.png", "--model", str(model), "--tta", "flip", "--budget", "0.9"]) == 2
     assert "--tta flip and a budget contradict each other" in capsys.readouterr().err
     with pytest.raises(UsageError, match="contradict each other"):
-        predictor_of(load_bundle(model), "cpu", budget=Budget(confidence=0.9), tta="flip")
+        predictor_of(load_bundle(model), "cpu", budget="0.9", tta="flip")
     with pytest.raises(UsageError, match="unknown views 'flips'"):
         predictor_of(load_bundle(model), "cpu", tta="flips")  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import json
 import re
 import struct
 import time
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -278,6 +279,22 @@ def test_H22_more_values_than_images_have_are_refused_before_they_are_read(value
             read_request(text, None, shape, 64)
         assert refused.value.status == 400
     assert time.process_time() - start < 0.25
+
+
+@pytest.mark.parametrize("others", ['""', "1"])
+def test_H22_a_long_text_is_refused_at_the_cost_of_its_bytes(others: str) -> None:
+    """As an array, each of the others would take as much as the longest."""
+    text = json.dumps(asked(np.zeros((1, 3, 32, 32), np.uint8), data="DATA"))
+    body = text.replace('"DATA"', "[" + ",".join(['"' + "x" * 20_000 + '"', *[others] * 11_000]) + "]").encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refusal) as refused:
+            read_request(body, None, (3, 32, 32), 64)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert refused.value.status == 400
+    assert most < 1 << 20
 
 
 def test_H22_the_most_images_are_read_in_rows_of_numbers() -> None:

@@ -25,7 +25,7 @@ def test_F15_a_process_that_hangs_is_killed_and_replaced(
     images = pixels(3)
 
     async def whole() -> None:
-        process = ProcessWorker(Opening(str(model), "auto", engine, "auto", 1, 4))  # type: ignore[arg-type]
+        process = ProcessWorker(Opening(path=str(model), backend=engine, threads=1, batch=4))  # type: ignore[arg-type]
         assert process.opening.warm
         await process.start()
         assert not process.opening.warm  # what killed it may have been a large batch

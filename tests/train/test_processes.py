@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from msresnet.cli.main import main
 from msresnet.errors import UsageError
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
-from msresnet.train.launch import read_devices
+from msresnet.train.launch import launch, read_devices
 from msresnet.train.loop import Trainer
 from msresnet.train.observer import Silent
 from peers import codes, command, peers
@@ -209,3 +210,30 @@ def test_devices_are_read_as_written() -> None:
     assert read_devices("cpu:3", 0).count == 3
     with pytest.raises(UsageError, match="there is no GPU"):
         read_devices("all", 0)
+
+
+@pytest.mark.parametrize("what", ["signal", "error"])
+def test_nothing_is_left_of_a_start_that_was_disturbed(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, started = subprocess.Popen, list[subprocess.Popen[bytes]]()
+
+    def start(command: list[str], **settings: Any) -> subprocess.Popen[bytes]:
+        if what == "error" and started:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(original(["sleep", "60"], **settings))
+        if what == "signal":
+            os.kill(os.getpid(), signal.SIGINT)
+        return started[-1]
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(subprocess, "Popen", start)
+    try:
+        if what == "signal":
+            assert launch(["train"], read_devices("cpu:2", 0)) == 130
+        else:
+            with pytest.raises(OSError, match="temporarily"):
+                launch(["train"], read_devices("cpu:2", 0))
+        assert [process.returncode for process in started] == [-signal.SIGKILL]
+    finally:
+        for process in started:
+            process.kill()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers

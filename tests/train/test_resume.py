@@ -177,6 +177,14 @@ def test_K12_two_runs_in_one_folder(bars: Path, here: Path, capsys: pytest.Captu
     assert kill(process, signal.SIGKILL) == -signal.SIGKILL
 
 
+def test_the_second_of_two_started_at_once_takes_the_next_number(bars: Path, here: Path) -> None:
+    first = here / "runs" / "bars-msresnet_micro"
+    with lock(first):  # all that a run does until its data are read
+        assert main(train_words(bars, None, "-q", epochs=1)) == 0
+    assert not first.exists()
+    assert (here / "runs" / "bars-msresnet_micro-2" / "metrics.json").is_file()
+
+
 def test_a_history_has_as_many_fields_in_each_line_wherever_it_was_stopped(bars: Path, here: Path) -> None:
     class Leaves(Silent):
         def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
@@ -206,7 +214,7 @@ def test_K09_other_settings_on_resume(copy: Path, capsys: pytest.CaptureFixture[
 
 
 def test_resuming_a_finished_run_measures_again(copy: Path, whole: Path) -> None:
-    for name in ("metrics.json", "model.safetensors", "report.html"):
+    for name in ("metrics.json", "model.safetensors", "report.html", "history.csv"):
         (copy / name).unlink()
     assert main(["train", "--resume", "--output", str(copy), "-q"]) == 0
     assert_equal_runs(copy, whole)

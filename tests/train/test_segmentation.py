@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from msresnet.results import Segmentation
 from msresnet.tasks.base import Learning
 from msresnet.tasks.classification import ClassificationTask
 from msresnet.tasks.palette import coloured, mistakes
+from msresnet.tasks.postprocess import segmentation
 from msresnet.tasks.segmentation import SegmentationTask, dice_loss
 from msresnet.train.checkpoint import newest_checkpoint
 from tiny import plan_for, same, train_words, trainer
@@ -51,8 +53,9 @@ def test_the_loss_is_torchs_over_known_pixels(smoothing: float, factors: list[fl
     task = SegmentationTask(NAMES, smoothing, factors)
     known = masks != IGNORED
     flat, truth = outputs.movedim(1, -1)[known], masks[known].long()
-    weights = None if factors is None else torch.tensor(factors)
-    expected = F.cross_entropy(flat, truth, weights, label_smoothing=smoothing)
+    weights = torch.tensor(factors or [1.0, 1.0, 1.0])[truth]
+    each = F.cross_entropy(flat, truth, reduction="none", label_smoothing=smoothing)
+    expected = (weights * each).sum() / weights.sum()
     assert task.loss(outputs, task.encode(masks)).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -84,7 +87,7 @@ def test_what_validation_keeps_gives_scikit_learns_figure() -> None:
     outputs = torch.cat([outputs, torch.full_like(outputs[:, :1], -99.0)], 1)
     rows = torch.cat([task.validation_rows(outputs[:1], masks[:1]), task.validation_rows(outputs[1:], masks[1:])])
     assert rows.shape == (4, task.row_width)
-    metric, loss = task.validation_score(rows, torch.zeros(4, dtype=torch.long))
+    metric, loss = task.validation_figures(rows, torch.zeros(4, dtype=torch.long)).values()
     known = masks != IGNORED
     answer, truth = outputs.argmax(1)[known].numpy(), masks[known].numpy()
     assert metric == pytest.approx(jaccard_score(truth, answer, average="macro"))
@@ -103,6 +106,33 @@ def test_answers_are_enlarged_to_the_image_and_borders_are_cut_off() -> None:
     assert found.masks[0].shape == (30, 15)
     assert (found.masks[0] == 1).all()
     assert found.confidences[0] == pytest.approx(torch.sigmoid(torch.tensor(5.0)).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(57, 43), (3, 400), (400, 3), (20, 10), (16, 24)])
+@pytest.mark.parametrize("band", [1, 700, segmentation.BAND])
+def test_the_answer_by_bands_is_the_whole_ones(
+    size: tuple[int, int], band: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmentation, "BAND", 5 * band)
+    outputs = np.random.default_rng(0).normal(0, 3, (1, 5, 16, 24)).astype(np.float32)
+    found = SegmentationTask(tuple("abcde")).postprocess(outputs, ["a"], [frame(size, (16, 24), "squash")])
+    whole = F.interpolate(torch.from_numpy(outputs), size, mode="bilinear").softmax(1)[0]
+    assert np.array_equal(found.masks[0], whole.argmax(0).numpy())
+    assert found.confidences[0] == pytest.approx(whole.amax(0).mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1000, 1000), (1, 1_000_000), (1_000_000, 1)])
+def test_an_answers_memory_does_not_grow_with_the_image(size: tuple[int, int]) -> None:
+    """But for its mask, a byte for each pixel."""
+    outputs = np.random.default_rng(0).normal(0, 3, (1, 20, 32, 32)).astype(np.float32)
+    task = SegmentationTask(tuple(map(str, range(20))))
+    tracemalloc.start()
+    try:
+        task.postprocess(outputs, ["a"], [frame(size, (32, 32), "squash")])
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 40 * segmentation.BAND
 
 
 def test_masks_follow_images_to_other_sizes() -> None:

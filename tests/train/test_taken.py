@@ -21,6 +21,7 @@ from msresnet.cli.main import main
 from msresnet.errors import ModelError, MsresnetError, UsageError
 from msresnet.models.described import describe
 from msresnet.models.factory import create_classifier
+from msresnet.tasks.classification import ClassificationTask
 from msresnet.train.checkpoint import checkpoints
 from msresnet.train.taken import begin_from
 from randomise import randomised
@@ -76,7 +77,7 @@ def test_what_is_learnt_of_a_class_belongs_to_its_name(names: tuple[str, ...], r
     found = describe(run)
     arguments = before.arguments | {"num_classes": len(names)}
     weights = str(run / "model.safetensors")
-    begun = begin_from(weights, found, "classifier", before.architecture, arguments, names).state_dict()
+    begun = begin_from(weights, found, ClassificationTask(names), before.architecture, arguments).state_dict()
     given = before.model.state_dict()
     for key in given.keys() - {"fc.weight", "fc.bias"}:
         assert torch.equal(begun[key], given[key])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shlex
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.deploy.benchmark.config import BenchmarkConfig
-from msresnet.errors import UsageError, some
+from msresnet.errors import ResourceError, UsageError, some
 
 if TYPE_CHECKING:
     from msresnet.cli.screen import Screen
@@ -55,6 +53,8 @@ def main(words: list[str], common: Common) -> int:
         found, failures = measure_all(chosen, config.sizes, config.rounds, config.seconds, screen.note)
         for line in failures:
             screen.note(line, "yellow")
+        if not found:
+            raise ResourceError("no contestant could be measured", why=failures[0].splitlines()[0])
         for each in found:
             each.figures = _score(each, config)
         here = {each.known["precision"] for each in found if each.known["device"] == "cpu"}
@@ -137,15 +137,9 @@ def _write(folder: Path, table: list[dict[str, Any]], reached: dict[str, float],
 
 def _csv(table: list[dict[str, Any]]) -> str:
     from msresnet.deploy.benchmark.table import COLUMNS
-    from msresnet.infer.answers import safe_cell
+    from msresnet.rows import csv_text
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in table:
-        values = ("" if row[name] is None else row[name] for name in COLUMNS)
-        writer.writerow([safe_cell(v) if isinstance(v, str) else v for v in values])
-    return text.getvalue()
+    return csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in table)])
 
 
 def _print(table: list[dict[str, Any]], form: str, screen: Screen) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 import time
@@ -17,6 +16,7 @@ from msresnet.cli.main import Common
 from msresnet.data.options import DataOptions, PreprocessOptions
 from msresnet.errors import DataError, QualityGateError, UsageError, at_least
 from msresnet.machine import cores
+from msresnet.rows import write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,11 +120,7 @@ def _print(report: Report, config: CheckConfig, screen: Screen) -> None:
         print(json.dumps({"data": config.data, **report.to_dict()}, indent=2))
         return
     if config.format == "csv":
-        from msresnet.infer.answers import safe_cell
-
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([safe_cell(str(cell)) for cell in row] for f in report.findings for row in _rows(f))
+        write_csv(sys.stdout, [COLUMNS, *(row for finding in report.findings for row in _rows(finding))])
         return
     screen.table(_class_table(report))
     screen.table(_finding_table(report))

@@ -77,7 +77,7 @@ def main(words: list[str], common: Common) -> int:
 def _opened(model: str, config: EvaluateConfig) -> Predictor:
     from msresnet.infer.backends.opened import open_predictor
 
-    return open_predictor(model, config.running)
+    return open_predictor(model, config)
 
 
 def _check_used(given: Collection[str], config: EvaluateConfig) -> None:
@@ -97,13 +97,14 @@ def _check_used(given: Collection[str], config: EvaluateConfig) -> None:
 def _check_output(config: EvaluateConfig) -> None:
     """Raise UsageError for a folder that cannot be written to or holds files of others, before anything is measured."""
     from msresnet.files import check_free, check_output
-    from msresnet.infer.predictions import check_form
+    from msresnet.infer.answers import need_pyarrow
 
     if config.output is not None:
         answers = [str(Path(PREDICTIONS).with_suffix(f".{form}")) for form in FORMS]
         check_free(Path(config.output), ours=(METRICS, REPORT, *answers), made=_is_measured)
         check_output(Path(config.output), folder=True)
-        check_form(config.predictions)
+        if config.predictions == "parquet":
+            need_pyarrow()
 
 
 def _is_measured(folder: Path) -> bool:
@@ -157,7 +158,7 @@ def _calibrate(
     bundle, fitted = calibrate(predictor, prepare(predictor.trained, source, config), split)
     words = (f"{name} {before:.4f} before, {after:.4f} after" for name, (before, after) in _pairs(fitted))
     screen.note(f"calibrated on the {split} set, {fitted['n']:,} images: {'; '.join(words)}", "bold")
-    return run_bundle(bundle, config.running), fitted
+    return run_bundle(bundle, config), fitted
 
 
 def _pairs(fitted: dict[str, Any]) -> list[tuple[str, list[float]]]:
@@ -255,7 +256,7 @@ def _keep(bundle: Bundle, split: str, metrics: dict[str, Any], config: EvaluateC
 def _write(config: EvaluateConfig, story: Story) -> None:
     """The folder of --output."""
     from msresnet.files import write_json
-    from msresnet.infer.predictions import write_predictions
+    from msresnet.infer.answers import write_predictions
     from msresnet.report.html import write_report
 
     folder = Path(str(config.output))

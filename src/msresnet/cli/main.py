@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
+import signal
 import sys
 import traceback
 from dataclasses import dataclass
+from types import FrameType
 
 from msresnet.errors import Interrupted, MsresnetError, UsageError, nearest
 
@@ -48,7 +51,14 @@ class Common:
 
 def entry() -> None:
     """The console script."""
+    signal.signal(signal.SIGTERM, _terminated)
     sys.exit(main())
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """Leave as after Ctrl-C: what is half written is removed, what was started is ended. The second leaves at once."""
+    signal.signal(number, signal.SIG_DFL)
+    sys.exit(128 + number)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,10 +72,10 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else USAGE
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; say nothing more
-        return 0
     except BaseException as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # say nothing more
+            return 0
         if common.debug:
             traceback.print_exc()
         return _explain(error)
@@ -106,6 +116,17 @@ def _dispatch(words: list[str], common: Common) -> int:
         raise UsageError(f"unknown verb {words[0]!r}", hint=nearest(verb, [*VERBS, *ALIASES]) or "msresnet --help")
     module = importlib.import_module(f"msresnet.cli.{verb}")
     return int(module.main(words[1:], common))
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads standard output any more: of a broken pipe, whether it is that one."""
+    try:
+        output = sys.stdout.fileno()
+    except ValueError:  # it is no file
+        return False
+    watched = select.poll()
+    watched.register(output, select.POLLOUT)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in watched.poll(0))
 
 
 def _explain(error: BaseException) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from tyro.conf import Positional
 from msresnet.cli.layers import parse
 from msresnet.cli.main import Common
 from msresnet.errors import UsageError, at_least
+from msresnet.rows import write_csv
 
 MOST_TREES, MOST_MAPS = 3, 6
 COLUMNS = ("model", "params", "folded", "macs", "pixels", "top1", "top1_pixels", "weights", "licence", "source", "maps")
@@ -69,9 +69,8 @@ def main(words: list[str], common: Common) -> int:
     if config.format == "json":
         print(json.dumps(rows, indent=2))
     elif config.format == "csv":
-        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row | {"maps": " ".join("x".join(map(str, m)) for m in row["maps"])} for row in rows)
+        shown = (row | {"maps": " ".join("x".join(map(str, m)) for m in row["maps"])} for row in rows)
+        write_csv(sys.stdout, [COLUMNS, *(row.values() for row in shown)])
     else:
         _print_table(rows, common)
     return 0

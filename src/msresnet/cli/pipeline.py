@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,12 @@ from msresnet.bundle import Bundle
 from msresnet.cli.main import Common
 from msresnet.cli.screen import Screen
 from msresnet.data.sets import Samples
-from msresnet.errors import UsageError
+from msresnet.errors import HeldError, UsageError
 from msresnet.files import check_free, disk_errors, foreign, lock, write_json
+from msresnet.infer.answers import write_predictions
 from msresnet.infer.backends.eager import predictor_of
 from msresnet.infer.calibrate import settled
 from msresnet.infer.evaluate import evaluate, pick
-from msresnet.infer.predictions import write_predictions
 from msresnet.models.factory import MODELS
 from msresnet.report.html import write_report
 from msresnet.report.plots import sweep_picture
@@ -62,13 +62,7 @@ def train_run(config: TrainConfig, screen: Screen, words: list[str]) -> Finished
         MODELS[config.model]
     device, _ = choose_device(device_name(config))
     with ExitStack() as stack:
-
-        def take() -> Path:
-            folder = run_folder(config)
-            stack.enter_context(lock(folder))
-            return folder
-
-        folder = on_main(take, device)
+        folder = on_main(lambda: take(config, stack), device)
         fitted = _train(replace(config, output=str(folder)), folder, screen)
         return measure(fitted, config, screen, words) if rank() == 0 else None
 
@@ -131,33 +125,55 @@ def headline(evaluation: Evaluation) -> str:
     return f"{evaluation.metrics['split']} {evaluation.headline}"
 
 
-def run_folder(config: TrainConfig) -> Path:
-    """The folder that a run writes to. Raises UsageError when it is taken, or when there is none to continue."""
+def take(config: TrainConfig, stack: ExitStack) -> Path:
+    """The folder that a run writes to, its lock held by `stack`.
+
+    Raises UsageError when it is taken, or when there is none to continue, HeldError when another run writes to it.
+    """
     if config.resume:
-        folder = Path(config.output or Path(LATEST).resolve())
-        if not (folder / SETTINGS).is_file():
-            hint = "msresnet train first, or --output RUN"
-            raise UsageError("there is no run to continue", where=str(folder), hint=hint)
-        return folder
-    if config.output is not None:
-        folder = Path(config.output)
-        if (folder / SETTINGS).exists() and not config.exist_ok:
-            raise UsageError(
-                "the folder holds a run already", where=str(folder), hint="--resume, --exist-ok, or another --output"
-            )
-        if not config.exist_ok:
-            check_free(folder, hint="another --output, or --exist-ok")
-        return folder
-    base = Path("runs")
+        folder = run_to_continue(config)
+    elif config.output is not None:
+        folder = _free(Path(config.output), config.exist_ok)
+    else:
+        return _numbered(config, stack)
+    stack.enter_context(lock(folder))
+    return folder
+
+
+def _numbered(config: TrainConfig, stack: ExitStack) -> Path:
+    """The first folder that is free of those named after the data, its lock held by `stack`."""
     name = Path(config.data).resolve().stem or "data"
     name += "" if config.model == "auto" else f"-{config.model}"
-    numbers = (base / (name if n == 1 else f"{name}-{n}") for n in range(1, 100_000))
-    return next(folder for folder in numbers if not foreign(folder))
+    folders = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 100_000))
+    for folder in (each for each in folders if not foreign(each)):
+        with suppress(HeldError):  # by a run that has written nothing yet
+            stack.enter_context(lock(folder))
+            return folder
+    raise UsageError("all numbers are taken", where=f"runs/{name}", hint="--output RUN")
+
+
+def run_to_continue(config: TrainConfig) -> Path:
+    """The folder of the run that is continued. Raises UsageError when there is none."""
+    folder = Path(config.output or Path(LATEST).resolve())
+    if not (folder / SETTINGS).is_file():
+        hint = "msresnet train first, or --output RUN"
+        raise UsageError("there is no run to continue", where=str(folder), hint=hint)
+    return folder
+
+
+def _free(folder: Path, exist_ok: bool) -> Path:
+    """A folder for a new run. Raises UsageError when it is taken."""
+    if (folder / SETTINGS).exists() and not exist_ok:
+        hint = "--resume, --exist-ok, or another --output"
+        raise UsageError("the folder holds a run already", where=str(folder), hint=hint)
+    if not exist_ok:
+        check_free(folder, hint="another --output, or --exist-ok")
+    return folder
 
 
 def resumed(config: TrainConfig, explicit: dict[str, object]) -> TrainConfig:
     """The settings of the run that is continued. Raises UsageError when others were given now."""
-    folder = run_folder(config)
+    folder = run_to_continue(config)
     before = from_yaml(folder / SETTINGS)
     if {"device", "devices"} & explicit.keys():  # the machine may be another one
         before |= {"device": "auto", "devices": None}

@@ -80,7 +80,7 @@ def _answer(config: PredictConfig, common: Common) -> int:
     live = _is_live(config.inputs)
     size, workers = (1, 0) if live else (config.batch_size, config.workers)
     inputs = inputs_of(config)
-    predictor = open_predictor(config.model, replace(config.running, batch_size=size))
+    predictor = open_predictor(config.model, replace(config, batch_size=size))
     if not common.quiet:
         print(f"· {predictor.backend.reason}", file=sys.stderr)
     if config.score is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import torch
 
@@ -16,9 +16,9 @@ from msresnet.cli.screen import Screen
 from msresnet.data.decode import printable
 from msresnet.errors import DataError
 from msresnet.infer.backends.artefact import find_file
-from msresnet.infer.config import Form, PredictConfig
+from msresnet.infer.config import PredictConfig
 from msresnet.infer.inputs import standard_input
-from msresnet.infer.sharded import Asked, Outcome, Tally, Worker, beginning, work
+from msresnet.infer.sharded import Outcome, Tally, Worker, beginning, work
 from msresnet.infer.shards import find_shards
 from msresnet.runtime import stop_on_signals
 
@@ -30,20 +30,8 @@ def answer_shards(config: PredictConfig, common: Common) -> int:
     assert config.output is not None
     screen, start = Screen(common), time.perf_counter()
     shards = beginning(find_shards(config.inputs, standard_input()), os.environ)
-    asked = Asked(
-        output=Path(config.output).absolute(),
-        form=cast(Form, config.format or "csv"),
-        top=config.top,
-        budget=config.budget,
-        tta=config.tta,
-        device=_device(config.device, torch.cuda.device_count()),
-        batch_size=config.batch_size,
-        workers=config.workers,
-        backend=config.backend,
-        precision=config.precision,
-        threads=config.threads,
-        score=config.score,
-    )
+    device = _device(config.device, torch.cuda.device_count())
+    config = replace(config, output=str(Path(config.output).absolute()), device=device)
 
     def note(outcome: Outcome, tally: Tally) -> None:
         screen.note(_line(outcome, tally, len(shards)))
@@ -53,10 +41,10 @@ def answer_shards(config: PredictConfig, common: Common) -> int:
     if config.engine == "ray":
         from msresnet.infer.on_ray import work_on_ray
 
-        tally = work_on_ray(given, asked, config.model, shards, note)
+        tally = work_on_ray(given, config, shards, note)
     else:
         with stop_on_signals() as stop:
-            tally = work(Worker(given, asked, config.model, stop), shards, note)
+            tally = work(Worker(given, config, stop), shards, note)
     screen.note(summary(tally, time.perf_counter() - start), "bold")
     failed = tally.of("failed")
     for outcome in failed[:SHOWN]:

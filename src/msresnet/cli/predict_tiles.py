@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import sys
 import time
@@ -17,7 +15,7 @@ from msresnet.cli.screen import Screen
 from msresnet.data.decode import printable
 from msresnet.errors import DataError
 from msresnet.files import check_output, make_folder, write_atomic, write_json, write_text
-from msresnet.infer.answers import columns, safe_cell
+from msresnet.infer.answers import columns
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.infer.config import PredictConfig, tiling
 from msresnet.infer.inputs import Input
@@ -25,6 +23,7 @@ from msresnet.infer.tiling.predict import check_whole, predict_tiles
 from msresnet.report.annotate import safe_name
 from msresnet.report.tiles import map_picture
 from msresnet.results import DIGITS
+from msresnet.rows import csv_text
 from msresnet.tasks.tiling.merge import Tiled
 
 SAY_EVERY = 10.0
@@ -38,7 +37,7 @@ def answer_tiles(config: PredictConfig, common: Common, inputs: Iterator[Input])
     folder = None if config.output is None else Path(config.output)
     if folder is not None:
         check_output(folder, folder=True)
-    predictor = open_predictor(config.model, config.running)
+    predictor = open_predictor(config.model, config)
     if config.score is not None:
         predictor = predictor.from_score(config.score)
     check_whole(predictor.postprocess, asked.whole)
@@ -95,23 +94,12 @@ def _free(name: str, taken: set[str]) -> str:
 def _write(folder: Path, tiled: Tiled[Any], config: PredictConfig) -> None:
     make_folder(folder)
     found = tiled.features()
-    write_text(folder / COUNTS, counts_csv(tiled))
+    write_text(folder / COUNTS, csv_text([tiled.counted, *tiled.counts()], DIGITS))
     write_json(folder / REGIONS, {"type": "FeatureCollection", "features": found})
     picture = map_picture(tiled)
     write_atomic(folder / PICTURE, lambda part: picture.save(part, "PNG"))
     tiled.save(folder)
     write_json(folder / SUMMARY, summary(tiled, config, len(found)))
-
-
-def counts_csv(tiled: Tiled[Any]) -> str:
-    """What there is of each class, as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(tiled.counted)
-    for name, *values in tiled.counts():
-        cells = (f"{value:.{DIGITS}f}" if isinstance(value, float) else value for value in values)
-        writer.writerow([safe_cell(printable(str(name))), *cells])
-    return text.getvalue()
 
 
 def summary(tiled: Tiled[Any], config: PredictConfig, areas: int) -> dict[str, Any]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
 import textwrap
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,8 +14,8 @@ from msresnet.data.decode import printable
 from msresnet.data.sample import Image
 from msresnet.errors import DataError
 from msresnet.files import PART, check_output, disk_errors, make_folder, write_atomic
-from msresnet.infer.answers import KINDS, Answers, Row, csv_cells, unreadable
-from msresnet.infer.config import PredictConfig
+from msresnet.infer.answers import Answers, CsvAnswers, JsonlAnswers, Row, open_answers, unreadable
+from msresnet.infer.config import Form, PredictConfig
 from msresnet.report.annotate import Gallery
 from msresnet.results import DIGITS, Results
 from msresnet.results.detections import counted
@@ -27,20 +25,24 @@ class Writer:
     """Rows, and pictures beside them.
 
     Args:
-        rows: where rows go.
+        answers: where rows go.
         gallery: where pictures go, if they are wanted.
+        unread: whether what could not be read is a row too; on a screen it stands among the errors.
     """
 
-    def __init__(self, rows: Rows, gallery: Gallery | None) -> None:
-        self.rows, self.gallery = rows, gallery
+    def __init__(self, answers: Answers, gallery: Gallery | None, unread: bool) -> None:
+        self.answers, self.gallery, self.unread = answers, gallery, unread
 
     def add(self, rows: Sequence[Row]) -> None:
         """Put out some answers."""
-        self.rows.add(rows)
+        self.answers.add(rows)
 
     def add_batch(self, rows: Sequence[Row], errors: Sequence[DataError | None]) -> None:
         """Put out the answers of a batch, and where it belongs among them what could not be read."""
-        self.rows.add_batch(rows, errors)
+        if self.unread:
+            left = iter(rows)
+            rows = [next(left) if error is None else unreadable(error.where, error) for error in errors]
+        self.answers.add(rows)
 
     def show(self, results: Results, previews: Sequence[Image | None]) -> None:
         """Save the pictures of some answers."""
@@ -48,22 +50,7 @@ class Writer:
             self.gallery.add(results, previews)
 
 
-class Rows(ABC):
-    """Answers that are put out as they come."""
-
-    @abstractmethod
-    def add(self, rows: Sequence[Row]) -> None:
-        """Put out some."""
-
-    def add_batch(self, rows: Sequence[Row], errors: Sequence[DataError | None]) -> None:
-        """Put out the rows of a batch; on a screen, what could not be read stands among the errors."""
-        self.add(rows)
-
-    def close(self) -> None:  # noqa: B027 - most have nothing left
-        """Put out what is left."""
-
-
-class Table(Rows):
+class Table(Answers):
     """A line for a person."""
 
     def __init__(self, top: int) -> None:
@@ -90,16 +77,7 @@ class Table(Rows):
         return f"{printable(row['id'])}: {row['height']}x{row['width']}, {shares}"
 
 
-class JsonLines(Rows):
-    """An object a line."""
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Put out some."""
-        for row in rows:
-            print(json.dumps(row, ensure_ascii=True))
-
-
-class Json(Rows):
+class Json(Answers):
     """One array, which is begun at once and closed in the end, whatever happens."""
 
     def __init__(self) -> None:
@@ -117,57 +95,34 @@ class Json(Rows):
         print("\n]" if self.begun else "[]")
 
 
-class Csv(Rows):
-    """A header, then a row for each."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names, self.writer = names, csv.writer(sys.stdout, lineterminator="\n")
-        self.writer.writerow(["id", *names])
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Put out some."""
-        self.writer.writerows(csv_cells(row, self.names) for row in rows)
-
-
-class File(Rows):
-    """A file, with the errors among the answers."""
-
-    def __init__(self, answers: Answers) -> None:
-        self.answers = answers
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Put out some."""
-        self.answers.add(rows)
-
-    def add_batch(self, rows: Sequence[Row], errors: Sequence[DataError | None]) -> None:
-        """A row for each, in order."""
-        left = iter(rows)
-        self.answers.add([next(left) if error is None else unreadable(error.where, error) for error in errors])
-
-
 @contextmanager
 def open_writer(config: PredictConfig, names: Sequence[str]) -> Iterator[Writer]:
     """Where answers with these columns are to go. A file appears when it is whole. Raises UsageError, ResourceError."""
     gallery = None if config.save_images is None else Gallery(Path(config.save_images))
     if config.place == "file":
-        with _file(Path(config.output or ""), config, names) as rows:
-            yield Writer(rows, gallery)
-        return
-    kinds = {"json": Json, "jsonl": JsonLines}
-    form = config.format or "table"
-    rows = kinds[form]() if form in kinds else Csv(names) if form == "csv" else Table(config.top)
-    with closing(rows):
-        yield Writer(rows, gallery)
+        with _file(Path(config.output or ""), config.form, names) as answers:
+            yield Writer(answers, gallery, unread=True)
+    else:
+        with closing(_screen(config, names)) as answers:
+            yield Writer(answers, gallery, unread=False)
+
+
+def _screen(config: PredictConfig, names: Sequence[str]) -> Answers:
+    if config.format == "csv":
+        return CsvAnswers(sys.stdout, ("id", *names))
+    if config.format == "jsonl":
+        return JsonlAnswers(sys.stdout)
+    return Json() if config.format == "json" else Table(config.top)
 
 
 @contextmanager
-def _file(path: Path, config: PredictConfig, names: Sequence[str]) -> Iterator[Rows]:
+def _file(path: Path, form: Form, names: Sequence[str]) -> Iterator[Answers]:
     check_output(path, folder=False)
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
-        with disk_errors(path), closing(KINDS[config.form](part, names)) as answers:
-            yield File(answers)
+        with disk_errors(path), open_answers(part, form, names) as answers:
+            yield answers
         write_atomic(path, lambda empty: _move(part, empty))
     finally:
         part.unlink(missing_ok=True)

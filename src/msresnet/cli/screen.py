@@ -5,6 +5,8 @@ Standard output carries data only, and is written by the verbs.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -33,8 +35,8 @@ class Screen:
 
     def __init__(self, common: Common) -> None:
         self.quiet = common.quiet
-        self.console = Console(stderr=True, highlight=False, quiet=common.quiet)
-        self.out = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+        self.console = _Console(stderr=True, highlight=False, quiet=common.quiet)
+        self.out = _Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
         self.log_path: Path | None = None
         self.before_log: list[str] = []
         self.bar: Progress | None = None
@@ -120,6 +122,14 @@ class Screen:
         for row in rows:
             table.add_row(*map(escape, row))
         self.table(table)
+
+
+class _Console(Console):
+    """One that leaves it to the command line to say whose reader left."""
+
+    def on_broken_pipe(self) -> None:
+        """Fail as a file does; rich would leave without a word, and take the other stream for the broken one."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class Bar:

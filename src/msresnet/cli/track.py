@@ -59,7 +59,7 @@ def _opened(config: TrackConfig, screen: Screen, live: bool = False) -> tuple[Pr
     from msresnet.infer.tracking import opened, rules_of
 
     screen.notes(which_run(config.model))
-    how = replace(config.running, batch_size=1) if live else config.running
+    how = replace(config, batch_size=1) if live else config
     predictor, looks = opened(config.model, how, config.appearance)
     if config.score is not None:
         predictor = predictor.from_score(config.score)

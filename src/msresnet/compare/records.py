@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ from msresnet.compare.contestants import Contestant
 from msresnet.errors import UsageError
 from msresnet.files import write_json
 from msresnet.results import Evaluation, classified
+from msresnet.rows import csv_text
 from msresnet.train.config import TrainConfig
 
 Flags = npt.NDArray[np.bool_]
@@ -161,8 +160,4 @@ def _check_unchanged(before: dict[str, Any], now: dict[str, Any], name: str, pat
 
 def to_csv(trainings: Sequence[Training]) -> str:
     """One row for each training."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(training.row() for training in trainings)
-    return text.getvalue()
+    return csv_text([COLUMNS, *(training.row().values() for training in trainings)])

@@ -28,12 +28,17 @@ Range = tuple[float, float] | None
 
 def value_range_of(dense: Array) -> Range:
     """(lowest, highest) value that is black and white: 0 to 1 for shares, 0 to 255, else as found; None for bytes."""
-    if dense.dtype == np.uint8:
+    return range_of_all([dense])
+
+
+def range_of_all(images: Sequence[Array]) -> Range:
+    """The same over several images."""
+    if all(image.dtype == np.uint8 for image in images):
         return None
-    low, high = float(dense.min()), float(dense.max())
+    low, high = min(float(image.min()) for image in images), max(float(image.max()) for image in images)
     if low >= 0 and high <= 1:
         return 0.0, 1.0
-    bytes_too = low >= 0 and 100 < high <= 255 and bool((dense == np.rint(dense)).all())
+    bytes_too = low >= 0 and 100 < high <= 255 and all(bool((image == np.rint(image)).all()) for image in images)
     return (0.0, 255.0) if bytes_too else (low, high)
 
 
@@ -130,10 +135,3 @@ def as_arrays(given: Any, name: str, colour: bool = True) -> list[Array]:
 def is_one(shape: Sequence[int], colour: bool = True) -> bool:
     """Whether an array of this shape is one image, (H, W) or with `colour` (H, W, C), and not several."""
     return len(shape) == 2 or (colour and len(shape) == 3 and shape[2] <= PLANES)
-
-
-def range_of_all(images: list[Array]) -> Range:
-    """The range of values over all images."""
-    if all(image.dtype == np.uint8 for image in images):
-        return None
-    return value_range_of(np.concatenate([image.ravel() for image in images]).astype(np.float64))

@@ -78,7 +78,7 @@ class Annotations:
     Args:
         root: folder of the images.
         names: their paths below it (N).
-        sizes: (N, 2) H and W in pixels; 0 where the annotations do not say.
+        sizes: (N, 2) H and W in pixels; 0 where the annotations do not say, until the image was looked at.
         records: the file of annotations of each image, or the one for all.
         classes: names.
         counts: how many boxes each image has (N,).
@@ -107,8 +107,10 @@ class BoxedFiles(BoxedSource):
         """Decode one image (C, H, W). Raises DataError where it has another size than its annotations say."""
         path = self.path(index)
         image = decode_file(path, at_least)
-        given = tuple(int(side) for side in self.found.sizes[index])
-        if all(given) and not fits((image.shape[1], image.shape[2]), (given[0], given[1]), at_least is not None):
+        given = self._known_size(index)
+        if given is None and at_least is None:
+            self.found.sizes[index] = image.shape[1:]
+        if given is not None and not fits((image.shape[1], image.shape[2]), given, at_least is not None):
             raise DataError(
                 "the image has another size than its annotations say",
                 where=f"{printable(path)}, {printable(self.record(index))}",
@@ -125,9 +127,15 @@ class BoxedFiles(BoxedSource):
         return boxes.moved(scale(boxes.xyxy, (height, width)))
 
     def size(self, index: int) -> tuple[int, int]:
-        """(H, W) of one image as it came, from the annotations or else from its file."""
+        """(H, W) of one image as it came, from the annotations or else from its file, which is read once for it."""
+        if (known := self._known_size(index)) is not None:
+            return known
+        self.found.sizes[index] = size = file_size(self.path(index))
+        return size
+
+    def _known_size(self, index: int) -> tuple[int, int] | None:
         height, width = (int(side) for side in self.found.sizes[index])
-        return (height, width) if height and width else file_size(self.path(index))
+        return (height, width) if height and width else None
 
     def path(self, index: int) -> Path:
         """The image's file."""

@@ -28,6 +28,7 @@ from PIL import Image as Pillow
 from msresnet.data.jpeg import decode_frame, read_frame
 from msresnet.data.sample import Image
 from msresnet.errors import DataError
+from msresnet.rows import escaped
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Of the MPO files of some cameras, which the JPEG parser takes, the first picture counts."""
@@ -35,6 +36,8 @@ _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 )
+FOREIGN = frozenset((".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg"))
+"""How names of pictures end whose formats are not read here; whoever has such files wants to know it."""
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
 PIECE = 1 << 16
@@ -99,14 +102,20 @@ def decode_file(path: str | Path, at_least: Size | None = None) -> Image:
     return decode_bytes(read_regular(path), str(path), at_least)
 
 
-def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
-    """The bytes of a regular file. Raises DataError for pipes, folders, absent, unreadable or oversized ones."""
+def read_regular(path: str | Path, limit: int = MAX_BYTES, most: int | None = None) -> bytes:
+    """The bytes of a regular file. Raises DataError for pipes, folders, absent, unreadable or oversized ones.
+
+    Args:
+        path: of the file.
+        limit: bytes of the largest file.
+        most: bytes to read from its start. None: all.
+    """
     where = printable(path)
     handle, size = _opened(path, where)
     try:
         if size > limit:
             raise DataError("the file is too large", where=where, why=f"{size:,} bytes, the limit is {limit:,}")
-        return _read_all(handle, size, limit)
+        return _read_all(handle, size, limit if most is None else most)
     except OSError as error:
         raise DataError("cannot read the file", where=where, why=_reason(error)) from error
     finally:
@@ -172,8 +181,14 @@ def decode_opened(image: Pillow.Image, where: str) -> Image:
 
 
 def file_size(path: str | Path) -> Size:
-    """(H, W) of an image file as `decode_file` gives it whole, from its header alone. Raises DataError."""
-    return bytes_size(read_regular(path), str(path))
+    """(H, W) of an image file as `decode_file` gives it whole, from the file's head where that is enough.
+
+    Raises DataError.
+    """
+    head = read_regular(path, most=PIECE)
+    # Only of a JPEG is it known that nothing behind the header turns the picture.
+    enough = len(head) < PIECE or read_frame(head) is not None
+    return bytes_size(head if enough else read_regular(path), str(path))
 
 
 def bytes_size(data: bytes, where: str) -> Size:
@@ -260,11 +275,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 def printable(path: str | Path) -> str:
     """A path that can be printed: control characters and bytes that are not text are escaped."""
-    text = os.fsdecode(path)
-    if text.isprintable():
-        return text
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped(os.fsdecode(path))
 
 
 def _decode(data: bytes, where: str, at_least: Size | None) -> Image:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -64,6 +65,7 @@ class Lazy(Samples):
         super().__init__(torch.from_numpy(np.array(source.targets)), source.ids)
         self.source, self.preprocess, self.workers, self.store = source, preprocess, workers, store
         self.unreadable, self.name = unreadable or Unreadable({name: len(source)}), name
+        self.members = dict[int, npt.NDArray[np.int64]]()
 
     @property
     def bad(self) -> list[tuple[str, str]]:
@@ -150,22 +152,24 @@ class Lazy(Samples):
         return Batch(moved, self.targets[indices].to(device, non_blocking=True), indices)
 
     def _read(self, index: int) -> Image | DataError:
-        if self.store is not None and (kept := self.store.read(index)) is not None:
-            return kept
+        kept = None if self.store is None else self.store.read(index)
         try:
-            image = self.preprocess.read(self.source, index)
+            image = self.preprocess.read(self.source, index) if kept is None else kept
+            if self.source.boxed:
+                self.source.size(index)  # it may stand in the file alone: here, where nobody waits for a batch
         except DataError as error:
             return error
-        if self.store is not None:
+        if self.store is not None and kept is None:
             self.store.write(index, image)
         return image
 
     def _instead(self, index: int, error: DataError) -> tuple[int, Image]:
         """The next readable sample of the same class, and its image. Raises DataError where that is no way out."""
         self._note(index, error)
-        members = torch.nonzero(self.targets == self.targets[index])[:, 0]
-        after = members.roll(-int((members <= index).sum()))
-        for other in after.tolist():
+        members = self._members(int(self.targets[index]))
+        first = int(np.searchsorted(members, index, side="right"))
+        for place in range(first, first + len(members)):
+            other = int(members[place % len(members)])
             if other in self.unreadable.found[self.name]:
                 continue
             found = self._read(other)
@@ -173,6 +177,12 @@ class Lazy(Samples):
                 return other, found
             self._note(other, found)
         raise class_lost([self.source.classes[int(self.targets[index])]], self.bad)
+
+    def _members(self, target: int) -> npt.NDArray[np.int64]:
+        """The samples of a class, in the order of the set; found once, for many images may be unreadable."""
+        if target not in self.members:
+            self.members[target] = np.flatnonzero(self.targets.numpy() == target)
+        return self.members[target]
 
     def _note(self, index: int, error: DataError) -> None:
         if index not in self.unreadable.found[self.name]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from msresnet.deploy.config import Form
 from msresnet.errors import ModelError, ResourceError, UsageError
-from msresnet.files import PART, check_free, check_output, disk_errors, make_folder, write_text
+from msresnet.files import check_free, check_output, disk_errors, make_folder, part_of, write_text
 from msresnet.hub import CONFIG
 from msresnet.infer.backend import INPUT, OUTPUT
 from msresnet.infer.backends.artefact import DIGEST, META, STEM, VERSION
@@ -72,9 +71,9 @@ def new_folder(place: Path, ours: Collection[str] = (TRITON, CARD, VERSION)) -> 
     check_place(place, ours)
     with disk_errors(place):
         make_folder(place.parent)
-        part = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=PART, dir=place.parent))
+        part = part_of(place)
+        part.mkdir()
         try:
-            part.chmod(0o755)
             yield part
             old = part.with_name(f"{part.name}-old")
             if place.exists():

@@ -1,21 +1,23 @@
-"""Answers as a file: .csv, .jsonl or .parquet, a row for each image, readable or not.
+"""Answers as .csv, .jsonl or .parquet, a row for each image: those of an evaluation at once, others as they come.
 
-Rows are written as they come, so that a shard's length costs no memory. The same answers give the same bytes.
+A shard's length costs no memory. The same answers give the same bytes.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, TextIO
 
 from msresnet.data.decode import printable
 from msresnet.errors import DataError, ResourceError
+from msresnet.files import write_atomic, write_text
 from msresnet.infer.config import Form
 from msresnet.results import DIGITS
+from msresnet.rows import csv_text, write_csv
 from msresnet.tasks.postprocess.base import Postprocess
 
 Row = dict[str, Any]
@@ -28,70 +30,56 @@ def columns(postprocess: Postprocess, exits: bool) -> tuple[str, ...]:
 
 
 class Answers(ABC):
-    """A file of answers that is being written.
+    """Answers that are put out as they come."""
+
+    @abstractmethod
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put out some."""
+
+    def close(self) -> None:  # noqa: B027 - most have nothing left
+        """Put out what is left; no row comes any more."""
+
+
+class CsvAnswers(Answers):
+    """A header, then a line for each row.
+
+    Args:
+        file: where they go.
+        columns: that are written; what a row lacks is left empty.
+    """
+
+    def __init__(self, file: TextIO, columns: Sequence[str]) -> None:
+        self.file, self.columns = file, columns
+        write_csv(file, [columns])
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put out some."""
+        write_csv(self.file, ([_cell(row.get(name)) for name in self.columns] for row in rows), DIGITS)
+
+
+class JsonlAnswers(Answers):
+    """One JSON object a line.
+
+    Args:
+        file: where they go.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put out some."""
+        self.file.write(_jsonl(rows))
+
+
+class ParquetAnswers(Answers):
+    """A file with the same columns as CSV, and `top` as a list of labels and probabilities.
 
     Args:
         path: the file, which is overwritten.
         names: of the columns, as `columns` gives them.
     """
 
-    ending: ClassVar[str]
-
-    @abstractmethod
-    def __init__(self, path: Path, names: Sequence[str]) -> None: ...
-
-    @abstractmethod
-    def add(self, rows: Sequence[Row]) -> None:
-        """Write some rows."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Write what is left; no row comes any more."""
-
-
-class CsvAnswers(Answers):
-    """id, label, probability (, exit), error, or those of masks; cells that a spreadsheet would run are quoted."""
-
-    ending = "csv"
-
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self.file = path.open("w", encoding="utf-8", newline="")
-        self.writer, self.names = csv.writer(self.file, lineterminator="\n"), names
-        self.writer.writerow(["id", *names, "error"])
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Write some rows."""
-        for row in rows:
-            blank = [safe_cell(row["id"]), *("" for _ in self.names)]
-            cells = blank if "error" in row else csv_cells(row, self.names)
-            self.writer.writerow([*cells, safe_cell(row.get("error", ""))])
-
-    def close(self) -> None:
-        """Write what is left."""
-        self.file.close()
-
-
-class JsonlAnswers(Answers):
-    """One JSON object a line."""
-
-    ending = "jsonl"
-
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self.file = path.open("w", encoding="utf-8")
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Write some rows."""
-        self.file.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
-
-    def close(self) -> None:
-        """Write what is left."""
-        self.file.close()
-
-
-class ParquetAnswers(Answers):
-    """The same columns as CSV, and `top` as a list of labels and probabilities."""
-
-    ending = "parquet"
     together = 8192
     """Rows of a row group."""
 
@@ -113,14 +101,14 @@ class ParquetAnswers(Answers):
         self.waiting: list[Row] = []
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Write some rows."""
+        """Put out some."""
         self.waiting += rows
         while len(self.waiting) >= self.together:
             self._write(self.waiting[: self.together])
             del self.waiting[: self.together]
 
     def close(self) -> None:
-        """Write what is left."""
+        """Put out what is left."""
         if self.waiting:
             self._write(self.waiting)
         self.writer.close()
@@ -128,10 +116,37 @@ class ParquetAnswers(Answers):
     def _write(self, rows: list[Row]) -> None:
         import pyarrow as arrow
 
-        self.writer.write_table(arrow.Table.from_pylist(rows, schema=self.schema))
+        self.writer.write_table(arrow.Table.from_pylist([_plain(row) for row in rows], schema=self.schema))
 
 
-KINDS: dict[Form, type[Answers]] = {"csv": CsvAnswers, "jsonl": JsonlAnswers, "parquet": ParquetAnswers}
+@contextmanager
+def open_answers(path: Path, form: Form, names: Sequence[str]) -> Iterator[Answers]:
+    """A file of answers, readable ones and others, which is overwritten. Raises OSError, ResourceError.
+
+    Args:
+        names: of the columns, as `columns` gives them.
+    """
+    if form == "parquet":
+        with closing(ParquetAnswers(path, names)) as answers:
+            yield answers
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        yield CsvAnswers(file, ("id", *names, "error")) if form == "csv" else JsonlAnswers(file)
+
+
+def write_predictions(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows of `Task.rows` in the form that the file's ending names.
+
+    Raises ResourceError when that fails, for Parquet also where pyarrow is missing.
+    """
+    rows = [_plain(row) for row in rows]
+    if path.suffix == ".parquet":
+        need_pyarrow()
+        write_atomic(path, lambda part: _parquet(part, rows))
+    elif path.suffix == ".csv":
+        write_text(path, csv_text([rows[0] if rows else (), *(row.values() for row in rows)], DIGITS))
+    else:
+        write_text(path, _jsonl(rows))
 
 
 def need_pyarrow() -> None:
@@ -142,23 +157,25 @@ def need_pyarrow() -> None:
         raise ResourceError("--format parquet needs pyarrow", why=str(error), hint="pip install pyarrow") from error
 
 
-def safe_cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+def _jsonl(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
 
 
-def csv_cells(row: Row, names: Sequence[str]) -> list[str]:
-    """An image's id and its other columns, as every door writes them."""
-    return [safe_cell(printable(row["id"])), *(cell(row[name]) for name in names)]
+def _parquet(path: Path, rows: list[Row]) -> None:
+    import pyarrow as arrow
+    from pyarrow.parquet import write_table
+
+    write_table(arrow.Table.from_pylist(rows), path)
 
 
-def cell(value: Any) -> str:
-    """A value as text in a table; what a spreadsheet would run is quoted."""
-    if isinstance(value, float):
-        return f"{value:.{DIGITS}f}"
-    if isinstance(value, list):  # the classes in a mask, or the objects in an image
-        return safe_cell("; ".join(map(_item, value)))
-    return safe_cell(str(value)) if isinstance(value, str) else str(value)
+def _plain(row: Row) -> Row:
+    """A row whose texts every format can hold."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _cell(value: Any) -> Any:
+    """The classes in a mask, or the objects in an image, as text."""
+    return "; ".join(map(_item, value)) if isinstance(value, list) else value
 
 
 def _item(item: dict[str, Any]) -> str:

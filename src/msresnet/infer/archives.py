@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from msresnet.data.decode import open_regular, printable
-from msresnet.data.sources.folder import is_image
+from msresnet.data.sources.folder import is_picture
 from msresnet.data.sources.tar import Member, members, read_at, walk
 from msresnet.errors import DataError
 
@@ -70,7 +70,7 @@ def _zipped(path: str) -> Iterator[Found]:
         _check_directory(file, where)
     with _reading(where):
         archive = zipfile.ZipFile(path)  # closed when the last of its images is read
-        infos = [info for info in archive.infolist() if not info.is_dir() and is_image(Path(info.filename))]
+        infos = [info for info in archive.infolist() if not info.is_dir() and is_picture(Path(info.filename))]
     for info in infos:
         yield printable(f"{path}/{info.filename}"), partial(_member_of_zip, archive, info)
 
@@ -116,7 +116,7 @@ def _packed(path: str) -> Iterator[Found]:
                 if member.size > MOST_MEMBER:
                     why = f"{printable(member.name)} has {member.size:,} bytes, the limit is {MOST_MEMBER:,}"
                     raise DataError("the archive cannot be gone through", where=where, why=why, hint="unpack it")
-                if member.plain and is_image(Path(member.name)):
+                if member.plain and is_picture(Path(member.name)):
                     data = stream.read(member.size, member.start)
                     yield printable(f"{path}/{member.name}"), partial(_whole, data, member.size)
 
@@ -160,7 +160,7 @@ class _Forward:
 
 
 def _images(found: Iterator[Member]) -> Iterator[Member]:
-    return (member for member in found if member.plain and is_image(Path(member.name)))
+    return (member for member in found if member.plain and is_picture(Path(member.name)))
 
 
 def _check_size(size: int) -> None:

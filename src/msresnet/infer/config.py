@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Literal, cast, get_args
 
 from tyro.conf import Positional, arg
 
@@ -43,70 +43,14 @@ def budget(text: str) -> Budget:
     raise UsageError(f"--budget {text}", why="a probability up to 1, or a time", hint="--budget 0.9, or --budget 5ms")
 
 
-def check_views(tta: TTA, limit: Budget | None) -> None:
-    """Raise UsageError for unknown views, and where views are to be averaged and a budget kept."""
-    if tta not in get_args(TTA):
-        raise UsageError(f"unknown views {tta!r}", hint=", ".join(get_args(TTA)))
-    if tta != "none" and limit is not None:
-        why = "every view of an image goes through the whole network"
-        raise UsageError(f"--tta {tta} and a budget contradict each other", why=why, hint="one of the two")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What runs a model, and how.
+    """What runs a network, and how: the flags of each verb that runs one, and what `open_predictor` takes.
 
-    Args:
-        device: 'auto' or a device's name.
-        backend: 'auto' takes torch for a bundle, and for an exported file the fastest that is installed.
-        precision: 'auto' is float32 for a bundle, and what an exported file was made for.
-        threads: of one call; None is one for each core.
-        batch_size: images at a time.
-        budget: for a network with several exits in torch, when to stop; None always goes to the end. Not beside
-            compiled code.
-        tta: views of each image whose outputs are averaged, in torch; not beside a budget.
-
-    Raises UsageError for a budget beside views or compiled code, and for no thread at all.
+    `Viewed` and `Limited` add what only torch can do. Raises UsageError for counts below 1, and for a budget beside
+    views or compiled code.
     """
 
-    device: str = "auto"
-    backend: Engine = "auto"
-    precision: Precision = "auto"
-    threads: int | None = None
-    batch_size: int = 64
-    budget: Budget | None = None
-    tta: TTA = "none"
-
-    def __post_init__(self) -> None:
-        check_views(self.tta, self.budget)
-        at_least({"threads": (self.threads, 1)})
-        if self.backend == "compiled" and self.budget is not None:
-            why = "compiled code goes to the end of the network"
-            raise UsageError("--backend compiled and a budget contradict each other", why=why, hint="one of the two")
-
-    @classmethod
-    def of(cls, asked: Any) -> Running:
-        """What a dataclass of other settings says of it by the same names; a budget is a text there.
-
-        Raises UsageError for what cannot be.
-        """
-        names = {field.name for field in fields(cls)}
-        told = {field.name: getattr(asked, field.name) for field in fields(asked) if field.name in names}
-        if told.get("budget") is not None:
-            told["budget"] = budget(told["budget"])
-        return cls(**told)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(DataOptions):
-    """Measure a trained model on labelled images."""
-
-    model: str = LATEST
-    """A run's folder, any other bundle, hf:user/repo, or an exported file or folder."""
-    data: str | None = None
-    """Labelled data in any form that `train` takes. Default: the run's own."""
-    split: Literal["auto", "train", "val", "test"] = "auto"
-    """Which set. auto: test, else val, else all there is."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     backend: Engine = "auto"
@@ -118,9 +62,71 @@ class EvaluateConfig(DataOptions):
     """Of the network. Default: one for each core."""
     batch_size: int = 64
     """Images at a time."""
+
+    def __post_init__(self) -> None:
+        at_least({"batch-size": (self.batch_size, 1), "threads": (self.threads, 1)})
+        if self.tta not in get_args(TTA):
+            raise UsageError(f"unknown views {self.tta!r}", hint=", ".join(get_args(TTA)))
+        if self.limit is None:
+            return
+        if self.tta != "none":
+            why = "every view of an image goes through the whole network"
+            raise UsageError(f"--tta {self.tta} and a budget contradict each other", why=why, hint="one of the two")
+        if self.backend == "compiled":
+            why = "compiled code goes to the end of the network"
+            raise UsageError("--backend compiled and a budget contradict each other", why=why, hint="one of the two")
+
+    @property
+    def tta(self) -> TTA:
+        """Views of each image whose outputs are averaged: none, where no flag says otherwise."""
+        return "none"
+
+    @property
+    def limit(self) -> Budget | None:
+        """When a network with several exits stops: None, at its end, where no flag says otherwise."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Viewed(Running):
+    """The same, for several views of each image."""
+
     tta: TTA = "none"
     """Average over views of each image: its mirror image (flip), small moves (shifts), other sizes (scales), or flip
     with one of the others. Each view costs a pass through the network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limited(Viewed):
+    """The same, for a network that may stop early as well."""
+
+    budget: str | None = None
+    """For networks with several exits: leave at an answer this sure, such as 0.9, or go as deep as a time for each
+    image allows, such as 5ms."""
+
+    @property
+    def limit(self) -> Budget | None:
+        """What the budget says. Raises UsageError for a text that says none."""
+        return None if self.budget is None else budget(self.budget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetOptions:
+    """Which model is measured, on which set."""
+
+    model: str = LATEST
+    """A run's folder, any other bundle, hf:user/repo, or an exported file or folder."""
+    data: str | None = None
+    """Labelled data in any form that `train` takes. Default: the run's own."""
+    split: Literal["auto", "train", "val", "test"] = "auto"
+    """Which set. auto: test, else val, else all there is."""
+
+
+# The bases of configurations stand in this order so that the flags do in the other.
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Viewed, SetOptions, DataOptions):
+    """Measure a trained model on labelled images."""
+
     baseline: str | None = None
     """Another model, measured on the same images: its figures stand beside, and McNemar's exact test says whether the
     difference is more than chance."""
@@ -147,7 +153,8 @@ class EvaluateConfig(DataOptions):
     --abstain-below), above it where less is better (loss, ece, aurc)."""
 
     def __post_init__(self) -> None:
-        at_least({"batch-size": (self.batch_size, 1), "workers": (self.workers, 0)})
+        super().__post_init__()
+        at_least({"workers": (self.workers, 0)})
         if self.abstain_below is not None and not 0 < self.abstain_below <= 1:
             raise UsageError(f"--abstain-below {self.abstain_below:g}", why="a probability", hint="--abstain-below 0.9")
         if self.calibrate and self.tta != "none":
@@ -156,12 +163,7 @@ class EvaluateConfig(DataOptions):
         if self.calibrate and self.model.startswith("hf:"):
             hint = "a copy on this machine"
             raise UsageError("--calibrate writes into the model, which lies elsewhere", where=self.model, hint=hint)
-        _ = self.scales, self.sizes, self.running
-
-    @property
-    def running(self) -> Running:
-        """What is to run the model."""
-        return Running.of(self)
+        _ = self.scales, self.sizes
 
     @property
     def scales(self) -> tuple[float, ...]:
@@ -191,8 +193,8 @@ def numbers(flag: str, text: str | None, example: str) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """Say what is on images: of a few, printed; of shards without end, with --output."""
+class AnswerOptions:
+    """What is answered, by which model, and where the answers go."""
 
     inputs: Positional[tuple[str, ...]] = ()
     """Files, folders, patterns such as 'photos/*.jpg', .zip and .tar files, videos, camera:0, or - for a list of files
@@ -208,25 +210,14 @@ class PredictConfig:
     """How many classes to list for each image."""
     score: float | None = None
     """Of boxes: the lowest score that is shown. Default: what the model says, 0.3 unless it was changed."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    backend: Engine = "auto"
-    """What runs the network: torch, compiled (torch.compile), onnxruntime or openvino. Default: torch for a run, the
-    fastest that is installed for an exported file."""
-    precision: Precision = "auto"
-    """fp32, or bf16 where the processor computes in it. Default: fp32, or what an exported file was made for."""
-    threads: int | None = None
-    """Of the network. Default: one for each core."""
-    batch_size: int = 64
-    """Images at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(Limited, AnswerOptions):
+    """Say what is on images: of a few, printed; of shards without end, with --output."""
+
     workers: int = field(default_factory=cores)
     """Threads that decode images; 0 decodes in the main one. Default: one for each core."""
-    budget: str | None = None
-    """For networks with several exits: leave at an answer this sure, such as 0.9, or go as deep as a time for each
-    image allows, such as 5ms."""
-    tta: TTA = "none"
-    """Average over views of each image: its mirror image (flip), small moves (shifts), other sizes (scales), or flip
-    with one of the others. Each view costs a pass through the network."""
     format: Literal["table", "json", "jsonl", "csv", "parquet"] | None = None
     """How the answers are printed: table (the default), json, jsonl or csv; or written, with --output: csv (the
     default), jsonl or parquet."""
@@ -246,15 +237,14 @@ class PredictConfig:
     """With --output: plain works in this process, ray on all machines of a Ray cluster (or on this one)."""
 
     def __post_init__(self) -> None:
-        lows = {"batch-size": (self.batch_size, 1), "workers": (self.workers, 0), "top": (self.top, 1)}
-        at_least(lows)
-        limit = self.running.budget
+        super().__post_init__()
+        at_least({"workers": (self.workers, 0), "top": (self.top, 1)})
         if self.every is not None:
             interval(self.every)
         self._check_tiles()
         place = self.place
         if place == "folder":
-            self._check_shards(limit)
+            self._check_shards()
         elif self.engine == "ray" or (self.format == "parquet" and place != "file"):
             what = "--engine ray" if self.engine == "ray" else "--format parquet"
             hint = "--output FOLDER" if self.engine == "ray" else "--output answers.parquet"
@@ -262,11 +252,6 @@ class PredictConfig:
         elif place == "file" and self.format not in (None, self.form):
             what = f"--format {self.format}, but --output {self.output}"
             raise UsageError(what, why="the file's ending says its format", hint="one of the two")
-
-    @property
-    def running(self) -> Running:
-        """What is to run the model."""
-        return Running.of(self)
 
     @property
     def place(self) -> Literal["screen", "file", "folder", "maps"]:
@@ -279,8 +264,8 @@ class PredictConfig:
 
     @property
     def form(self) -> Form:
-        """The format of the file that --output names."""
-        return cast(Form, Path(self.output or "").suffix[1:])
+        """The format of the file, or of those in the folder, that --output names."""
+        return cast(Form, Path(self.output or "").suffix[1:] if self.place == "file" else self.format or "csv")
 
     def _check_tiles(self) -> None:
         if self.tile is None:
@@ -296,11 +281,11 @@ class PredictConfig:
             hint = f"--output {Path(self.output).stem or 'maps'}"
             raise UsageError(f"--output {self.output}", why="with --tile it is a folder", hint=hint)
 
-    def _check_shards(self, limit: Budget | None) -> None:
+    def _check_shards(self) -> None:
         """Raise UsageError for what answers to shards cannot be."""
         if self.format not in (None, *FORMS):
             raise UsageError(f"--format {self.format} is for the screen", hint=f"--format {', '.join(FORMS)}")
-        if limit is not None and limit.seconds is not None:
+        if self.limit is not None and self.limit.seconds is not None:
             why = "a time reaches another exit on every machine, so that shards would be answered differently"
             raise UsageError(f"--budget {self.budget} with --output", why=why, hint="--budget 0.9")
         useless = {"save-images": self.save_images, "allow-urls": self.allow_urls, "every": self.every}

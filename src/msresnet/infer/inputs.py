@@ -21,7 +21,7 @@ from typing import BinaryIO
 from msresnet.data.decode import MAX_BYTES, decode_bytes, open_regular, printable, read_regular
 from msresnet.data.resize import reduced
 from msresnet.data.sample import Image
-from msresnet.data.sources.folder import is_image
+from msresnet.data.sources.folder import is_picture
 from msresnet.errors import DataError, ResourceError, UsageError
 from msresnet.infer.archives import images_in, is_archive
 from msresnet.infer.remote import fetch, is_url, shown
@@ -148,7 +148,7 @@ class Named:
         path = os.path.abspath(path)  # noqa: PTH100
         if path in self.files:
             return True
-        if is_image(Path(path)) and any(_comes_with(folder, path) for folder in self.folders):
+        if is_picture(Path(path)) and any(_comes_with(folder, path) for folder in self.folders):
             return True
         return _known(path) and any(pattern.fullmatch(path) for pattern in self.patterns)
 
@@ -194,7 +194,7 @@ def _named(text: str, allowed: Allowed) -> Iterator[Input]:
 
 
 def _known(path: str) -> bool:
-    return is_image(Path(path)) or is_archive(path) or is_video(path)
+    return is_picture(Path(path)) or is_archive(path) or is_video(path)
 
 
 def _opened(path: str, allowed: Allowed) -> Iterator[Input]:
@@ -238,8 +238,8 @@ def _or_nothing(text: str, found: Iterator[Input]) -> Iterator[Input]:
 
 
 def _below(folder: str) -> Iterator[str]:
-    """The images below a folder: those in it, then those in the folders in it."""
-    yield from _in_order(e.path for e in _entries(folder) if is_image(Path(e.name)) and not _is_folder(e))
+    """The images below a folder: those in it, then those in the folders in it; ones that are not read are told so."""
+    yield from _in_order(e.path for e in _entries(folder) if is_picture(Path(e.name)) and not _is_folder(e))
     for inner in _in_order(e.path for e in _entries(folder) if _is_folder(e)):
         yield from _below(inner)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from msresnet.bundle import Bundle
 from msresnet.errors import MsresnetError, ResourceError, first_line
-from msresnet.infer.sharded import Asked, Outcome, Tally, Worker
+from msresnet.infer.config import PredictConfig
+from msresnet.infer.sharded import Outcome, Tally, Worker
 from msresnet.infer.shards import Shard
 from msresnet.runtime import StopRequest
 
@@ -22,8 +23,8 @@ from msresnet.runtime import StopRequest
 class RemoteWorker:
     """A worker in a process of Ray's; it is made at the first call, so that what it lacks is an answer like others."""
 
-    def __init__(self, asked: Asked, model: str) -> None:
-        self.asked, self.model = asked, model
+    def __init__(self, config: PredictConfig) -> None:
+        self.config = config
         self.worker: Worker | None = None
 
     def ready(self) -> None:
@@ -32,17 +33,17 @@ class RemoteWorker:
     def do(self, shard: Shard, place: list[Any]) -> Outcome:
         """As `Worker.do`. `place` holds where the model lies in Ray's store, so that it is fetched once."""
         if self.worker is None:
-            self.worker = Worker(_ray().get(place[0]), self.asked, self.model, StopRequest())
+            self.worker = Worker(_ray().get(place[0]), self.config, StopRequest())
         return self.worker.do(shard)
 
 
 def work_on_ray(
-    given: Bundle | Path, asked: Asked, model: str, shards: Sequence[Shard], note: Callable[[Outcome, Tally], None]
+    given: Bundle | Path, config: PredictConfig, shards: Sequence[Shard], note: Callable[[Outcome, Tally], None]
 ) -> Tally:
     """Answer all shards that nobody else is at.
 
     Args:
-        given, asked, model: as `Worker` takes them.
+        given, config: as `Worker` takes them.
         shards: with absolute paths.
         note: is told of each shard that was answered or failed.
 
@@ -52,7 +53,7 @@ def work_on_ray(
     tally, todo = Tally(), list(reversed(shards))
     with _connected(ray):
         place = [ray.put(given)]
-        actors = _actors(ray, len(shards), asked, model)
+        actors = _actors(ray, len(shards), config)
         # A worker without a place yet (the cluster is busy, or still grows) is given nothing, and not waited for.
         pending = {actor.ready.remote(): actor for actor in actors}
         working = 0
@@ -98,13 +99,13 @@ def _connected(ray: Any) -> Iterator[None]:
             ray.shutdown()
 
 
-def _actors(ray: Any, most: int, asked: Asked, model: str) -> list[Any]:
+def _actors(ray: Any, most: int, config: PredictConfig) -> list[Any]:
     """Workers for all GPUs, else for all cores, but not more than there are shards."""
     there = ray.cluster_resources()
-    gpus = 0 if asked.device == "cpu" else int(there.get("GPU", 0))
+    gpus = 0 if config.device == "cpu" else int(there.get("GPU", 0))
     needs = {"num_cpus": 1, "num_gpus": 1 if gpus else 0, "max_restarts": -1, "max_task_retries": -1}
     remote = ray.remote(**needs)(RemoteWorker)
-    return [remote.remote(asked, model) for _ in range(min(most, gpus or max(1, int(there.get("CPU", 1)))))]
+    return [remote.remote(config) for _ in range(min(most, gpus or max(1, int(there.get("CPU", 1)))))]
 
 
 def _result(ray: Any, done: Any) -> Outcome | None:

@@ -51,7 +51,7 @@ class Predictor:
     def predict(self, images: Sequence[Image], ids: Sequence[str]) -> Results:
         """Results for decoded images of any size, before preprocessing; what belongs to pixels belongs to theirs.
 
-        Files are decoded at no less than `Preprocess.at_least` everywhere, `stream.decode_all` among them.
+        Files are decoded at no less than `Preprocess.at_least` everywhere.
         """
         return self.postprocess.shown(self._with(self.postprocess.for_people()).everything(images, ids))
 

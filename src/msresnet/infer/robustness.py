@@ -90,8 +90,7 @@ def robustness(
         mine, theirs = _both(predictor, baseline, lambda p: object_scales(p, source, config, config.scales))
         found[SCALES] = against(mine, theirs, SCALES)
     if config.sizes:
-        sides, how = config.sizes, config.running
-        mine, theirs = _both(predictor, baseline, lambda p: image_sizes(p, source, config, sides, how))
+        mine, theirs = _both(predictor, baseline, lambda p: image_sizes(p, source, config, config.sizes, config))
         found[SIZES] = against(mine, theirs, SIZES)
     return found
 

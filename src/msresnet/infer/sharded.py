@@ -14,49 +14,16 @@ from msresnet.bundle import Bundle
 from msresnet.data.preprocess import Preprocess
 from msresnet.data.sample import Image
 from msresnet.errors import DataError, Interrupted
-from msresnet.infer.answers import KINDS, Row, columns, need_pyarrow, unreadable
+from msresnet.infer.answers import Row, columns, need_pyarrow, open_answers, unreadable
 from msresnet.infer.backends.opened import open_predictor, run_bundle
-from msresnet.infer.config import TTA, Engine, Form, Precision, Running
+from msresnet.infer.config import PredictConfig
 from msresnet.infer.inputs import Input
 from msresnet.infer.ledger import Ledger, Mark, digest
-from msresnet.infer.predictor import Predictor, batched
+from msresnet.infer.predictor import batched
 from msresnet.infer.shards import Shard
 from msresnet.infer.stream import ahead
 from msresnet.runtime import StopRequest, version
 from msresnet.trained import Trained
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How shards are to be answered: what a user can say, apart from which model and which shards."""
-
-    output: Path
-    form: Form = "csv"
-    top: int = 5
-    budget: str | None = None
-    tta: TTA = "none"
-    device: str = "auto"
-    batch_size: int = 64
-    workers: int = 2
-    backend: Engine = "auto"
-    precision: Precision = "auto"
-    threads: int | None = None
-    score: float | None = None
-
-    def predictor(self, model: Bundle | Path) -> Predictor:
-        """A bundle, or an exported file, at work. Raises what `open_predictor` raises."""
-        how = Running.of(self)
-        predictor = open_predictor(model, how) if isinstance(model, Path) else run_bundle(model, how)
-        return predictor if self.score is None else predictor.from_score(self.score)
-
-    def settings(self, trained: Trained, model: str) -> dict[str, Any]:
-        """What answers depend on, and `model`, as people call it."""
-        top = None if self.form == "csv" else self.top
-        chosen = {"format": self.form, "top": top, "budget": self.budget, "tta": self.tta}
-        asked = {"backend": self.backend, "precision": self.precision}
-        runs: dict[str, Any] = {name: value for name, value in asked.items() if value != "auto"}
-        runs |= {} if self.score is None else {"score": self.score}
-        return {"model": model, "digest": digest(trained), **chosen, **runs, "msresnet": version()}
 
 
 @dataclass(frozen=True)
@@ -106,19 +73,20 @@ class Worker:
 
     Args:
         given: the model, or the exported file that it lies in.
-        asked: how it is to answer.
-        model: what people call it.
+        config: how it is to answer, into which folder, and what people call it.
         stop: asks to leave a shard unfinished.
 
     Raises UsageError for a folder that cannot be used, ResourceError for what is lacking.
     """
 
-    def __init__(self, given: Bundle | Path, asked: Asked, model: str, stop: StopRequest) -> None:
-        if asked.form == "parquet":
+    def __init__(self, given: Bundle | Path, config: PredictConfig, stop: StopRequest) -> None:
+        assert config.output is not None
+        if config.form == "parquet":
             need_pyarrow()
-        self.predictor = asked.predictor(given)
-        self.asked, self.stop, self.kind = asked, stop, KINDS[asked.form]
-        self.ledger = Ledger(asked.output, asked.settings(self.predictor.trained, model), self.kind.ending)
+        predictor = open_predictor(given, config) if isinstance(given, Path) else run_bundle(given, config)
+        self.predictor = predictor if config.score is None else predictor.from_score(config.score)
+        self.config, self.stop = config, stop
+        self.ledger = Ledger(Path(config.output), _settings(config, self.predictor.trained), config.form)
 
     def do(self, shard: Shard) -> Outcome:
         """Answer a shard, unless it is answered or others are at it. Raises Interrupted, ResourceError."""
@@ -141,9 +109,9 @@ class Worker:
 
     def _answer(self, shard: Shard, stamp: str, part: Path) -> tuple[int, int]:
         """Write a shard's answers; how many images there are, and how many cannot be read."""
-        answers = self.kind(part, columns(self.predictor.trained.postprocess, self.predictor.backend.early is not None))
+        names = columns(self.predictor.trained.postprocess, self.predictor.backend.early is not None)
         images = bad = 0
-        with closing(answers):
+        with open_answers(part, self.config.form, names) as answers:
             for rows in self._rows(shard):
                 answers.add(rows)
                 images, bad = images + len(rows), bad + sum("error" in row for row in rows)
@@ -166,7 +134,7 @@ class Worker:
 
     def _images(self, shard: Shard) -> Generator[tuple[str, Image | DataError], None, None]:
         """The images as a network takes them, or as they are where an answer has their size."""
-        trained, workers = self.predictor.trained, self.asked.workers
+        trained, workers = self.predictor.trained, self.config.workers
         if trained.postprocess.whole:
             return ahead(lambda item: (item.id, item.decode(trained.preprocess.at_least)), shard.items(), workers)
         return read_ahead(shard.items(), trained.preprocess, workers, 2 * self.predictor.batch_size)
@@ -176,8 +144,18 @@ class Worker:
             return []
         names, images = zip(*pairs, strict=True)
         if self.predictor.trained.postprocess.whole:
-            return self.predictor.predict(images, names).to_dict(self.asked.top)
-        return self.predictor.predict_ready(np.stack(images), names).to_dict(self.asked.top)
+            return self.predictor.predict(images, names).to_dict(self.config.top)
+        return self.predictor.predict_ready(np.stack(images), names).to_dict(self.config.top)
+
+
+def _settings(config: PredictConfig, trained: Trained) -> dict[str, Any]:
+    """What answers depend on."""
+    top = None if config.form == "csv" else config.top
+    chosen = {"format": config.form, "top": top, "budget": config.budget, "tta": config.tta}
+    asked = {"backend": config.backend, "precision": config.precision}
+    runs: dict[str, Any] = {name: value for name, value in asked.items() if value != "auto"}
+    runs |= {} if config.score is None else {"score": config.score}
+    return {"model": config.model, "digest": digest(trained), **chosen, **runs, "msresnet": version()}
 
 
 def work(worker: Worker, shards: Sequence[Shard], note: Callable[[Outcome, Tally], None]) -> Tally:

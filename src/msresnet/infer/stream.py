@@ -58,13 +58,6 @@ def answer_all(
         yield Answered(results, [preview for _, _, preview in good], errors)
 
 
-def decode_all(
-    inputs: Iterable[Input], preprocess: Preprocess, workers: int
-) -> Iterator[tuple[str, Image | DataError]]:
-    """Decode images as `preprocess` needs them, in order, some ahead in threads; an unreadable one gives its error."""
-    return ((r.id, r.image) for r in ahead(lambda item: _read(item, preprocess, False), inputs, workers))
-
-
 def ahead(
     work: Callable[[S], T], items: Iterable[S], workers: int, most: int | None = None
 ) -> Generator[T, None, None]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from msresnet.errors import UsageError, at_least
-from msresnet.infer.config import Engine, Precision, Running
+from msresnet.infer.config import Running
 from msresnet.run_folder import LATEST
 from msresnet.track.library import LOOKS, Tracker
 
@@ -21,8 +21,8 @@ DECIDING = ("tracker", "appearance", "weight", "score", "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackConfig:
-    """Follow the objects in a video; or, of labelled videos, measure how well that goes."""
+class FollowOptions:
+    """What is followed or measured, and how boxes are joined."""
 
     input: Positional[str | None] = None
     """A video, a folder of frames in the order of their names, or camera:0, to be followed."""
@@ -49,15 +49,12 @@ class TrackConfig:
     says, 0.3 unless it was changed."""
     keep: int = 30
     """Frames for which an object that is not seen keeps its number."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    backend: Engine = "auto"
-    """What runs the network: torch, compiled (torch.compile), onnxruntime or openvino. Default: torch for a run, the
-    fastest that is installed for an exported file."""
-    precision: Precision = "auto"
-    """fp32, or bf16 where the processor computes in it. Default: fp32, or what an exported file was made for."""
-    threads: int | None = None
-    """Of the network. Default: one for each core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackConfig(Running, FollowOptions):
+    """Follow the objects in a video; or, of labelled videos, measure how well that goes."""
+
     batch_size: int = 8
     """Frames at a time; of a camera, one."""
     output: str | None = None
@@ -74,7 +71,8 @@ class TrackConfig:
     idf1, above it for id_switches."""
 
     def __post_init__(self) -> None:
-        at_least({"batch-size": (self.batch_size, 1), "keep": (self.keep, 0)})
+        super().__post_init__()
+        at_least({"keep": (self.keep, 0)})
         for name, share in {"weight": self.weight, "score": self.score}.items():
             if share is not None and not 0 <= share <= 1:
                 raise UsageError(f"--{name} {share:g}", why="from 0 to 1", hint=f"--{name} 0.5")
@@ -84,7 +82,6 @@ class TrackConfig:
         if self.appearance not in ("auto", "none") and self.tracker == "cbiou":
             why = "cbiou compares boxes in a way of its own"
             raise UsageError(f"--appearance {self.appearance} and --tracker cbiou", why=why, hint="--tracker bytetrack")
-        _ = self.running
         if self.input is None:
             self._check_measuring()
         else:
@@ -122,8 +119,3 @@ class TrackConfig:
             if file is not None and Path(file).suffix.lower() not in endings:
                 hint = f"--{name} tracks{endings[0]}"
                 raise UsageError(f"--{name} {file}", why=f"a file that ends in {' or '.join(endings)}", hint=hint)
-
-    @property
-    def running(self) -> Running:
-        """What is to run the model."""
-        return Running.of(self)

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from msresnet.models.base import ImageModel
 from msresnet.models.factory import MODELS, create_classifier
 from msresnet.nn.folding import fold
+from msresnet.rows import csv_text
 
 Shape = tuple[int, int, int]
 
@@ -77,11 +78,8 @@ def figures(name: str) -> Figures:
 
 def to_csv(rows: list[Figures]) -> str:
     """The table as text."""
-    lines = [",".join(Figures._fields)]
-    for row in rows:
-        maps = " ".join("x".join(map(str, shape)) for shape in row.maps)
-        lines.append(f"{row.name},{row.params},{row.folded},{row.macs},{row.pixels},{maps}")
-    return "\n".join(lines) + "\n"
+    maps = (" ".join("x".join(map(str, shape)) for shape in row.maps) for row in rows)
+    return csv_text([Figures._fields, *((*row[:-1], text) for row, text in zip(rows, maps, strict=True))])
 
 
 @cache

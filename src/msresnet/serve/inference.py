@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -195,15 +196,30 @@ def _numbers(data: Any, count: int) -> npt.NDArray[np.uint8]:
     """Whole numbers from 0 to 255, flat or nested, as (count,) uint8."""
     if not isinstance(data, list):
         raise _malformed("the input has no data")
+    values = _values(data)
     try:
-        array = np.asarray(data)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise _malformed("the data is not a tensor") from error
-    if array.size != count:
-        raise _malformed("the data does not fit its shape", why=f"{array.size:,} values, not {count:,}")
-    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
+        pixels = bytes(values)
+    except (TypeError, ValueError):
+        if list in map(type, values):
+            raise _no_tensor() from None
+        pixels = b""
+    if len(values) != count:
+        raise _malformed("the data does not fit its shape", why=f"{len(values):,} values, not {count:,}")
+    if not pixels or all(isinstance(value, bool) for value in values):
         raise _no_pixels()
-    return array.ravel().astype(np.uint8)
+    return np.frombuffer(pixels, np.uint8)
+
+
+def _values(data: list[Any]) -> list[Any]:
+    """What the innermost lists hold, in one list.
+
+    numpy would first make an array of whatever it is: of texts one that gives each the room of the longest.
+    """
+    while data and isinstance(data[0], list):
+        if set(map(type, data)) != {list} or len(set(map(len, data))) > 1:
+            raise _no_tensor()
+        data = list(chain.from_iterable(data))
+    return data
 
 
 def _texts(data: Any, count: int) -> list[bytes]:
@@ -284,6 +300,10 @@ def _objects(value: Any, name: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or len(value) > 64:
         raise _malformed(f"{name} is not a list")
     return [_object(one, f"one of {name}") for one in value]
+
+
+def _no_tensor() -> Refusal:
+    return _malformed("the data is not a tensor")
 
 
 def _no_pixels() -> Refusal:

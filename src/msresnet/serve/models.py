@@ -20,13 +20,32 @@ from msresnet.serve.batching import Batcher
 from msresnet.serve.config import ServeConfig
 from msresnet.serve.failures import Refusal
 from msresnet.serve.metrics import Metrics
-from msresnet.serve.served import Loaded, Ready, Served, first_answers, signature
-from msresnet.serve.worker import Opening
+from msresnet.serve.served import Loaded, Ready, Served, Signature, first_answers, signature
+from msresnet.serve.worker import Opening, failure
 from msresnet.serve.workers import ProcessWorker, ThreadWorker, Worker
 from msresnet.trained import Exported
 
 GLANCE = 1.0
 """Seconds between two looks at the files."""
+AGAIN, LONGEST = 10.0, 600.0
+"""Seconds until files that could not be loaded are tried again, twice as many after each failure, and the most."""
+
+
+class _Failed:
+    """The files that could not be loaded last, and from when on they may be tried again."""
+
+    def __init__(self) -> None:
+        self.files: Signature | None = None
+        self.pause = self.until = 0.0
+
+    def may(self, files: Signature, now: float) -> bool:
+        """Whether to try these files; others than failed are tried at once."""
+        return files != self.files or now >= self.until
+
+    def note(self, files: Signature, now: float) -> None:
+        """They could not be loaded."""
+        self.pause = min(2 * self.pause, LONGEST) if files == self.files else AGAIN
+        self.files, self.until = files, now + self.pause
 
 
 class Models:
@@ -37,7 +56,7 @@ class Models:
         self._served: dict[str, Served] = {}
         self._locks = {name: asyncio.Lock() for name in self.paths}
         self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[object]] = set()
 
     @property
     def names(self) -> list[str]:
@@ -70,14 +89,12 @@ class Models:
     async def load(self, name: str) -> Served:
         """Load or reload a model, and answer with it from then on; what was accepted before, the old one answers.
 
-        Raises Refusal 404 for an unknown name, MsresnetError for a model that cannot be used: then nothing changes.
+        Raises MsresnetError for a model that cannot be used, and what else keeps it from that: then nothing changes.
         """
-        if name not in self.paths:
-            raise Refusal(404, "there is no such model", hint=", ".join(self.names))
         async with self._locks[name]:
             try:
                 served = await self._start(name)
-            except MsresnetError:
+            except Exception:
                 self.metrics.loads.labels(name, "no").inc()
                 raise
             self.metrics.loads.labels(name, "yes").inc()
@@ -87,24 +104,43 @@ class Models:
                 self._later(old.retire())
             return served
 
+    async def reload(self, name: str) -> None:
+        """Load a model anew; why that fails is said on standard error.
+
+        Raises Refusal 404 for an unknown name, MsresnetError for whatever fails: then the old one stays.
+        """
+        self.get(name)
+        try:
+            await self.load(name)
+        except Exception as error:  # whatever it is, the old one answers
+            known = failure(error)
+            print(f"error: {name} is not reloaded, the old one stays: {known}", file=sys.stderr)
+            raise known from error
+
     async def decode(self, data: bytes, where: str, model: Served) -> Ready:
         """An image's file -> what a model takes. Raises DataError."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._decoders, self._decoded, data, where, model)
 
     async def watch(self) -> None:
-        """Reload models when their files have changed and then stayed the same for a moment."""
+        """Reload models whose files are others than were loaded, and have stayed the same for a moment.
+
+        What cannot be loaded is tried again: at once when the files change, else after pauses that become longer.
+        """
         loop = asyncio.get_running_loop()
-        loaded = {name: signature(path) for name, path in self.paths.items()}
-        before = dict(loaded)
+        before: dict[str, Signature] = {}
+        failed = {name: _Failed() for name in self.paths}
         while True:
             await asyncio.sleep(GLANCE)
             for name, path in self.paths.items():
-                now = await loop.run_in_executor(None, signature, path)
-                if now != loaded[name] and now == before[name]:
-                    loaded[name] = now
-                    await self._try(name)
-                before[name] = now
+                try:
+                    now = await loop.run_in_executor(None, signature, path)
+                except (RuntimeError, MemoryError):  # there is no thread to be had; the next look is soon
+                    continue
+                rests, before[name] = now == before.get(name), now
+                new = rests and now != self._served[name].loaded.files
+                if new and failed[name].may(now, loop.time()) and not await self._try(name):
+                    failed[name].note(now, loop.time())
 
     async def close(self) -> None:
         """End all workers."""
@@ -117,13 +153,13 @@ class Models:
     async def _start(self, name: str) -> Served:
         config, path = self.config, self.paths[name]
         count, threads = crew(config, path)
-        opening = Opening(path, config.device, config.backend, config.precision, threads, config.batch_size)
+        opening = opening_of(config, path, threads)
         workers: list[Worker] = [ProcessWorker(opening) if count else ThreadWorker(opening)]
         files = signature(path)
         try:
             # Before the others, for it measures how many images at a time are fastest, which they then know.
             started = await workers[0].start()
-            alike = replace(opening, measured=started.batch)
+            alike = replace(opening, batch=started.batch)
             workers += [ProcessWorker(alike) for _ in range(count - 1)]
             await _all_started(workers[1:])
             workers[0].opening = alike
@@ -142,16 +178,16 @@ class Models:
     def _changed(self, name: str) -> None:
         self._later(self._try(name))
 
-    async def _try(self, name: str) -> None:
-        """Reload a model; say how that went."""
+    async def _try(self, name: str) -> bool:
+        """Reload a model, say how that went, and whether it went well."""
         try:
-            await self.load(name)
-        except MsresnetError as error:
-            print(f"error: {name} is not reloaded, the old one stays: {error}", file=sys.stderr)
-        else:
-            print(f"· {name} was reloaded", file=sys.stderr)
+            await self.reload(name)
+        except MsresnetError:
+            return False
+        print(f"· {name} was reloaded", file=sys.stderr)
+        return True
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+    def _later(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
@@ -179,6 +215,22 @@ def crew(config: ServeConfig, path: str) -> tuple[int, int | None]:
         return (1 if alone or engine_of(path, config.backend) != "openvino" else 2), config.threads
     divided = max(1, cores() // config.workers) if config.workers > 1 else None
     return config.workers, config.threads or divided
+
+
+def opening_of(config: ServeConfig, path: str, threads: int | None) -> Opening:
+    """What a worker of a model opens, and how.
+
+    Only a server of single images says so: else an image alone goes where it would in company, for the same answer.
+    """
+    return Opening(
+        path=path,
+        device=config.device,
+        backend=config.backend,
+        precision=config.precision,
+        threads=threads,
+        batch_size=config.batch_size or Opening.batch_size,
+        batch=config.batch_size,
+    )
 
 
 async def _all_started(workers: Sequence[Worker]) -> None:

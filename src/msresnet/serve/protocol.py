@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
@@ -83,9 +82,8 @@ def router(models: Models, release: str) -> APIRouter:
     async def load(model: str) -> JSONResponse:
         """Reload a model from where it came from; the old one answers until the new one can."""
         try:
-            await models.load(model)
+            await models.reload(model)
         except MsresnetError as error:
-            print(f"error: {model} is not reloaded, the old one stays: {error}", file=sys.stderr)
             raise Refusal(UNUSABLE, error.what, hint="the server's own log says more; the old model stays") from error
         return JSONResponse({})
 

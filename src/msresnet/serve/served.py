@@ -170,10 +170,13 @@ async def first_answers(worker: Worker, trained: Exported) -> Answers:
 def signature(path: str) -> Signature:
     """What changes when a model's files do: their names, sizes, times and places on the disk."""
     place = Path(path)
-    if place.is_dir():
-        files = [place / part for part in PARTS if (place / part).is_file()] or sorted(place.rglob("*"))
-    else:
-        files = [place, place.with_suffix(".bin")]
+    try:
+        if place.is_dir():
+            files = [place / part for part in PARTS if (place / part).is_file()] or sorted(place.rglob("*"))
+        else:
+            files = [place, place.with_suffix(".bin")]
+    except OSError:  # a folder that may not be read, or that goes away
+        files = []
     found = []
     for file in files:
         try:

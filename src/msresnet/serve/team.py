@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from msresnet.errors import ModelError, MsresnetError
+from msresnet.errors import ModelError
 from msresnet.serve.batching import Answer, Batcher, Job
 from msresnet.serve.failures import BUSY, Refusal, refusal
 from msresnet.serve.metrics import Metrics
@@ -148,7 +148,7 @@ class Team:
             try:
                 if not self.fits(await lane.worker.start()):
                     raise ModelError("its files are of another model than is served")
-            except (MsresnetError, OSError) as error:
+            except Exception as error:  # whatever it is, a later attempt may do better
                 print(f"error: a worker of {self.name} does not start: {error}", file=sys.stderr)
             else:
                 print(f"· a worker of {self.name} died and was replaced", file=sys.stderr)

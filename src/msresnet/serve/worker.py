@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from msresnet.errors import ModelError, MsresnetError, ResourceError, UsageError
 from msresnet.infer.backend import Outputs
-from msresnet.infer.config import Engine, Precision, Running
+from msresnet.infer.config import Running
 from msresnet.serve import wire
 from msresnet.trained import Exported, exported_config
 
@@ -40,21 +40,16 @@ KINDS: dict[str, type[MsresnetError]] = {kind.__name__: kind for kind in (ModelE
 Compute = Callable[[npt.NDArray[np.uint8]], Outputs]
 
 
-@dataclass(frozen=True)
-class Opening:
-    """What a worker opens, and how; the names are those of `Running`.
+@dataclass(frozen=True, kw_only=True)
+class Opening(Running):
+    """What a worker opens, and how.
 
-    `measured` are the images at a time that another worker found to be fastest, where nobody has said how many; `warm`
-    says whether each number of images is computed once before it serves.
+    `batch` are the images at a time that were asked for, or that another worker found to be fastest; None measures.
+    `warm` says whether each number of images is computed once before it serves.
     """
 
     path: str
-    device: str
-    backend: Engine
-    precision: Precision
-    threads: int | None
-    batch_size: int | None
-    measured: int | None = None
+    batch: int | None = None
     warm: bool = True
 
 
@@ -89,18 +84,14 @@ def open_model(opening: Opening) -> Opened:
     """Load a model and compute with it once, so that it is known to work. Raises MsresnetError."""
     from msresnet.infer.backends.opened import open_predictor
 
-    names = ("device", "backend", "precision", "threads")
-    # Only a server of single images says so: an image alone goes where it would in company, for the same answer.
-    size = opening.batch_size or Running.batch_size
-    how = Running(**{name: getattr(opening, name) for name in names}, batch_size=size)
-    predictor = open_predictor(opening.path, how)
+    predictor = open_predictor(opening.path, opening)
     trained, backend = predictor.trained, predictor.backend
 
     def compute(images: npt.NDArray[np.uint8]) -> Outputs:
         return backend(images)[0]
 
     shape = (trained.preprocess.channels, *trained.preprocess.size)
-    batch, found = _batch(compute, shape, opening.batch_size or opening.measured)
+    batch, found = _batch(compute, shape, opening.batch)
     if opening.warm:
         _warm_up(compute, shape, batch)
     values = exported_config(trained, backend.precision)

@@ -147,7 +147,10 @@ class ThreadWorker(Worker):
     async def start(self) -> Started:
         """Open the model in the thread."""
         loop = asyncio.get_running_loop()
-        self._opened = await loop.run_in_executor(self._thread, open_model, self.opening)
+        try:
+            self._opened = await loop.run_in_executor(self._thread, open_model, self.opening)
+        except Exception as error:
+            raise failure(error) from error
         return self._opened.started
 
     async def compute(self, images: Images) -> Outputs:

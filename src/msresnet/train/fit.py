@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -24,6 +22,7 @@ from msresnet.hub import CARD, CONFIG, WEIGHTS
 from msresnet.models.cost import count_macs
 from msresnet.models.described import Description
 from msresnet.models.factory import create_network
+from msresnet.rows import csv_text
 from msresnet.run_folder import CHECKPOINTS, ENVIRONMENT, HISTORY, METRICS, PREDICTIONS, REPORT, SETTINGS
 from msresnet.runtime import StopRequest, environment, stop_on_signals
 from msresnet.train.checkpoint import checkpoints, newest_checkpoint
@@ -122,13 +121,14 @@ def fit(
         checkpoint_folder = folder / CHECKPOINTS if folder is not None else None
         trainer = Trainer(plan, checkpoint_folder, Silent(), stop)
         stack.callback(trainer.processes.close)
+        tracked = None
         if trainer.processes.first:
-            trainer.observer = _Recorder(folder, observer or Silent())
+            trainer.observer = _Recorder(folder, observer or Silent(), trainer)
             if trackers:
                 tracked = Tracked(trainer.observer, trackers, folder or Path("runs"), asdict(config))
                 stack.callback(tracked.close)
                 trainer.observer = tracked
-        notes = [*plan.notes, *closing_notes(plan)]
+        notes = [*plan.notes, *closing_notes(plan), *trainer.made_of]
         if folder is not None:
             begin = None if config.resume else lambda: _begin(config, folder, sweeps, plan.origin)
             notes += _resume(trainer, saved, folder) if begin is None else trainer.processes.on_main(begin) or []
@@ -137,12 +137,13 @@ def fit(
         bundle = _bundle(plan, trainer)
         if folder is not None:
             trainer.processes.on_main(lambda: bundle.save(folder))
-        late, history, cost = [*_met(plan), *trainer.met], trainer.state.history, _cost(trainer, bundle)
-        fitted = Fitted(bundle, plan.sets, history, cost, [*notes, *late], late, folder, tuple(sweeps), interrupted)
+        cost = _cost(trainer, bundle)
     if stop.code:  # it came after the last step
         hint = trainer.how_to_continue()
         raise Interrupted("stopped by a signal; the model is saved, not measured", exit_code=stop.code, hint=hint)
-    return fitted
+    late = [*_met(plan), *trainer.met, *([] if tracked is None else tracked.met)]
+    history, found = trainer.state.history, tuple(sweeps)
+    return Fitted(bundle, plan.sets, history, cost, [*notes, *late], late, folder, found, interrupted)
 
 
 def _ran(trainer: Trainer, interruptible: bool) -> bool:
@@ -227,6 +228,13 @@ def _resume(trainer: Trainer, saved: _Saved | None, folder: Path) -> list[str]:
     if saved is None:
         return ["the run ended before its first checkpoint: starting from the beginning"]
     trainer.restore(saved.tensors, saved.state, str(folder / CHECKPOINTS))
+
+    def record() -> None:
+        """A run that was killed between a checkpoint and its line of the history, or goes back, has other lines."""
+        if trainer.state.history:
+            write_text(folder / HISTORY, table(trainer.state.history))
+
+    trainer.processes.on_main(record)
     notes = [f"{problem}; an older checkpoint is used" for problem in saved.problems]
     return [*notes, f"continuing after epoch {trainer.state.epoch}, step {trainer.state.step}"]
 
@@ -234,31 +242,24 @@ def _resume(trainer: Trainer, saved: _Saved | None, folder: Path) -> list[str]:
 class _Recorder:
     """Writes history.csv after each epoch, and passes everything on."""
 
-    def __init__(self, folder: Path | None, observer: Observer) -> None:
-        self.folder, self.observer = folder, observer
+    def __init__(self, folder: Path | None, observer: Observer, trainer: Trainer) -> None:
+        self.folder, self.observer, self.trainer = folder, observer, trainer
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """Pass it on."""
         self.observer.step(epoch, step, steps, loss)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Write the row, then pass it on."""
+        """Write the rows so far, then pass the new one on."""
         if self.folder is not None:
-            path = self.folder / HISTORY
-            before = path.read_text(encoding="utf-8").splitlines() if row["epoch"] > 1 and path.is_file() else []
-            kept = [old for old in csv.DictReader(before) if int(old["epoch"]) < row["epoch"]]
-            write_text(path, table([*kept, row]))
+            write_text(self.folder / HISTORY, table(self.trainer.state.history))
         self.observer.epoch(row)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows as CSV text; what a row lacks, as an epoch without validation does, is left empty."""
-    text = io.StringIO()
     names = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(text, list(names), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([names, *([row.get(name) for name in names] for row in rows)])
 
 
 def _bundle(plan: Plan, trainer: Trainer) -> Bundle:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from msresnet.errors import PeerLostError, UsageError
+from msresnet.machine import cores
 
 LEAVE_WITHIN = 30.0
 """Seconds that the others get to end by themselves after one has failed."""
@@ -58,32 +59,37 @@ def launch(words: Sequence[str], devices: Devices) -> int:
 
     Signals are passed on. When a process fails, the others are given time to end, then they are ended; the code is that
     of the failure itself, not of the processes that lost their peer. Raises PeerLostError for one that was killed.
+    Whatever happens, no process is left behind.
     """
     port = _free_port()
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "msresnet", *words],
-            env=_environment(rank, devices, port),
-            start_new_session=True,  # a terminal's Ctrl-C reaches them once, through us
-        )
-        for rank in range(devices.count)
-    ]
+    children: list[subprocess.Popen[bytes]] = []
+    asked: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
 
     before = [signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
+        for rank in range(devices.count):
+            child = subprocess.Popen(
+                [sys.executable, "-m", "msresnet", *words],
+                env=_environment(rank, devices, port),
+                start_new_session=True,  # a terminal's Ctrl-C reaches them once, through us
+            )
+            children.append(child)
+            if asked:  # one that was just being started was not told, and nothing is trained yet
+                return 128 + asked[0]
         codes = _wait(children)
     finally:
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
-            signal.signal(number, handler)
         for child in children:
             if child.poll() is None:
                 child.kill()
                 child.wait()
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
     return _one_code(codes)
 
 
@@ -99,7 +105,7 @@ def _environment(rank: int, devices: Devices, port: int) -> dict[str, str]:
     if devices.gpus:
         own["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices.gpus))
     elif "OMP_NUM_THREADS" not in os.environ:
-        own["OMP_NUM_THREADS"] = max(1, len(os.sched_getaffinity(0)) // devices.count)
+        own["OMP_NUM_THREADS"] = max(1, cores() // devices.count)
     return os.environ | {name: str(value) for name, value in own.items()}
 
 

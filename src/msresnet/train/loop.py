@@ -31,7 +31,7 @@ from msresnet.train.checkpoint import checkpoints, prefixed, save_checkpoint, se
 from msresnet.train.clock import Clock
 from msresnet.train.cuda_graphs import Recorded
 from msresnet.train.inputs import Given, Inputs
-from msresnet.train.layers import freeze, last_layers
+from msresnet.train.layers import freeze, last_layers, stages_in_words
 from msresnet.train.objective import Objective, open_teacher
 from msresnet.train.observer import Observer
 from msresnet.train.optimiser import (
@@ -94,7 +94,7 @@ class Trainer:
         continued = plan.config.resume and self.folder is not None and bool(checkpoints(self.folder))
         weights = False if continued else plan.pretrained
         with ways_out(plan.origin):
-            model = begin_from(weights, plan.origin, plan.task.head, plan.model, plan.arguments, plan.task.class_names)
+            model = begin_from(weights, plan.origin, plan.task, plan.model, plan.arguments)
         if plan.start is not None:
             model.load_state_dict(plan.start)
         if plan.sync_bn:
@@ -123,7 +123,7 @@ class Trainer:
         plan = self.plan
         if plan.config.teacher is None:
             return Objective(plan.task, plan.preprocess)
-        teacher = open_teacher(plan.config.teacher, plan.task, plan.preprocess.channels, self.processes.device)
+        teacher = open_teacher(plan.config.teacher, plan.task, plan.preprocess, self.processes.device)
         return Objective(plan.task, plan.preprocess, teacher, plan.config.teacher_share, plan.config.temperature)
 
     @cached_property
@@ -142,7 +142,6 @@ class Trainer:
         while not self.state.finished:
             self._epoch()
             self._end_of_epoch()
-        self.save()
         self.clock.agree(0.0)
         self._stop_if_asked()
 
@@ -174,6 +173,20 @@ class Trainer:
             left = (state.length - state.position) // step.moment.batch
             self.observer.step(state.epoch, state.step, state.step + left, loss)
             self._stop_if_asked()
+
+    @property
+    def made_of(self) -> list[str]:
+        """Whose answers are learnt beside the labels, and what does not learn, in words."""
+        config, teacher, notes = self.plan.config, self.objective.teacher, list[str]()
+        if teacher is not None:
+            size = "x".join(map(str, teacher.preprocess.size))
+            share = f"{config.teacher_share:g} of the loss"
+            notes.append(f"teacher {config.teacher}: {teacher.architecture}, {size} pixels, {share}")
+        if config.freeze:
+            learning = sum(parameter.numel() for parameter in self.trainable)
+            total = f"{self.plan.parameters:,} parameters"
+            notes.append(f"frozen: {stages_in_words(config.freeze)}; {learning:,} of {total} learn")
+        return notes
 
     @property
     def met(self) -> list[str]:
@@ -275,9 +288,9 @@ class Trainer:
         patience = plan.config.patience
         late = state.epoch >= plan.epochs or self.clock.late(state)
         state.finished = bool(scores) and (late or (patience is not None and waited >= patience))
+        self.save()  # before anybody is told, so that who fails then costs no epoch
         self.processes.on_main(lambda: self.observer.epoch(row))
         if not state.finished:
-            self.save()
             self._stop_if_asked()
 
     def _choose(self) -> dict[str, Any]:
@@ -305,7 +318,7 @@ class Trainer:
                 hint=f"--lr {self.state.lr / 4:.2g}; earlier checkpoints are kept",
             )
         name = max(scored, key=lambda n: scored[n])
-        return {f"val_{self.plan.task.metric}": scored[name][0], "val_loss": -scored[name][1], "weights": name}
+        return {f"val_{self.plan.chosen_by}": scored[name][0], "val_loss": -scored[name][1], "weights": name}
 
     def _candidates(self) -> Iterator[tuple[str, nn.Module]]:
         """The weights that could be the best, each in a whole network; one at a time, since the viewer is shared."""
@@ -319,7 +332,7 @@ class Trainer:
             yield "averaged", self.viewer
 
     def score(self, model: nn.Module, data: Samples) -> tuple[float, float]:
-        """(metric, loss) of a network on a set."""
+        """(the figure that chooses, loss) of a network on a set."""
         return score(model, data, self.plan, self.processes, self._stop_alone)
 
     def _stop_alone(self) -> None:

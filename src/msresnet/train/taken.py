@@ -125,12 +125,7 @@ def normalised(preprocess: Preprocess, config: TrainConfig) -> Preprocess:
 
 
 def begin_from(
-    weights: str | bool,
-    found: Description | None,
-    head: str,
-    name: str,
-    arguments: dict[str, Any],
-    classes: Sequence[str],
+    weights: str | bool, found: Description | None, task: Task, name: str, arguments: dict[str, Any]
 ) -> ImageModel:
     """A network with given weights; what it answers belongs to classes by their names, where those are known.
 
@@ -140,12 +135,13 @@ def begin_from(
     Args:
         weights: as `create_model` takes them; False for none.
         found: what is said of them.
-        head, name, arguments: of the network.
-        classes: of the data.
+        task: what is to be learnt, with the classes of the data.
+        name, arguments: of the network.
 
     Raises ModelError and UsageError, as `create_model` does.
     """
-    rows = known_rows(found, head, classes)
+    head = task.head
+    rows = known_rows(found, head, task.class_names)
     if weights is False or rows is None:
         return create_network(head, name, pretrained=weights, **arguments)
     assert found is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerate import tracking
 
-from msresnet.errors import ResourceError, UsageError, nearest
+from msresnet.errors import ResourceError, UsageError, first_line, nearest
 from msresnet.train.observer import Observer
 
 PROJECT = "msresnet"
@@ -34,35 +34,56 @@ def tracker_names(text: str) -> list[str]:
 
 
 class Tracked:
-    """An observer that passes everything on and reports each epoch to trackers.
+    """An observer that passes everything on and reports each epoch to trackers; one that fails on the way ends nothing.
 
     Args:
         observer: who else watches.
         names: of trackers.
         folder: of the run, which gives the run's name there.
         settings: what the run was started with.
+
+    Attributes:
+        failures: the first failure of each tracker that failed, by its name.
+
+    Raises ResourceError for a tracker that cannot be started.
     """
 
     def __init__(self, observer: Observer, names: Sequence[str], folder: Path, settings: dict[str, Any]) -> None:
         self.observer = observer
-        self.trackers = [TRACKERS[name](folder.resolve().name, folder) for name in names]
+        self.trackers: dict[str, Any] = {}
+        self.failures: dict[str, str] = {}
         plain = {key: value for key, value in settings.items() if isinstance(value, str | int | float | bool)}
-        for one in self.trackers:
-            one.start()
-            one.store_init_configuration(plain)
+        for name in names:
+            try:
+                one = self.trackers[name] = TRACKERS[name](folder.resolve().name, folder)
+                one.start()
+                one.store_init_configuration(plain)
+            except Exception as error:  # whatever its library raises
+                what, where = f"{name} cannot be started", f"--tracker {','.join(names)}"
+                raise ResourceError(what, where=where, why=first_line(error)) from error
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """Pass it on."""
         self.observer.step(epoch, step, steps, loss)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Report the figures, then pass the row on."""
-        figures = {key: value for key, value in row.items() if isinstance(value, int | float)}
-        for one in self.trackers:
-            one.log(figures, step=int(row["epoch"]))
+        """Pass the row on, then report the figures."""
         self.observer.epoch(row)
+        figures = {key: value for key, value in row.items() if isinstance(value, int | float)}
+        self._each(lambda one: one.log(figures, step=int(row["epoch"])))
 
     def close(self) -> None:
         """Let the trackers write what they still hold."""
-        for one in self.trackers:
-            one.finish()
+        self._each(lambda one: one.finish())
+
+    @property
+    def met(self) -> list[str]:
+        """What came up on the way, in words."""
+        return [f"{name} may lack figures: {why}" for name, why in self.failures.items()]
+
+    def _each(self, action: Callable[[Any], object]) -> None:
+        for name, one in self.trackers.items():
+            try:
+                action(one)
+            except Exception as error:  # whatever its library raises
+                self.failures.setdefault(name, first_line(error))

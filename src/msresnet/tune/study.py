@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,10 +20,13 @@ from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError, 
 from msresnet.files import as_yaml, write_text
 from msresnet.models.factory import MODELS
 from msresnet.runtime import StopRequest, stop_on_signals
+from msresnet.tasks.base import Task
 from msresnet.tasks.known import TASKS
+from msresnet.tasks.words import title
 from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.fit import fit
 from msresnet.train.observer import Observer, Silent
+from msresnet.train.plan import learning
 from msresnet.train.settings import common
 from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Dimension, read_space, with_settings
@@ -68,13 +71,14 @@ def tune(
     if splits.val is None:
         what = "there is no validation set to choose by"
         raise UsageError(what, why="the test set chooses nothing", hint="--val-fraction 0.1 or --val-data")
+    metric = _metric(config, space, TASKS[splits.train.task])
     study = open_study(config, folder)
     check_unchanged(study, identity(config, splits), folder)
     close_lost(study)
     for note in splits.notes:
         announce(note)
     with stop_on_signals() as stop:
-        search = _Search(study, config, space, replace(splits, test=None), folder, stop, observer or Silent())
+        search = _Search(study, config, space, metric, replace(splits, test=None), folder, stop, observer or Silent())
         search.run(announce)
     return search.result()
 
@@ -90,6 +94,18 @@ def check(config: TuneConfig) -> tuple[Dimension, ...]:
     return space
 
 
+def _metric(config: TuneConfig, space: Sequence[Dimension], kind: type[Task]) -> str:
+    """The figure that all trials are scored by. Raises UsageError where it would not be the same."""
+    fixed = _fixed(config)
+    varied = [with_settings(fixed, {d.name: value}) for d in space if d.name == "balance" for value in d.ends]
+    found = {kind.chosen_by(learning(each)) for each in varied or [fixed]}
+    if len(found) > 1:
+        what = "trials with and without --balance cannot be compared"
+        why = f"some are scored by {' and some by '.join(sorted(map(title, found)))}"
+        raise UsageError(what, why=why, hint="balance=loss,sample, or a search for each")
+    return found.pop()
+
+
 def _fixed(config: TuneConfig) -> TrainConfig:
     """The settings of all trials."""
     return common(config, output=None)
@@ -102,6 +118,7 @@ class _Search:
     study: optuna.Study
     config: TuneConfig
     space: tuple[Dimension, ...]
+    metric: str
     splits: Splits
     folder: Path | None
     stop: StopRequest
@@ -129,8 +146,7 @@ class _Search:
         """What was found. Raises UsageError where no trial ended with a model."""
         trials = tuple(self.trials())
         scales = {dimension.name: _scale(dimension) for dimension in self.space}
-        metric = TASKS[self.splits.train.task].metric
-        return Tuned(trials, self._settings(best(trials)), _importance(self.study), scales, metric)
+        return Tuned(trials, self._settings(best(trials)), _importance(self.study), scales, self.metric)
 
     def write(self) -> None:
         """Write what people and `train --config` read; a killed search leaves it as of its last trial."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from msresnet.errors import UsageError
+from msresnet.rows import csv_text
 from msresnet.tasks.words import percent
 
 State = Literal["finished", "cut short", "diverged", "failed"]
@@ -58,7 +57,7 @@ class Tuned:
         settings: all settings of the best one that are not defaults, as best.yaml holds them.
         importance: share of each dimension in how the scores vary (fANOVA); empty where too little was tried.
         scales: how each dimension is searched: 'linear', 'log', or 'list' of values.
-        metric: the figure that the scores are, as the task names it.
+        metric: the figure that the scores are, as metrics.json names it.
     """
 
     trials: tuple[Trial, ...]
@@ -109,10 +108,8 @@ def shown(value: Any) -> str:
 def to_csv(trials: Sequence[Trial]) -> str:
     """One row for each trial, its settings at full precision."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.chosen))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*FIGURES, *names, "why"])
+    rows: list[list[Any]] = [[*FIGURES, *names, "why"]]
     for trial in trials:
         figures = [trial.to_dict()[name] for name in FIGURES]
-        writer.writerow([*figures, *(trial.chosen.get(name) for name in names), trial.why])
-    return text.getvalue()
+        rows.append([*figures, *(trial.chosen.get(name) for name in names), trial.why])
+    return csv_text(rows)

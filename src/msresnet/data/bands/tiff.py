@@ -39,10 +39,12 @@ class Layout:
     """Where the segments of an image lie.
 
     Args:
-        offsets, counts: of each segment, in bytes; of separate planes one plane after the other.
+        offsets: of each segment, in bytes; of separate planes one plane after the other.
+        counts: bytes of each.
         height: rows of a segment.
         across: segments side by side.
         planes: 1, or one for each sample.
+        parts: so many segments, each of so many bytes, lie one behind the other from each offset on.
     """
 
     offsets: Sequence[int]
@@ -50,6 +52,12 @@ class Layout:
     height: int
     across: int
     planes: int
+    parts: int = 1
+
+    def segment(self, index: int) -> tuple[int, int]:
+        """Where a segment begins, and its bytes."""
+        at, part = divmod(index, self.parts)
+        return self.offsets[at] + part * self.counts[at], self.counts[at]
 
     def rows(self, first: int, last: int) -> list[int]:
         """The segments of some rows of segments, plane by plane."""
@@ -92,8 +100,9 @@ class TiffBands(Bands):
             yield pixels
 
     def _segment(self, index: int) -> bytes:
-        self.file.seek(self.layout.offsets[index])
-        return exactly(self.file, self.layout.counts[index], self.where)
+        offset, count = self.layout.segment(index)
+        self.file.seek(offset)
+        return exactly(self.file, count, self.where)
 
     def _alone(self, parts: list[bytes], height: int) -> bytes:
         """Segments as a file of so many rows."""
@@ -132,14 +141,9 @@ def _layout(tags: ImageFileDirectory_v2, width: int, height: int, where: str) ->
         why = f"{needed:,} strips or tiles are needed, {min(len(offsets), len(counts)):,} are there"
         raise DataError("the image is cut off", where=where, why=why)
     if not tiled and planes == 1 and rows > 1 and tags.get(COMPRESSION, 1) == UNCOMPRESSED:
-        return _by_rows(offsets, _row_bytes(tags), rows, height)
+        # Without compression each row is a segment: some programs write one strip of all rows.
+        return Layout(offsets[:needed], [_row_bytes(tags)] * needed, 1, 1, 1, parts=rows)
     return Layout(offsets[:needed], counts[:needed], rows, across, planes)
-
-
-def _by_rows(offsets: Sequence[int], row_bytes: int, rows: int, height: int) -> Layout:
-    """Strips without compression, cut into bands: some programs write one strip of all rows."""
-    starts = [offset + i * row_bytes for offset in offsets for i in range(rows)][:height]
-    return Layout(starts, [row_bytes] * len(starts), 1, 1, 1)
 
 
 def _row_bytes(tags: ImageFileDirectory_v2) -> int:

@@ -35,7 +35,7 @@ class Raw:
     Args:
         root: folder of the images.
         names: their paths below it (N).
-        sizes: (N, 2) H and W in pixels; 0 where nothing is said.
+        sizes: (N, 2) H and W in pixels; 0 where nothing is said and the image was not looked at.
         records: the file of annotations of each image, or the one for all.
         labels: names of the classes.
         images: (M,) which image a box lies in.
@@ -107,12 +107,14 @@ class Gathered:
         )  # fmt: skip
 
     def _edges(self, images: Ints, sizes: Ints) -> Floats:
-        """H and W (N, 2) of all images that hold a box; infinite where neither annotations nor file say them."""
-        found = np.where(sizes > 0, sizes, np.inf)
+        """H and W (N, 2) of all images that hold a box; infinite where neither annotations nor file say them.
+
+        What only the file says is noted in `sizes`, so that no file is asked again.
+        """
         for index in np.unique(images[(sizes[images] == 0).any(axis=1)]).tolist():
             with suppress(DataError):  # whoever asks for the image is told
-                found[index] = file_size(self.root / self.names[index])
-        return found
+                sizes[index] = file_size(self.root / self.names[index])
+        return np.where(sizes > 0, sizes, np.inf)
 
 
 def cut(

@@ -65,6 +65,7 @@ def classes(labels: Sequence[str], where: Callable[[int], str]) -> tuple[npt.NDA
 
     Raises DataError for numbers that are not classes, where all labels are numbers.
     """
+    assert len(set(labels)) == len(labels)
     numbers = [value for label in labels if (value := number(label)) is not None]
     if len(numbers) < len(labels):
         names = sorted(labels)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 from array import array
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from msresnet.data.decode import EXTENSIONS, decode_file, printable
+from msresnet.data.decode import EXTENSIONS, FOREIGN, decode_file, printable
 from msresnet.data.names import Names, Printed
 from msresnet.data.sample import Image, Source
 from msresnet.errors import DataError
@@ -53,20 +54,20 @@ def folder(root: Path) -> tuple[FileSource, list[str]]:
             hint="one subfolder per class, images inside: cat/1.jpg, dog/2.jpg",
         )
     found, targets = Names(), array("q")
-    stray = sum(not entry.is_dir() for entry in entries(root))
+    stray = Counter(_ending(entry.name) for entry in entries(root) if not entry.is_dir())
     for index, entry in enumerate(names):
         before = len(found)
-        other = _collect(entry, root, found)
-        stray += other
+        others = _collect(entry, root, found)
+        stray += others
         if len(found) == before:
             raise DataError(
                 f"the class {printable(entry.name)!r} has no images",
                 where=printable(entry),
-                why=f"{other} other files" if other else "the folder is empty",
+                why="; ".join(_aside(others)) or "the folder is empty",
                 hint="add images or remove the folder",
             )
         targets.extend([index] * (len(found) - before))
-    notes = [f"{stray} files that are not images were left aside"] if stray else []
+    notes = [f"{words} were left aside" for words in _aside(stray)]
     classes = [printable(entry.name) for entry in names]
     return FileSource(root, found, np.array(targets, np.int64), classes), notes
 
@@ -93,12 +94,30 @@ def by_number(name: str) -> list[tuple[int, str]]:
 
 
 def _looks(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")  # noqa: PTH122 - of a million
+    return _ending(name) in EXTENSIONS and not name.startswith(".")
 
 
-def _collect(folder: Path, root: Path, found: Names) -> int:
-    """Add the paths below the root of all images in a folder, in a fixed order; gives the number of other files."""
-    other = 0
+def is_picture(path: Path) -> bool:
+    """Whether a name looks like a picture's, be it of a format that is read here or not."""
+    return is_image(path) or (_ending(path.name) in FOREIGN and not path.name.startswith("."))
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - of a million
+
+
+def _aside(others: Counter[str]) -> list[str]:
+    """The files that are not read, in words: pictures of other formats, and the rest."""
+    foreign = {ending: count for ending, count in others.items() if ending in FOREIGN}
+    named = ", ".join(f"{count} {ending}" for ending, count in sorted(foreign.items()))
+    rest = others.total() - sum(foreign.values())
+    words = [f"{named} pictures, whose format is not read (convert them to JPEG or PNG),"] if named else []
+    return words + ([f"{rest} files that are not images"] if rest else [])
+
+
+def _collect(folder: Path, root: Path, found: Names) -> Counter[str]:
+    """Add the paths below the root of all images in a folder, in a fixed order; counts how other files' names end."""
+    others = Counter[str]()
     for base, folders, files in os.walk(folder, onerror=unreadable, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = os.path.relpath(base, root)
@@ -106,8 +125,8 @@ def _collect(folder: Path, root: Path, found: Names) -> int:
             if _looks(name):
                 found.append(f"{below}/{name}")
             else:
-                other += 1
-    return other
+                others[_ending(name)] += 1
+    return others
 
 
 def unreadable(error: OSError) -> None:

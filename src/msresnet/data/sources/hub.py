@@ -313,7 +313,9 @@ def _labels(rows: Dataset, label: str, where: str) -> tuple[npt.NDArray[np.int64
     empty = np.flatnonzero(codes < 0) if (codes < 0).any() else _first(codes, texts)
     if len(empty):
         raise DataError("the label is empty", where=f"{where}[{int(empty[0])}]")
-    lookup, classes = columns.classes(texts, lambda index: f"{where}[{int(np.argmax(codes == index))}]")
+    place = {text: index for index, text in enumerate(dict.fromkeys(texts))}  # some may have differed in blanks alone
+    codes = np.array([place[text] for text in texts], np.int64)[codes]
+    lookup, classes = columns.classes(list(place), lambda index: f"{where}[{int(np.argmax(codes == index))}]")
     return lookup[codes], classes
 
 

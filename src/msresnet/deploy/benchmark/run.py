@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +20,8 @@ from msresnet.deploy.benchmark.contestants import Contestant
 from msresnet.errors import ResourceError
 
 MODULE = "msresnet.deploy.benchmark.worker"
+MOST_WORDS = 300
+"""Characters of a process's last line that are told."""
 
 
 @dataclass
@@ -61,41 +66,53 @@ class Process:
 
     def __init__(self, contestant: Contestant) -> None:
         self.measured = Measured(contestant)
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - to its end
         begin = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, "-m", MODULE, json.dumps(contestant.asked)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.errors,
             text=True,
         )
         self.measured.known = self._answer()
         self.measured.start = time.perf_counter() - begin
-        self.measured.error = self.measured.known.get("error", "")
 
     def measure(self, batch: int, seconds: float) -> None:
-        """One round of a batch."""
+        """One round of a batch, unless there was an error before."""
+        if self.measured.error:
+            return
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"batch": batch, "seconds": seconds}) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # what is gone gives no answer, and that says so
+            self.process.stdin.write(json.dumps({"batch": batch, "seconds": seconds}) + "\n")
+            self.process.stdin.flush()
         found = self._answer()
-        self.measured.calls.setdefault(batch, []).append(found["seconds"])
-        self.measured.memory = max(self.measured.memory, found["memory"])
+        if not self.measured.error:
+            self.measured.calls.setdefault(batch, []).append(found["seconds"])
+            self.measured.memory = max(self.measured.memory, found["memory"])
 
     def close(self) -> None:
         """End it."""
         self.process.kill()
         self.process.communicate()
+        self.errors.close()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        if not line:
-            name = f"{self.measured.contestant.model}, {self.measured.contestant.way}"
-            code = self.process.wait()
-            raise ResourceError(f"the process of {name} ended with {code}", why="too little memory?", hint="-v")
-        found: dict[str, Any] = json.loads(line)
+        found: dict[str, Any] = json.loads(line) if line.endswith("\n") else {"error": self._end()}
+        self.measured.error = found.get("error", "")
         return found
+
+    def _end(self) -> str:
+        """How it ended, and its last words."""
+        code = self.process.wait()
+        if code == -signal.SIGKILL:  # which leaves no time for words
+            return str(ResourceError("its process was killed", why="for lack of memory the system kills too"))
+        self.errors.seek(0)
+        words = self.errors.read().split("\n")
+        last = next((line.strip() for line in reversed(words) if line.strip()), "")
+        return str(ResourceError(f"its process ended with {code}", why=last[:MOST_WORDS]))
 
 
 def measure_all(
@@ -105,7 +122,7 @@ def measure_all(
     seconds: float,
     tell: Callable[[str], object] = lambda line: None,
 ) -> tuple[list[Measured], list[str]]:
-    """Measure contestants; what was found, and who cannot run and why. Raises ResourceError where a process is lost.
+    """Measure contestants; what was found, and who could not run to the end, and why.
 
     `tell` is given a line for each contestant that is ready, and for each round.
     """
@@ -114,15 +131,14 @@ def measure_all(
         for number, contestant in enumerate(chosen, 1):
             processes.append(Process(contestant))  # one by one: what was begun is ended below, whatever happens
             tell(f"{number} of {len(chosen)} ready: {contestant.model}, {contestant.way}")
-        able = [process for process in processes if not process.measured.error]
         for number in range(1, rounds + 1):
-            for process in able:
+            for process in processes:
                 for batch in batches:
                     process.measure(batch, seconds)
             tell(f"round {number} of {rounds}")
     finally:
         for process in processes:
             process.close()
-    failed = [process.measured for process in processes if process.measured.error]
-    words = [f"{each.contestant.model}, {each.contestant.way}: {each.error}" for each in failed]
-    return [process.measured for process in able], words
+    measured = [process.measured for process in processes]
+    words = [f"{each.contestant.model}, {each.contestant.way}: {each.error}" for each in measured if each.error]
+    return [each for each in measured if not each.error], words

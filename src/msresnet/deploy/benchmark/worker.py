@@ -11,7 +11,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +73,21 @@ def most_memory() -> int:
 
 
 def main() -> None:
-    """Serve the lines on standard input."""
+    """Serve the lines on standard input. An error that is not ours ends the process; its line stands last on stderr."""
     out = sys.stdout
     sys.stdout = sys.stderr  # what libraries print is not an answer
     try:
-        answer, shape, known = open_model(json.loads(sys.argv[1]))
-        answer(np.zeros((1, *shape), np.uint8))
+        for found in answers(json.loads(sys.argv[1])):
+            print(json.dumps(found), file=out, flush=True)
     except MsresnetError as error:
         print(json.dumps({"error": str(error)}), file=out, flush=True)
-        return
-    print(json.dumps(known), file=out, flush=True)
+
+
+def answers(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What is known of a model, once it has answered; then what each order on standard input finds."""
+    answer, shape, known = open_model(asked)
+    answer(np.zeros((1, *shape), np.uint8))
+    yield known
     generator = np.random.default_rng(0)
     inputs: dict[int, npt.NDArray[np.uint8]] = {}
     for line in sys.stdin:
@@ -91,8 +96,7 @@ def main() -> None:
         if batch not in inputs:
             inputs[batch] = generator.integers(0, 256, (batch, *shape), dtype=np.uint8)
             measure(answer, inputs[batch], 0)
-        spent = measure(answer, inputs[batch], order["seconds"])
-        print(json.dumps({"seconds": spent, "memory": most_memory()}), file=out, flush=True)
+        yield {"seconds": measure(answer, inputs[batch], order["seconds"]), "memory": most_memory()}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from msresnet.bundle import Bundle
 from msresnet.data.sets import Samples
 from msresnet.errors import ResourceError, UsageError, first_line
 from msresnet.infer.backend import Backend, Exits, Outputs, Pixels
-from msresnet.infer.config import TTA, Budget, Running
+from msresnet.infer.config import TTA, Limited, Running
 from msresnet.infer.exits import EarlyExit
 from msresnet.infer.predictor import Predictor
 from msresnet.infer.tta import averaged
@@ -49,9 +49,9 @@ class Eager(Backend):
         self.network: Callable[[Tensor], Tensor] = self._compiled() if compiled else self.model
         self.reason = f"torch{', compiled' if compiled else ''}, {self.precision}, on {where} ({why})"
         self.exits: EarlyExit | None = None
-        if how.budget is not None:
+        if how.limit is not None:
             image = torch.zeros(1, bundle.preprocess.channels, *bundle.preprocess.size, device=where)
-            self.exits = EarlyExit(self.model, bundle.task, how.budget, image, self._autocast)
+            self.exits = EarlyExit(self.model, bundle.task, how.limit, image, self._autocast)
             self.early = self.exits.reason
 
     def __call__(self, images: Pixels) -> tuple[Outputs, Exits | None]:
@@ -115,9 +115,9 @@ def predictor_of(
     bundle: Bundle,
     device: str = "auto",
     batch_size: int = 64,
-    budget: Budget | None = None,
+    budget: str | None = None,
     tta: TTA = "none",
 ) -> Predictor:
-    """A bundle at work in torch; the arguments are those of `Running`."""
-    how = Running(device=device, batch_size=batch_size, budget=budget, tta=tta)
+    """A bundle at work in torch; the arguments are those of `Limited`."""
+    how = Limited(device=device, batch_size=batch_size, budget=budget, tta=tta)
     return Predictor(bundle, Eager(bundle, how), batch_size)

@@ -129,7 +129,7 @@ def _onnx(  # noqa: PLR0917
 
 def _check_plain(how: Running, where: str) -> None:
     """Raise UsageError for what only torch can do."""
-    for flag, given in (("budget", how.budget is not None), ("tta", how.tta != "none")):
+    for flag, given in (("budget", how.limit is not None), ("tta", how.tta != "none")):
         if given:
             why = "an exported network goes from one end to the other, once"
             raise UsageError(f"--{flag} outside torch", where=where, why=why, hint="a run, with --backend torch")

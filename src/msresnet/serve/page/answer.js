@@ -83,7 +83,7 @@ function boxes(result, image) {
       frame.style.setProperty("--hue", hue(names.indexOf(label)));
       return frame;
     });
-    layer.replaceChildren(...made);
+    layer.replaceChildren(...made.reverse()); // the surest lies on top
   };
   if (image.complete && image.naturalWidth) place();
   else image.addEventListener("load", place, { once: true });
