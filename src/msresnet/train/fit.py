@@ -68,6 +68,7 @@ class Fitted:
         cost: train_seconds, images_per_second, params, macs.
         notes: what was inferred and met; `late` is what was met on the way.
         folder: the run's folder, if it has one.
+        interrupted: whether an interrupt ended it after some of its epochs.
     """
 
     bundle: Bundle
@@ -78,6 +79,7 @@ class Fitted:
     late: list[str]
     folder: Path | None = None
     sweeps: tuple[Sweep, ...] = ()
+    interrupted: bool = False
 
 
 def fit(
@@ -89,6 +91,7 @@ def fit(
     *,
     start: Mapping[str, Tensor] | None = None,
     opener: Opener | None = None,
+    interruptible: bool = False,
 ) -> Fitted:
     """Train what a configuration says.
 
@@ -100,6 +103,7 @@ def fit(
         announce: takes the notes on what was inferred, before the first step.
         start: the state dict to begin with, of the network that the configuration says.
         opener: has the sets of an earlier training of the same data, which are not decoded again.
+        interruptible: where a KeyboardInterrupt comes once there is a best network, training ends with that.
 
     Raises any MsresnetError.
     """
@@ -129,7 +133,7 @@ def fit(
             begin = None if config.resume else lambda: _begin(config, folder, sweeps, plan.origin)
             notes += _resume(trainer, saved, folder) if begin is None else trainer.processes.on_main(begin) or []
         trainer.processes.on_main(lambda: announce(notes))
-        trainer.run()
+        interrupted = not _ran(trainer, interruptible)
         bundle = _bundle(plan, trainer)
         if folder is not None:
             trainer.processes.on_main(lambda: bundle.save(folder))
@@ -138,7 +142,19 @@ def fit(
         hint = trainer.how_to_continue()
         raise Interrupted("stopped by a signal; the model is saved, not measured", exit_code=stop.code, hint=hint)
     late = [*_met(plan), *trainer.met, *([] if tracked is None else tracked.met)]
-    return Fitted(bundle, plan.sets, trainer.state.history, cost, [*notes, *late], late, folder, tuple(sweeps))
+    history, found = trainer.state.history, tuple(sweeps)
+    return Fitted(bundle, plan.sets, history, cost, [*notes, *late], late, folder, found, interrupted)
+
+
+def _ran(trainer: Trainer, interruptible: bool) -> bool:
+    """Train; whether that went on to its end. Raises KeyboardInterrupt unless it may end with the best so far."""
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        if not interruptible or not any("weights" in row for row in trainer.state.history):
+            raise
+        return False
+    return True
 
 
 def _met(plan: Plan) -> list[str]:
