@@ -245,16 +245,61 @@ def test_a_damaged_record_is_named(copy: Path, bars: Path, capsys: pytest.Captur
     assert "twin-seed-0.json" in capsys.readouterr().err
 
 
-def test_changed_images_are_refused(copy: Path, bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = Path(shutil.copytree(bars, tmp_path / "other"))
-    shutil.copy(data / "lying" / "00.png", data / "lying" / "new-00.png")
-    for name in [f"new-{number}.png" for number in range(20)]:
-        shutil.copy(data / "standing" / "00.png", data / "standing" / name)
-    for path in (copy / "trainings").iterdir():
-        text = path.read_text(encoding="utf-8").replace(str(bars), str(data))
-        path.write_text(text, encoding="utf-8")
-    assert main(words(data, copy, MICRO, seeds=3)) == 3
-    assert "has changed between trainings" in capsys.readouterr().err
+def test_what_a_training_says_is_told_and_kept(bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(bars, tmp_path / "data" / split)
+    pictures(tmp_path / "data" / "test", per_class=3)  # the first of them are those of the training set
+    leak = "of the 6 test images are also in the training set"
+    people = (f"found: {MICRO} lr=auto", f"given: {MICRO} lr=0.01")
+    for _ in range(2):  # finished trainings say it as well
+        assert main(words(tmp_path / "data", tmp_path / "out", *people, seeds=1)) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert sum(leak in line for line in lines) == 1
+        assert any("found: lr " in line for line in lines)
+        assert any("given: adamw, learning rate up to 0.01" in line for line in lines)
+        for name in ("comparison.md", "comparison.html", "results.json"):
+            assert leak in (tmp_path / "out" / name).read_text(encoding="utf-8")
+        page = (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
+        assert "neither training nor" not in page
+        assert "are also in the training set: accuracies flatter" in page
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("val/lying/new.png", "the val set has changed between trainings"),
+        ("train/lying/new.png", "the training data is not what the comparison began with"),
+        ("train/lying/01.png", "the training data is not what the comparison began with"),
+    ],
+)
+def test_changed_images_are_refused(
+    place: str, message: str, bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for split in ("train", "val"):
+        shutil.copytree(bars, data / split)
+    assert main([*words(data, tmp_path / "out", MICRO, seeds=1), "-q"]) == 0
+    before = contents(tmp_path / "out" / "trainings")
+    shutil.copy(data / "train" / "lying" / "00.png", data / place)
+    assert main([*words(data, tmp_path / "out", MICRO), "-q"]) == 3
+    assert message in capsys.readouterr().err
+    after = contents(tmp_path / "out" / "trainings")
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize("setting", ["weights", "teacher"])
+def test_changed_weights_and_teachers_are_refused(
+    setting: str, finished: Path, bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, other = finished / "models" / "twin", finished / "models" / "b-slow"
+    given = Path(shutil.copytree(first, tmp_path / "given"))
+    person = f"from: {MICRO} {setting}={given}"
+    assert main([*words(bars, tmp_path / "out", person, seeds=1), "-q"]) == 0
+    shutil.copy(other / "model.safetensors", given)
+    assert main([*words(bars, tmp_path / "out", person), "-q"]) == 4
+    assert f"{given} is not what the comparison began with" in capsys.readouterr().err
+    shutil.rmtree(given)  # what is finished needs it no more
+    assert main([*words(bars, tmp_path / "out", person, seeds=1), "-q"]) == 0
 
 
 def test_F7_a_contestant_that_fails_stops_no_other(
@@ -390,7 +435,7 @@ def test_equal_operations_are_a_limit_for_each() -> None:
     config = CompareConfig(contestants=("resnet18", "slow: lr=0.1"), operations=5e13)
     for person in contestants(config):
         assert (person.config.operations, person.config.time_limit, person.config.epochs) == (5e13, None, None)
-    assert config.budget_words() == "50 trillion multiply-adds each"
+    assert config.budget_words() == "50 trillion multiply-adds of the network as used each"
 
 
 @pytest.mark.parametrize("verb", ["compare", "tune"])

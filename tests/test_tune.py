@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -21,13 +22,14 @@ from msresnet.cli.tune import with_space
 from msresnet.data.splits import open_data
 from msresnet.errors import Interrupted, UsageError
 from msresnet.models.cost import count_macs
+from msresnet.train.begun import DATA
 from msresnet.train.config import TrainConfig
 from msresnet.train.recipes import RECIPES, Recipe
 from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Dimension, Range, read_space, with_settings
-from msresnet.tune.storage import JOURNAL, open_study
+from msresnet.tune.storage import JOURNAL, began_with, open_study
 from msresnet.tune.study import _distribution, _importance, tune
-from tiny import contents, kill, plan_for, start, trainer, wait_for
+from tiny import contents, kill, pictures, plan_for, start, trainer, wait_for
 
 FIXED = ["--model", "msresnet_micro", "--precision", "fp32", "--device", "cpu", "--workers", "0"]
 SPACE = ["lr=1e-4:1e-1:log", "batch_size=2,4,8", "label_smoothing=0:0.2"]
@@ -139,6 +141,7 @@ def test_wrong_searches_leave_no_trace(bars: Path, tmp_path: Path, capsys: pytes
         (["--trials", "0"], "at least 1"),
         (["--resume"], "goes on by itself"),
         (["--val-fraction", "0"], "no validation set"),
+        (["balance=none,loss"], "some are scored by balanced accuracy and some by top-1"),
         (["--data", "absent"], "no data"),
     ]:
         assert main([*words(bars, tmp_path / "out"), *more]) in (2, 3)
@@ -183,6 +186,17 @@ def test_the_best_settings_are_the_best_and_train_takes_them(whole: Path, bars: 
     assert f"{100 * float(top['score']):.2f}" in (whole / "tuning.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("more", [["--balance", "sample"], ["balance=loss,sample"]])
+def test_classes_that_count_alike_do_so_in_the_scores(
+    bars: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(bars, tmp_path / "out", *more, trials=1)) == 0
+    assert "val balanced accuracy" in capsys.readouterr().out
+    page = (tmp_path / "out" / "tuning.html").read_text(encoding="utf-8")
+    assert "validation balanced accuracy of the best" in page
+    assert "top-1" not in page
+
+
 def test_what_beat_a_recipe_is_not_undone_by_it(
     bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,6 +220,38 @@ def test_F5_killed_in_mid_search_and_continued_as_if_it_had_not_been(whole: Path
     assert main([*words(bars, out, trials=14), "-q"]) == 0
     assert rows(out) == rows(whole)
     assert best(out) == best(whole)
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_what_is_cut_short_does_not_depend_on_kills(
+    pruner: Literal["median", "hyperband"], bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    reports = [0]
+
+    def pretended(config: TrainConfig, splits: Any, observer: Any, **_: Any) -> Any:
+        for epoch in range(1, 10):
+            reports[0] += 1
+            if reports[0] in killed:
+                raise Killed
+            score = (1 - abs(float(config.lr or 0) - 0.3)) * (1 - 0.5**epoch) * config.ema
+            observer.epoch({"epoch": epoch, "seconds": 1.0, "val_top1": score, "val_loss": 1 - score})
+        return SimpleNamespace(notes=[], late=[])
+
+    monkeypatch.setattr("msresnet.tune.study.fit", pretended)
+    config = TuneConfig(data=str(bars), space=("lr=0.1:1", "ema=0.5:0.9"), trials=25, epochs=9, pruner=pruner)
+    found = {}
+    for name, killed in (("whole", ()), ("killed", (3, 20, 21, 50, 70))):
+        reports[0] = 0
+        (tmp_path / name).mkdir()
+        for _ in killed:
+            with pytest.raises(Killed):
+                tune(config, folder=tmp_path / name)
+        found[name] = [trial.to_dict() for trial in tune(config, folder=tmp_path / name).trials]
+    assert found["killed"] == found["whole"]
+    assert {trial["state"] for trial in found["whole"]} == {"finished", "cut short"}
 
 
 def test_F1_half_a_line_and_a_lock_left_behind(copy: Path, bars: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,6 +312,41 @@ def test_K09_other_settings_are_refused_with_the_difference(
         assert contents(copy) == before
 
 
+def test_other_training_images_are_refused(bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(bars, tmp_path / "data" / split)
+    assert main([*words(tmp_path / "data", tmp_path / "out", trials=1), "-q"]) == 0
+    before = contents(tmp_path / "out")
+    shutil.copy(tmp_path / "data/train/lying/00.png", tmp_path / "data/train/lying/01.png")
+    assert main([*words(tmp_path / "data", tmp_path / "out", trials=2), "-q"]) == 3
+    assert "the training data is not what the search began with" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == before
+
+
+def test_weights_and_teachers_that_may_be_chosen_belong_to_a_search(bars: Path, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+    one, two, three = (str(tmp_path / f"{name}.safetensors") for name in ("one", "two", "three"))
+    config, space = TuneConfig(weights=one), (Choice("teacher", (None, two, three)),)
+    train = open_data(str(bars), config).train
+    found = began_with(config, space, train)
+    assert found.keys() == {DATA, one, two, three}
+    Path(three).write_bytes(b"four")
+    assert {name for name, digest in began_with(config, space, train).items() if digest != found[name]} == {three}
+
+
+def test_what_a_trial_says_is_told_once_and_kept(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bars, tmp_path / "data" / "train")
+    pictures(tmp_path / "data" / "val", per_class=3)  # the first of them are those of the training set
+    leak = "of the 6 val images are also in the training set"
+    for trials in (2, 2):  # finished trials say it as well
+        assert main(words(tmp_path / "data", tmp_path / "out", trials=trials)) == 0
+        assert capsys.readouterr().err.count(leak) == 1
+        assert leak in (tmp_path / "out" / "tuning.html").read_text(encoding="utf-8")
+
+
 def test_the_test_set_is_not_touched(bars: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         shutil.copytree(bars, tmp_path / "data" / split)
@@ -289,7 +370,7 @@ def test_a_hopeless_trial_is_cut_short(limit: str, bars: Path, tmp_path: Path) -
         spent = trainer(plan_for(bars, epochs=6))
         spent.run()
         config = replace(config, epochs=None, operations=3.0 * count_macs(spent.network) * spent.state.seen)
-    study = open_study(config, tmp_path / "out")
+    study = open_study(tmp_path / "out")
     attributes = {"state": "finished", "why": "", "epochs": 6, "seconds": 1.0, "score": 1.0, "loss": 0.0}
     for _ in range(6):  # better than any can be
         trial = optuna.create_trial(

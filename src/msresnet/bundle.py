@@ -7,6 +7,7 @@ task and class names, preprocess, scores and how they were measured, licence.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,19 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     hub.check_format(config["format_version"], str(path))
     return config
+
+
+def check_own(folder: Path) -> None:
+    """Raise UsageError where saving a bundle would overwrite a file that is not of a bundle in this folder."""
+    files = [name for name in (CONFIG, WEIGHTS, CARD) if (folder / name).exists()]
+    with suppress(ModelError):
+        _read_config(folder / CONFIG)
+        files = [name for name in files if name == CARD]
+        if not files or _has_card(folder, load_bundle(folder)):
+            return
+    if files:
+        what, why = f"{files[0]} there is not of a saved model", "nothing of yours is to be overwritten"
+        raise UsageError(what, where=str(folder), why=why, hint="another folder")
 
 
 def _has_card(folder: Path, bundle: Bundle) -> bool:

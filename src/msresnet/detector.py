@@ -5,10 +5,10 @@
     model = Detector(epochs=20).fit(images, objects)
     model.predict(images)
 
-Images come as one array (H, W) or (H, W, 3), as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a list of images of
-any sizes, or as anything with boxes that `msresnet train --data` takes. What an image shows is a pair (boxes, labels)
-or a dictionary {'boxes': ..., 'labels': ...}: boxes (M, 4) x1, y1, x2, y2 in pixels of the image, and a label for each,
-a number or a text. Predictions are `Detections`.
+Images come as one array (H, W) or (H, W, C) or image of Pillow, as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a
+list of images of any sizes, or as anything with boxes that `msresnet train --data` takes. What an image shows is a pair
+(boxes, labels) or a dictionary {'boxes': ..., 'labels': ...}: boxes (M, 4) x1, y1, x2, y2 in pixels of the image, and a
+label for each, a number or a text. Predictions are `Detections`.
 """
 
 from __future__ import annotations

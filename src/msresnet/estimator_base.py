@@ -19,8 +19,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from msresnet.bundle import Bundle
-from msresnet.data.arrays import Range, as_arrays, is_one, pixels_of_one
+from msresnet.bundle import Bundle, check_own
+from msresnet.data.arrays import Range, as_arrays, as_list, is_one, pixels_of_one
 from msresnet.data.sample import Image, Source
 from msresnet.data.splits import Splits, arrange, open_data, read_any
 from msresnet.errors import DataError, UsageError, nearest
@@ -36,6 +36,8 @@ from msresnet.machine import cores
 from msresnet.results import Evaluation, Results
 from msresnet.train.config import TrainConfig
 from msresnet.train.fit import fit as train
+from msresnet.train.observer import Observer, Printing, Silent
+from msresnet.train.recipes import find_recipe
 from msresnet.train.taken import own_arguments
 
 Images = Sequence[Image] | Image
@@ -52,6 +54,8 @@ ELSEWHERE = {
     "test_data": "evaluate(X, y) measures on other data",
     **dict.fromkeys(("output", "exist_ok"), "save(folder) writes the model"),
     "resume": "msresnet train --resume continues a run",
+    **dict.fromkeys(("devices", "shard"), "fit trains in one process; msresnet train --devices, in several"),
+    "test_fraction": "evaluate(X, y) measures on what fit was not given",
 }
 """Settings of `msresnet train` that an estimator has no use for, and what does their work."""
 
@@ -99,6 +103,7 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         epochs: int | None = None,
         batch_size: int | None = None,
         validation_data: Any = None,
+        verbose: bool | int = 0,
     ) -> Self:
         """Train on arrays, or on what `msresnet train --data` takes.
 
@@ -107,18 +112,27 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             y: what is to be learnt of each image; None with a path.
             epochs, batch_size: for this call, in place of the constructor's.
             validation_data: (X, y) beside arrays, a path beside a path; it chooses the model. None holds some of X out.
+            verbose: 1 prints a line for each epoch.
 
-        Raises UsageError and DataError (both ValueErrors); the model is then what it was before.
+        Raises UsageError and DataError (both ValueErrors); the model is then what it was before. A KeyboardInterrupt
+        says what is kept: the best of the epochs that were done, as if training had ended there.
         """
         fresh = copy(self)
         for name in [name for name in vars(self) if name.endswith("_")]:  # what an earlier fit has learnt
             delattr(fresh, name)
-        fresh._fit(X, y, epochs, batch_size, validation_data)
+        config = fresh._config(epochs=epochs, batch_size=batch_size)
+        try:
+            interrupted = fresh._fit(X, y, config, validation_data, Printing() if verbose else Silent())
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("nothing of this fit is kept; the model is what it was before") from None
         self.__dict__ = fresh.__dict__
+        if interrupted:
+            done = len(self.history_)
+            raise KeyboardInterrupt(f"stopped after epoch {done}; the model is fitted: the best epoch is kept")
         return self
 
-    def _fit(self, X: Any, y: Any, epochs: int | None, batch_size: int | None, validation: Any) -> None:  # noqa: N803
-        config = self._config(epochs=epochs, batch_size=batch_size)
+    def _fit(self, X: Any, y: Any, config: TrainConfig, validation: Any, observer: Observer) -> bool:  # noqa: N803
+        """What `fit` does; whether an interrupt ended it early."""
         if validation is not None and is_path(validation) != is_path(X):
             raise UsageError("data and validation_data are a path and arrays", hint="give both in the same form")
         if not (validation is None or is_path(validation) or (isinstance(validation, Sized) and len(validation) == 2)):
@@ -135,11 +149,12 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         else:
             splits, value_range = self._splits(X, y, validation, config)
             labels = plain(self.classes_)
-        fitted = train(config, splits)
+        fitted = train(config, splits, observer=observer, interruptible=True)
         bundle, _ = settled(fitted.bundle, fitted.sets, partial(predictor_of, device=config.device))
         preprocess = replace(bundle.preprocess, value_range=value_range)
         self.bundle_, self.history_ = replace(bundle, preprocess=preprocess, labels=labels), fitted.history
         self._predictor = predictor_of(self.bundle_, config.device)
+        return fitted.interrupted
 
     def _splits(self, X: Any, y: Any, validation: Any, config: TrainConfig) -> tuple[Splits, Range]:  # noqa: N803
         """The sets in arrays, and the range of values that all later images are measured by; sets `classes_`."""
@@ -231,23 +246,31 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         return [pixels_of_one(image, value_range) for image in as_arrays(X, name)]
 
     def _images(self, X: Any) -> Images:  # noqa: N803
-        """Arrays to answer for. Where the model takes colour, an array (H, W, 3) is one image.
+        """Images to answer for. Raises DataError where an array may be one image or several."""
+        return self._pixels(self._several(as_list(X)), self.bundle_.preprocess.value_range)
 
-        Raises DataError for an array (3, H, W) then, which may be one image or three.
+    def _several(self, X: Any) -> Any:  # noqa: N803
+        """Images to answer for, an array (H, W, C) being one of them.
+
+        Raises DataError for an array (3, H, W) where the model takes colour, which may be one image or three.
         """
-        given = X
-        if self.bundle_.preprocess.channels == 3 and not isinstance(X, Sequence):
-            dense = np.asarray(X)
-            if dense.ndim == 3 and is_one(dense.shape):
-                given = dense[None]
-            elif dense.ndim == 3 and len(dense) == 3:
-                what = f"an array of shape {dense.shape} may be one image in colour or three grey ones"
-                raise DataError(what, why="the model takes colour", hint="X[None] for one image, X[:, None] for three")
-        return self._pixels(given, self.bundle_.preprocess.value_range)
+        if isinstance(X, Sequence):
+            return X
+        dense = np.asarray(X)
+        if dense.ndim == 3 and is_one(dense.shape):
+            return dense[None]
+        if self.bundle_.preprocess.channels == 3 and dense.ndim == 3 and len(dense) == 3:
+            what = f"an array of shape {dense.shape} may be one image in colour or three grey ones"
+            raise DataError(what, why="the model takes colour", hint="X[None] for one image, X[:, None] for three")
+        return X
 
     def save(self, folder: str | Path) -> Path:
-        """Write the trained model as a bundle that every verb of `msresnet` takes."""
+        """Write the trained model as a bundle that every verb of `msresnet` takes; over an earlier one, in its place.
+
+        Raises UsageError where a file of another kind would be overwritten.
+        """
         check_is_fitted(self, "bundle_")
+        check_own(Path(folder))
         return self.bundle_.save(Path(folder))
 
     def _config(self, **given: Any) -> TrainConfig:
@@ -263,6 +286,10 @@ class ImageEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             if key not in known:
                 raise UsageError(f"unknown option {key!r}", hint=nearest(key, known) or ", ".join(sorted(known)))
         settings = {setting: getattr(self, argument) for setting, argument in ARGUMENTS.items()}
+        if options.get("recipe") is not None:
+            usual = type(self)()
+            chosen = {key: value for key, value in settings.items() if value != getattr(usual, ARGUMENTS[key])}
+            settings |= find_recipe(str(options["recipe"])).settings | chosen
         settings |= {"seed": seed_of(self.random_state), "workers": 0, "test_fraction": 0.0, **options}
         settings |= {name: value for name, value in given.items() if value is not None}
         kinds = get_type_hints(TrainConfig)

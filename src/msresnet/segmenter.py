@@ -5,10 +5,10 @@
     model = Segmenter(epochs=20).fit(images, masks)
     model.predict(images)
 
-Images come as one array (H, W) or (H, W, 3), as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a list of images of
-any sizes, or as anything with masks that `msresnet train --data` takes. Masks hold a number for each pixel, whichever
-numbers stand for the classes (0 and 255, 0 and 1, 0 to 20), and -1 where nobody knows. Predictions hold the same
-numbers.
+Images come as one array (H, W) or (H, W, C) or image of Pillow, as arrays (N, H, W), (N, H, W, C) or (N, C, H, W), as a
+list of images of any sizes, or as anything with masks that `msresnet train --data` takes. Masks hold a number for each
+pixel, whichever numbers stand for the classes (0 and 255, 0 and 1, 0 to 20), and -1 where nobody knows. Predictions
+hold the same numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 from sklearn.utils.validation import check_is_fitted
 
 from msresnet.bundle import Bundle
@@ -56,7 +57,7 @@ class Segmenter(ImageEstimator):
         masks = [self.classes_[mask] for mask in results.masks]
         if isinstance(X, Sequence):
             return masks
-        return masks[0] if is_one(np.shape(X)) else np.stack(masks)
+        return masks[0] if isinstance(X, Pillow.Image) or is_one(np.shape(X)) else np.stack(masks)
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
         """The mean IoU."""

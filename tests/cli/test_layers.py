@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from msresnet.cli.main import Common, main
 from msresnet.errors import UsageError
 from msresnet.infer.config import EvaluateConfig
 from msresnet.train.config import TrainConfig
+from msresnet.train.fit import to_yaml
 from tiny import contents, train_words
 
 
@@ -129,6 +131,18 @@ def test_print_config_shows_where_each_value_is_from(
 
 
 @pytest.mark.usefixtures("here")
+def test_null_in_a_file_undoes_what_a_recipe_says(here: Path) -> None:
+    recipe = {"epochs": 3, "on_bad": "skip", "train_sizes": [8, 9], "image_size": [9], "threshold": "otsu", "lr": 0.1}
+    usual = TrainConfig()
+    for asked in (usual, replace(usual, recipe="some"), replace(usual, recipe="some", operations=1e10, threshold="7")):
+        (here / "a.yaml").write_text(to_yaml(asked), encoding="utf-8")
+        parsed = parse("train", TrainConfig, [], Common(config="a.yaml"), recipes=lambda name: recipe)
+        assert parsed.config == asked
+        assert parsed.origin.get("epochs") == ("a.yaml" if asked.recipe else None)
+    again = parse("train", TrainConfig, ["--recipe", "some"], Common(config="a.yaml"), recipes=lambda name: recipe)
+    assert again.config == replace(asked, recipe="some")
+
+
 def test_print_config_shows_the_model_that_stands_in_the_first_place(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--top", "2", "model.onnx", "cat.jpg", "--print-config"]) == 0
     rows = capsys.readouterr().out.splitlines()

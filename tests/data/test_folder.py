@@ -103,6 +103,25 @@ def test_split_names(names: tuple[str, str, str], tmp_path: Path) -> None:
     assert {split: len(source) for split, source in found.items()} == {"train": 5, "val": 6, "test": 7}
 
 
+def test_accents_of_a_class_may_be_written_in_two_ways(tmp_path: Path) -> None:
+    """As Linux writes them, and as a Mac does: in one folder, in two, and in a table."""
+    composed, apart = "Caf\xe9", "Cafe\u0301"
+    hostile.write_classes(tmp_path / "a", {apart: 3, "Bar": 3, "Tee": 3, "tee": 1})
+    hostile.write_classes(tmp_path / "b", {composed: 3, "Tee": 3})
+    splits = open_data(str(tmp_path / "a"), DataOptions(test_data=str(tmp_path / "b"), val_fraction=0))
+    assert splits.classes == ("Bar", composed, "Tee", "tee")
+    assert splits.test is not None
+    assert splits.test.targets.tolist() == [1, 1, 1, 2, 2, 2]
+    hostile.write_classes(tmp_path / "a", {composed: 2}, seed=9)
+    both, _ = folder(tmp_path / "a")
+    assert both.classes == splits.classes
+    assert np.bincount(both.targets).tolist() == [3, 5, 3, 1]
+    rows = [f"{apart}/0000.png,{apart}", f"{composed}/0000.png,{composed}", "Tee/0000.png,Tee"]
+    (tmp_path / "a" / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    table, _ = read_any(str(tmp_path / "a" / "labels.csv"), DataOptions())
+    assert (table["train"].classes, table["train"].targets.tolist()) == ((composed, "Tee"), [0, 0, 1])
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     hostile.write_classes(tmp_path, {"bus": 3, "car": 3, "train": 3})
     assert split_folders(tmp_path) == {}

@@ -212,3 +212,66 @@ def test_a_column_that_never_changes_is_no_label(tmp_path: Path) -> None:
     source, notes = pixels(tmp_path / "digits.csv", DataOptions())
     assert source.targets.tolist() == digits.target[:50].tolist()
     assert "label in the last column" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["label", "Class", "target"])
+def test_a_header_says_which_column_is_the_label(name: str, tmp_path: Path) -> None:
+    """The first pixel of light paper changes as labels do, so only the name tells."""
+    path = write(tmp_path / "x.csv", labelled(first=False), ",".join([*(f"pixel{i}" for i in range(9)), name]))
+    source, notes = pixels(path, DataOptions())
+    check(source)
+    assert notes == ["10 columns: label in the last column, images of 1 x 3 x 3"]
+
+
+def test_a_header_with_two_labels_is_refused_until_one_is_named(tmp_path: Path) -> None:
+    table = np.column_stack([LABELS, labelled()])
+    path = write(tmp_path / "x.csv", table, ",".join(["label", "class", *(f"p{i}" for i in range(9))]))
+    error = refused(path)
+    assert (error.what, error.why) == ("several columns may hold the labels", "they are label, class")
+    assert "--label-column label" in error.hint
+
+
+def test_that_the_last_column_may_be_the_label_too_is_said(tmp_path: Path) -> None:
+    table = labelled(first=False)
+    table[:, 0] = np.arange(6) + 200
+    assert (
+        "the last may be it too: --label-column last" in pixels(write(tmp_path / "x.csv", table), DataOptions())[1][0]
+    )
+
+
+WORDS = np.array(["four", "seven", "four", "seven", "seven", "four"])
+
+
+@pytest.mark.parametrize("title", ["label", "digit", '"digit"', ""])
+@pytest.mark.parametrize("numbered", [False, True])
+@pytest.mark.parametrize("first", [True, False])
+def test_labels_may_be_words(title: str, numbered: bool, first: bool, tmp_path: Path) -> None:
+    flat = IMAGES.reshape(6, 9).astype(str)
+    table = np.column_stack([WORDS, flat] if first else [flat, WORDS])
+    names = [str(i) if numbered else f"p{i}" for i in range(9)]
+    header = ",".join([title, *names] if first else [*names, title]) if title else ""
+    source, _ = pixels(write(tmp_path / "x.csv", table, header), DataOptions())
+    assert np.array_equal(source.images[:, 0], IMAGES)
+    assert [source.classes[t] for t in source.targets] == WORDS.tolist()
+
+
+def test_labels_of_a_table_of_pixels_stay_as_they_are_written(tmp_path: Path) -> None:
+    table = labelled().astype(str)
+    table[:, 0] = np.where(LABELS == 4, "01", "1")
+    assert pixels(write(tmp_path / "x.csv", table), DataOptions())[0].classes == ("01", "1")
+    np.savetxt(tmp_path / "y.csv", labelled(), delimiter=",")
+    check(pixels(tmp_path / "y.csv", DataOptions())[0])
+
+
+@pytest.mark.parametrize("title", ["", "Unnamed: 0"])
+@pytest.mark.parametrize("header", [",".join(["label", *(f"p{i}" for i in range(9))]), ",".join(map(str, range(10)))])
+def test_an_index_of_pandas_is_left_aside(title: str, header: str, tmp_path: Path) -> None:
+    table = np.column_stack([[0, 5, 2, 3, 9, 1], labelled()])
+    path = write(tmp_path / "x.csv", table, f"{title},{header}")
+    for column in ("auto", "first"):
+        source, notes = pixels(path, DataOptions(label_column=column))
+        check(source)
+        assert notes[1:] == ["the first column numbers the rows and is left aside"]
+    bare, _ = pixels(write(path, table[:, [0, *range(2, 11)]], f",{','.join(map(str, range(9)))}"), DataOptions())
+    assert np.array_equal(bare.images[:, 0], IMAGES)
+    assert bare.targets.tolist() == [-1] * 6

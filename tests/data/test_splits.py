@@ -109,6 +109,16 @@ def test_what_is_missing_is_held_out_and_said() -> None:
     assert [note.split(":")[0] for note in splits.notes] == ["test set", "validation set"]
 
 
+@pytest.mark.parametrize(("fraction", "said"), [(0.2, True), (0.5, False)])
+def test_sets_of_very_few_images_are_told(fraction: float, said: bool) -> None:
+    splits = arrange({"train": source(30)}, DataOptions(test_fraction=fraction, val_fraction=fraction))
+    for note, name in zip(splits.notes[:2], ("test", "val"), strict=True):
+        assert "; so few say little" in note
+        assert (f", --{name}-fraction 0.3 holds more out" in note) == said
+    enough = arrange({"train": source(300)}, DataOptions(test_fraction=0.2, val_fraction=0.2))
+    assert not any("so few" in note for note in enough.notes)
+
+
 def test_where_nothing_can_be_held_out_there_is_no_empty_set() -> None:
     same = ArraySource(np.zeros((8, 1, 4, 4), np.uint8), np.arange(8) % 2, "ab")
     splits = arrange({"train": same}, DataOptions())
@@ -261,6 +271,42 @@ def test_data_that_is_not_there(spec: str) -> None:
         open_data(spec, DataOptions())
 
 
+@pytest.mark.parametrize(
+    ("spec", "near"),
+    [("phots", "photos"), ("PHOTOS", "photos"), ("MNIST", "mnist"), ("phots/train", "photos"),
+     ("~/phots", "HOME/photos"), ("my pictures/trian", "'my pictures/train'"), ("photos/trian", None),
+     ("my pictures/mnist", None)],
+)  # fmt: skip
+def test_a_mistyped_path_is_answered_with_what_lies_nearby(
+    spec: str, near: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("photos", "my pictures/train", ".phots"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(DataError, match="there is no data at") as caught:
+        open_data(spec, DataOptions())
+    expected = module.FORMS if near is None else f"--data {near.replace('HOME', str(tmp_path))}"
+    assert caught.value.hint == expected
+
+
+@pytest.mark.parametrize(("name", "hint"), [("a.zip", "unpack"), ("a.tar.gz", "unpack"), ("a.npz", "Classifier().fit")])
+def test_a_file_that_holds_images_in_another_form(name: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match="not a known form") as caught:
+        open_data(str(tmp_path / name), DataOptions())
+    assert hint in caught.value.hint
+
+
+def test_idx_files_below_are_pointed_to(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"x")
+    with pytest.raises(DataError) as caught:
+        open_data(str(tmp_path), DataOptions())
+    assert caught.value.hint == f"--data {raw}"
+
+
 def test_train_names_the_nearest_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", "digit"]) == 3
     message = capsys.readouterr().err
@@ -281,3 +327,52 @@ def test_what_is_inferred_of_further_sets_is_told(tmp_path: Path) -> None:
         hostile.write_classes(tmp_path / name, {"cat": 4, "dog": 4})
     notes = open_data(str(tmp_path / "a"), DataOptions(val_data=str(tmp_path / "b"))).notes
     assert f"--val-data: class folders in {tmp_path / 'b'}" in notes
+
+
+def kaggle(root: Path, header: bool) -> None:
+    """A table of labels and pixels beside one of pixels alone."""
+    rng = np.random.default_rng(0)
+    table = np.column_stack([np.arange(60) % 3, rng.integers(0, 256, (60, 16))])
+    names = ",".join(["label", *(f"pixel{i}" for i in range(16))])
+    for name, first in (("train", 0), ("test", 1)):
+        title = names.partition(",")[2] if first else names
+        np.savetxt(root / f"{name}.csv", table[:, first:], "%d", ",", header=title * header, comments="")
+
+
+@pytest.mark.parametrize(("column", "header"), [("auto", True), ("first", True), ("label", True), ("first", False)])
+def test_a_table_for_the_test_without_labels_is_left_aside(column: str, header: bool, tmp_path: Path) -> None:
+    kaggle(tmp_path, header)
+    splits = open_data(str(tmp_path), DataOptions(label_column=column))
+    assert sum(len(part) for part in splits.named().values()) == 60
+    assert f"the test set in {tmp_path} has no labels and is left aside: it is for msresnet predict" in splits.notes
+    assert splits.test is not None
+    named = DataOptions(label_column=column, test_data=str(tmp_path / "test.csv"))
+    with pytest.raises(DataError, match="the test set has no labels"):
+        open_data(str(tmp_path / "train.csv"), named)
+
+
+@pytest.mark.parametrize("header", ["path,label", ""])
+def test_a_table_of_paths_without_labels_is_left_aside(header: str, tmp_path: Path) -> None:
+    hostile.write_classes(tmp_path, {"cat": 20, "dog": 20, "new": 5})
+    rows = [f"{name}/{i:04d}.png,{name}" for name in ("cat", "dog") for i in range(20)]
+    (tmp_path / "train.csv").write_text("\n".join([header, *rows]))
+    bare = [f"new/{i:04d}.png" for i in range(5)]
+    (tmp_path / "test.csv").write_text("\n".join([header.partition(",")[0], *bare]))
+    splits = open_data(str(tmp_path), DataOptions())
+    assert (sum(len(part) for part in splits.named().values()), splits.classes) == (40, ("cat", "dog"))
+    assert any("has no labels and is left aside" in note for note in splits.notes)
+
+
+def test_a_folder_for_the_test_without_classes_is_left_aside(tmp_path: Path) -> None:
+    hostile.write_classes(tmp_path / "train", {"cat": 20, "dog": 20})
+    hostile.write_classes(tmp_path, {"test": 5}, seed=7)
+    splits = open_data(str(tmp_path), DataOptions())
+    assert sum(len(part) for part in splits.named().values()) == 40
+    assert any("has no labels and is left aside" in note for note in splits.notes)
+    measured, _ = whole(str(tmp_path), DataOptions(), "test")
+    assert measured.targets.tolist() == [-1] * 5  # evaluate says so, and measures no other set in its place
+    hostile.write_classes(tmp_path, {"other": 20}, seed=99)
+    hostile.write_classes(tmp_path / "other", {"cat": 4, "dog": 4}, seed=50)
+    given = open_data(str(tmp_path), DataOptions(test_data=str(tmp_path / "other")))
+    assert given.test is not None
+    assert len(given.test) == 8

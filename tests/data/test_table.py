@@ -143,6 +143,15 @@ def test_labels_that_are_numbers_are_ordered_by_value(labels: tuple[str, ...], i
     assert (source.classes, source.targets.tolist()) == (("7", "12"), [0, 0, 1])
 
 
+@pytest.mark.parametrize(
+    "labels", [("1_0", "1_1", "11"), ("001", "01", "1"), ("1e1", "10", "2"), ("1", "10", "\uff11"), ("5_000", "7", "8")]
+)
+def test_labels_that_are_no_plain_numbers_stay_as_they_are_written(labels: tuple[str, ...], images: Path) -> None:
+    rows = [(name, label) for (name, _), label in zip(ROWS, labels, strict=True)]
+    source, _ = read(write(images, lines([("path", "label"), *rows])))
+    assert (source.classes, source.targets.tolist()) == (tuple(sorted(labels)), np.argsort(np.argsort(labels)).tolist())
+
+
 # text of the file, whether it is a table of paths
 KINDS = [
     ("a.jpg,cat\nb.jpg,dog\n", True), ("0,cat/a.PNG\n1,b.png\n", True), ("path,label\nx,1\n", True),

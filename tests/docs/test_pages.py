@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from hostile import random_pixels
 from msresnet import create_model
 from msresnet.cli.main import main
 
@@ -48,6 +49,7 @@ def test_the_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     names |= {"x_test": images[400:500], "y_test": labels[400:500]}
     for name in ("a.jpg", "b.jpg", "photo.jpg"):
         Image.fromarray(images[0]).save(name)
+    Image.fromarray(random_pixels(300, 200)).save("photo.jpg")
     torch.save(create_model("res2net50_26w_4s", num_classes=10, in_chans=1).state_dict(), "a_state_dict_of_timm.pt")
     code = list(blocks(ROOT / "docs" / "python.md"))
     assert len(code) == 5
@@ -57,3 +59,5 @@ def test_the_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             assert main(["export", "--model", "runs/photos", "--format", "onnx", "--data", "digits", "-q"]) == 0
         exec(compile(block, f"python.md, block {number}", "exec"), names)
     assert names["found"].labels[0] == names["model"].predict("a.jpg").labels[0]
+    exported = names["predictor"].predict([names["image"]], ["photo.jpg"])
+    assert np.allclose(exported.probabilities, names["model"].predict_proba("photo.jpg"), atol=1e-4)

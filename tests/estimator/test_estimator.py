@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from msresnet import Classifier, estimator_base
 from msresnet.bundle import load_bundle
 from msresnet.data.splits import Splits
 from msresnet.errors import DataError, DivergedError, ModelError, UsageError
+from msresnet.estimator_base import ARGUMENTS, ELSEWHERE
 from msresnet.infer.inputs import Input
 from msresnet.infer.predictor import Predictor
-from msresnet.train.config import TrainConfig
+from msresnet.train.config import AUGMENTATIONS, TrainConfig
 from msresnet.train.fit import Fitted, fit
+from msresnet.train.loop import Trainer
+from msresnet.train.recipes import find_recipe
 
 FAST: dict[str, Any] = {"epochs": 1, "batch_size": 64, "options": {"precision": "fp32", "device": "cpu"}}
 
@@ -177,9 +181,9 @@ def test_validation_data_beside_a_folder_takes_nothing_from_training(
 ) -> None:
     seen: list[Splits] = []
 
-    def watched(config: TrainConfig, splits: Splits) -> Fitted:
+    def watched(config: TrainConfig, splits: Splits, **rest: Any) -> Fitted:
         seen.append(splits)
-        return fit(config, splits)
+        return fit(config, splits, **rest)
 
     monkeypatch.setattr(estimator_base, "train", watched)
     data, other = write_set(tmp_path / "set"), write_set(tmp_path / "other", 3)
@@ -262,7 +266,7 @@ def test_a_failed_fit_leaves_the_model_as_it_was(digits: tuple[Any, Any], monkey
     model = Classifier(**FAST).fit(rows, labels)
     before = dict(vars(model))
 
-    def diverge(config: TrainConfig, splits: Splits) -> None:
+    def diverge(config: TrainConfig, splits: Splits, **rest: Any) -> None:
         raise DivergedError("the loss is not finite")
 
     monkeypatch.setattr(estimator_base, "train", diverge)
@@ -343,8 +347,76 @@ def test_weights_of_samples_are_checked_as_scikit_learn_does(trained: Classifier
         ("epochs", r"Classifier\(epochs=3\)"), ("seed", r"Classifier\(random_state=3\)"),
         ("val_fraction", r"Classifier\(validation_fraction=3\)"),
         *((name, "no meaning here") for name in ("output", "resume", "exist_ok", "data", "val_data", "test_data")),
+        ("devices", "in one process"), ("shard", "in one process"), ("test_fraction", r"evaluate\(X, y\)"),
     ],
 )  # fmt: skip
 def test_options_that_belong_elsewhere_are_refused(option: str, words: str, digits: tuple[Any, Any]) -> None:
     with pytest.raises(UsageError, match=words):
         Classifier(options={option: 3}).fit(*digits)
+
+
+def test_a_recipe_sets_what_is_not_said() -> None:
+    made = find_recipe("mnist-best").settings
+    config = Classifier(options={"recipe": "mnist-best"})._config()
+    assert {name: getattr(config, name) for name in made} == made
+    said = Classifier(lr=0.5, options={"recipe": "mnist-best", "skip_easy": 0.1})._config(epochs=3)
+    assert (said.lr, said.skip_easy, said.epochs) == (0.5, 0.1, 3)
+    assert said.optimizer == "muon"
+    with pytest.raises(UsageError, match="unknown recipe 'mnist-bst'"):
+        Classifier(options={"recipe": "mnist-bst"})._config()
+
+
+OPTIONS: dict[str, Any] = {
+    "model_args": ("operator=plain",), "weights": "published", "mean": (0.4,), "std": (0.3,), "operations": 1e9,
+    "optimizer": "sgd", "weight_decay": 0.1, "schedule": "linear", "warmup": 0.3, "clip_grad": 1.0, "ema": 0.0,
+    "patience": 3, "validate_every": 2, "layer_decay": 0.5, "freeze": 1, "label_smoothing": 0.2, "drop_rate": 0.1,
+    "drop_path_rate": 0.1, "balance": "loss", "skip_easy": 0.5, "dice": 0.5, "teacher": "a", "teacher_share": 0.1,
+    "temperature": 3.0, "train_sizes": (20,), "size_batches": (20,), "size_schedule": "random", "finish": 0.1,
+    "augment": "none", **dict.fromkeys(AUGMENTATIONS, 0.5), "mix_until": 0.5, "device": "cpu", "sync_bn": "off",
+    "precision": "fp32", "compile": True, "cuda_graphs": "off", "tracker": "tensorboard", "recipe": "mnist-fast",
+    "image_shape": (8, 8), "label_column": "first", "path_column": "first", "on_bad": "skip", "workers": 77,
+    "cache": "none", "image_size": (12,), "channels": 3, "resize": "pad", "threshold": "otsu", "binary": True,
+}  # fmt: skip
+"""Of each setting that is an option: a value that is not its usual one."""
+
+
+def test_each_setting_of_training_is_an_argument_an_option_or_refused() -> None:
+    """Whoever adds one says which, and an option arrives where training reads it."""
+    assert ARGUMENTS.keys().isdisjoint(ELSEWHERE)
+    rest = {field.name for field in fields(TrainConfig)} - ARGUMENTS.keys() - ELSEWHERE.keys()
+    assert rest == OPTIONS.keys()
+    together = {"mean": ["std"], "std": ["mean"], "size_batches": ["train_sizes"]}
+    for name, value in OPTIONS.items():
+        options = {other: OPTIONS[other] for other in [name, *together.get(name, [])]}
+        assert getattr(Classifier(options=options)._config(), name) == value != getattr(TrainConfig(), name), name
+
+
+def test_epochs_are_printed_where_that_is_asked(digits: tuple[Any, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    Classifier(**FAST).fit(*digits)
+    assert capsys.readouterr().out == ""
+    Classifier(**FAST).fit(*digits, epochs=2, verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["epoch", "1"], ["epoch", "2"]]
+    assert all("val_top1" in line for line in lines)
+
+
+def test_an_interrupted_fit_keeps_the_best_of_its_epochs(
+    digits: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch, stop_at = Trainer._epoch, 2
+
+    def interrupted(self: Trainer) -> None:
+        if self.state.epoch == stop_at:
+            raise KeyboardInterrupt
+        epoch(self)
+
+    monkeypatch.setattr(Trainer, "_epoch", interrupted)
+    model = Classifier(**FAST)
+    with pytest.raises(KeyboardInterrupt, match="stopped after epoch 2; the model is fitted"):
+        model.fit(*digits, epochs=9)
+    assert len(model.history_) == 2
+    assert model.predict(digits[0]).shape == (400,)
+    kept, stop_at = model.bundle_, 0
+    with pytest.raises(KeyboardInterrupt, match="nothing of this fit is kept"):
+        model.fit(*digits)
+    assert model.bundle_ is kept

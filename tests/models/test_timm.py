@@ -90,6 +90,24 @@ def test_stage_maps_agree(name: str) -> None:
             assert relative_error(mine, other) < 1e-5
 
 
+@pytest.mark.parametrize("name", sorted(FIRST - {"hrnet_w18_small", "resnetv2_18"}))
+def test_weights_of_feature_extractors_go_both_ways(name: str) -> None:
+    """Of HRNet timm leaves the head out, of the pre-activated ResNet it writes stages_0 for stages.0."""
+    theirs, ours = (make(name, features_only=True) for make in (timm().create_model, create_model))
+    ours.load_state_dict(theirs.state_dict())
+    assert all(torch.equal(ours.state_dict()[key], tensor) for key, tensor in theirs.state_dict().items())
+    theirs.load_state_dict(ours.state_dict())
+
+
+def test_a_feature_extractor_within_a_network_is_saved_and_loaded() -> None:
+    first, second = (torch.nn.Sequential(create_model("resnet18", features_only=True)) for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    assert "0.conv1.weight" in first.state_dict()
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    with pytest.raises(RuntimeError, match="unknown"):
+        second.load_state_dict(first.state_dict() | {"0.unknown": torch.zeros(1)})
+
+
 def test_the_recorded_layouts_are_ours(shared_data: Path) -> None:
     """Names and shapes of 13 published models, as recorded beside the real data."""
     recorded = json.loads((shared_data.parent / "reference" / "state_dict_layouts.json").read_text(encoding="utf-8"))

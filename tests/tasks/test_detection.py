@@ -139,7 +139,7 @@ def test_validation_while_training_gives_cocos_figure(seed: int) -> None:
     parts = [task().validation_rows(outputs[i : i + 5], rows(known[i : i + 5])) for i in (0, 5, 10)]
     kept = torch.cat(parts)
     assert kept.shape == (12, task().row_width)
-    metric, loss = task().validation_score(kept, torch.zeros(12, dtype=torch.long))
+    metric, loss = task().validation_figures(kept, torch.zeros(12, dtype=torch.long)).values()
     results = task().decode(outputs, [str(i) for i in range(12)], [frame(SIZE, SIZE, "squash")] * 12)
     assert isinstance(results, Detections)
     assert metric == pytest.approx(figures(results, known).summary()["ap"], abs=1e-6)
@@ -156,12 +156,13 @@ def test_a_box_that_goes_on_beyond_the_edge_counts_while_training_too(pixels: bo
     outputs[0, 1] = torch.tensor([2.4, 2.4, 4.4, 4.4, 5, -9, -9])
     known = rows([Boxes.of([[30.4, 20.4, 64, 48], [2.4, 2.4, 4.4, 4.4]], [0, 0])])
     learning = DetectionTask(NAMES, Rules(pixels=pixels), size=SIZE, strides=STRIDES)
-    assert learning.validation_score(learning.validation_rows(outputs, known), torch.zeros(1))[0] == pytest.approx(1)
+    found = learning.validation_figures(learning.validation_rows(outputs, known), torch.zeros(1))
+    assert found["ap"] == pytest.approx(1)
 
 
 def test_a_set_without_objects_has_no_figure_but_a_number() -> None:
     outputs, none = answers(3), [Boxes.none()] * 3
-    assert task().validation_score(task().validation_rows(outputs, rows(none)), torch.zeros(3))[0] == 0.0
+    assert task().validation_figures(task().validation_rows(outputs, rows(none)), torch.zeros(3))["ap"] == 0.0
     evaluation = task().evaluate(task().decode(outputs, list("abc")), none)  # type: ignore[arg-type]
     assert evaluation.metrics["ap"] is None
     assert "AP -" in evaluation.headline

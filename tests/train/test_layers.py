@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ import torch
 from msresnet.errors import UsageError
 from msresnet.models.factory import create_classifier, list_models
 from msresnet.models.families import FAMILIES
-from msresnet.train.layers import freeze, last_layers, layer_depths
+from msresnet.train.fit import fit
+from msresnet.train.layers import freeze, last_layers, layer_depths, stages_in_words
 from msresnet.train.optimiser import Pace, build_optimizer, set_pace
 from oracles import timm
-from tiny import config
+from tiny import config, plan_for
 
 FIRST = [*{family.title: next(iter(family.members)) for family in FAMILIES}.values(), "msresnet_micro"]
 
@@ -69,6 +71,32 @@ def test_frozen_stages_keep_weights_and_statistics() -> None:
         freeze(model, 6)
     freeze(model, 5)
     assert {n for n, p in model.named_parameters() if p.requires_grad} == {"fc.weight", "fc.bias"}
+
+
+def test_stages_are_frozen_where_there_are_weights_to_keep(bars: Path, tmp_path: Path) -> None:
+    settings = config(bars, epochs=1, freeze=2)
+    with pytest.raises(UsageError, match="there are no --weights"):
+        fit(settings)
+    before = fit(config(bars, epochs=1)).bundle
+    fitted = fit(replace(settings, weights=str(before.save(tmp_path / "before"))))
+    depths = layer_depths(before.model, coarse=True)
+    after = dict(fitted.bundle.model.named_parameters())
+    kept = {name for name, weight in before.model.named_parameters() if torch.equal(weight, after[name])}
+    assert kept >= {name for name, depth in depths.items() if depth < 2}
+    learning = sum(after[name].numel() for name, depth in depths.items() if depth >= 2)
+    said = f"frozen: the stem and the first stage; {learning:,} of {before.params:,} parameters learn"
+    assert said in fitted.notes
+
+
+def test_a_run_that_began_without_weights_to_keep_goes_on(bars: Path) -> None:
+    assert plan_for(bars, freeze=1, resume=True).config.freeze == 1
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"), [(1, "the stem"), (2, "the stem and the first stage"), (4, "the stem and the first 3 stages")]
+)
+def test_what_is_frozen_is_said(stages: int, words: str) -> None:
+    assert stages_in_words(stages) == words
 
 
 def test_last_layers_are_the_classifier_and_all_normalisation() -> None:

@@ -45,6 +45,30 @@ class Watcher(Silent):
         self.rows.append(row)
 
 
+@pytest.mark.parametrize(
+    ("balance", "name", "kept"),
+    [("none", "top1", 0), ("loss", "balanced_accuracy", 1), ("sample", "balanced_accuracy", 1)],
+)
+def test_where_classes_count_alike_the_epoch_is_chosen_so(
+    bars: Path, monkeypatch: pytest.MonkeyPatch, balance: str, name: str, kept: int
+) -> None:
+    seen = iter(({"top1": 0.95, "balanced_accuracy": 0.5}, {"top1": 0.93, "balanced_accuracy": 0.8}))
+    monkeypatch.setattr(ClassificationTask, "validation_figures", lambda *_: {**next(seen), "loss": 1.0})
+    plan = plan_for(bars, balance=balance, ema=0.0)
+    made = trainer(plan)
+    made.run()
+    assert made.state.best_epoch == kept
+    assert {key for row in made.state.history for key in row if key.startswith("val")} == {f"val_{name}", "val_loss"}
+    said = f"the epoch is chosen by balanced accuracy: --balance {balance} lets classes count alike"
+    assert (said in plan.notes) == (balance != "none")
+
+
+def test_balanced_accuracy_is_that_of_the_evaluation() -> None:
+    logits, targets = torch.tensor([[2.0, 0.0]] * 20), torch.tensor([0] * 19 + [1])  # the constant answer
+    found = ClassificationTask(("common", "rare")).validation_figures(logits, targets)
+    assert [found["top1"], found["balanced_accuracy"]] == pytest.approx([0.95, 0.5])
+
+
 def spoil(monkeypatch: pytest.MonkeyPatch, at: int, what: str = "loss") -> None:
     """Let the loss (or its gradient) of one step be NaN."""
     original, calls = ClassificationTask.loss, [0]

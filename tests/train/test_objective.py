@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from msresnet.errors import ModelError, UsageError
 from msresnet.models.factory import create_classifier
 from msresnet.tasks.base import class_weights
 from msresnet.tasks.classification import ClassificationTask
+from msresnet.tasks.segmentation import SegmentationTask
 from msresnet.train.fit import fit
 from msresnet.train.objective import Objective, Teacher
 from tiny import config
@@ -41,7 +43,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_a_teacher_answers_in_the_students_order_of_classes() -> None:
-    teacher = Teacher(bundle(), ("c", "a", "b"), 1, CPU)
+    teacher = Teacher(bundle(), ("c", "a", "b"), PREPROCESS, CPU)
     images = random(4, 1, 24, 24)
     with torch.no_grad():
         expected = bundle().model(PREPROCESS.normalise(images))
@@ -49,14 +51,28 @@ def test_a_teacher_answers_in_the_students_order_of_classes() -> None:
 
 
 def test_a_teacher_sees_images_at_its_own_size() -> None:
-    small = Teacher(bundle(preprocess=replace(PREPROCESS, size=(12, 12))), ("a", "b", "c"), 1, CPU)
+    small = Teacher(bundle(preprocess=replace(PREPROCESS, size=(12, 12))), ("a", "b", "c"), PREPROCESS, CPU)
     assert small(random(2, 1, 24, 24)).shape == (2, 3)
 
 
 @pytest.mark.parametrize(("names", "channels"), [(("a", "b"), 1), (("a", "b", "d"), 1), (("a", "b", "c"), 3)])
 def test_teachers_of_other_things_are_refused(names: tuple[str, ...], channels: int) -> None:
     with pytest.raises(UsageError, match="teacher"):
-        Teacher(bundle(), names, channels, CPU)
+        Teacher(bundle(), names, replace(PREPROCESS, channels=channels), CPU)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"threshold": "otsu"}, {"threshold": "otsu", "binary": True}, {"threshold": "90"}, {"resize": "pad"}]
+)
+def test_a_teacher_of_images_that_something_else_is_done_to_is_refused(changes: dict[str, Any]) -> None:
+    other = replace(PREPROCESS, **changes)
+    for its, mine in ((other, PREPROCESS), (PREPROCESS, other)):
+        with pytest.raises(UsageError, match="takes other images") as caught:
+            Teacher(bundle(preprocess=its), ("a", "b", "c"), mine, CPU)
+        assert its.steps() in str(caught.value)
+        assert mine.steps() in str(caught.value)
+    resized = replace(other, size=(12, 12), mean=(0.1,), std=(0.3,))
+    assert Teacher(bundle(preprocess=resized), ("a", "b", "c"), other, CPU).preprocess == resized
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
@@ -73,7 +89,7 @@ def test_imitation_is_the_divergence_of_softened_answers(temperature: float) -> 
 def test_the_share_of_the_teacher_is_what_was_asked() -> None:
     task, images, outputs = ClassificationTask(("a", "b", "c"), 0.1), random(5, 1, 24, 24), random(5, 3)
     encoded = task.encode(torch.tensor([0, 1, 2, 0, 1]))
-    teacher = Teacher(bundle(), ("a", "b", "c"), 1, CPU)
+    teacher = Teacher(bundle(), ("a", "b", "c"), PREPROCESS, CPU)
     alone = Objective(task, PREPROCESS)([outputs], images, encoded)
     taught = Objective(task, PREPROCESS, teacher, 0.25, 3.0)([outputs], images, encoded)
     imitated = task.imitate(outputs, teacher(images), 3.0)
@@ -95,11 +111,28 @@ def test_weighted_loss_is_torchs_over_the_batch() -> None:
     assert torch.allclose(task.loss(outputs, task.encode(targets)), each.mean())
 
 
+@pytest.mark.parametrize("counts", [(950, 50), (990, 10), (5000, *[20] * 9)])
+def test_a_weighted_loss_is_least_at_the_truth_itself(counts: tuple[int, ...]) -> None:
+    """However rare another class is, and however small an object in a mask. A mixture is answered by its shares."""
+    names, smoothing = [str(i) for i in range(len(counts))], 0.05
+    shares = torch.eye(len(counts))
+    mixed = torch.cat((shares, 0.7 * shares + 0.3 * shares.roll(1, 0)))
+    best = ((1 - smoothing) * mixed + smoothing / len(counts)).log().requires_grad_()
+    task, pixels = (kind(names, smoothing, class_weights(counts)) for kind in (ClassificationTask, SegmentationTask))
+    (slope,) = torch.autograd.grad(task.loss(best, mixed), best)  # convex in the logits
+    assert slope.abs().max() < 1e-6
+    maps = best[: len(counts), :, None, None]
+    (slope,) = torch.autograd.grad(pixels.loss(maps, torch.arange(len(counts)).view(-1, 1, 1)), maps)
+    assert slope.abs().max() < 1e-6
+
+
 def test_a_student_trains_beside_its_teacher_through_a_bundle(bars: Path, tmp_path: Path) -> None:
     teacher = fit(config(bars, epochs=3)).bundle.save(tmp_path / "teacher")
     settings = config(bars, epochs=2, teacher=str(teacher), teacher_share=0.5)
     taught, alone = fit(settings), fit(replace(settings, teacher=None))
     assert taught.history[-1]["train_loss"] != alone.history[-1]["train_loss"]
+    assert f"teacher {teacher}: msresnet_micro, 24x24 pixels, 0.5 of the loss" in taught.notes
+    assert not any("teacher" in note for note in alone.notes)
     with pytest.raises(ModelError):
         fit(replace(settings, teacher=str(tmp_path / "nobody")))
 
@@ -108,5 +141,5 @@ def test_logits_that_are_no_numbers_have_no_loss() -> None:
     logits = torch.tensor([[1.0, torch.inf], [0.0, 1.0]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        score, loss = ClassificationTask(["a", "b"]).validation_score(logits, torch.tensor([0, 1]))
-    assert (score, math.isnan(loss)) == (0.0, True)
+        found = ClassificationTask(["a", "b"]).validation_figures(logits, torch.tensor([0, 1]))
+    assert (found["top1"], found["balanced_accuracy"], math.isnan(found["loss"])) == (0.0, 0.0, True)

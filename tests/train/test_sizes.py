@@ -11,8 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msresnet.bundle import Bundle
 from msresnet.errors import Interrupted, UsageError
 from msresnet.models.cost import count_macs
+from msresnet.models.factory import create_network
 from msresnet.runtime import StopRequest
 from msresnet.train.checkpoint import newest_checkpoint
 from msresnet.train.layers import last_layers
@@ -76,6 +78,19 @@ def test_operations_end_a_training_and_smaller_images_cost_less_of_them(bars: Pa
     assert limit <= two.state.operations < limit + 3 * 4 * count_macs(two.viewer, (24, 24))
     assert two.state.seen > 150
     assert [plan_for(bars, epochs=epochs, **settings).epochs for epochs in (None, 3)] == [float("inf"), 3]
+
+
+def test_a_teachers_operations_count(bars: Path, tmp_path: Path) -> None:
+    plan = plan_for(bars, image_size=(24,), model="resnet18")
+    network = create_network(plan.task.head, plan.model, **plan.arguments).eval()
+    Bundle(network, plan.model, plan.arguments, plan.task, plan.preprocess).save(tmp_path / "teacher")
+    student = 3 * count_macs(trainer(plan_for(bars, image_size=(12,))).viewer)
+    limit = float(100 * (student + count_macs(network)))
+    taught = trainer(
+        plan_for(bars, epochs=None, image_size=(12,), batch_size=4, operations=limit, teacher=str(tmp_path / "teacher"))
+    )
+    taught.run()
+    assert (taught.state.seen, taught.state.operations) == (100, limit)
 
 
 def test_operations_go_on_exactly_where_they_were(bars: Path, tmp_path: Path) -> None:

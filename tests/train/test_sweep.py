@@ -11,11 +11,16 @@ import torch
 from PIL import Image
 
 from msresnet.cli.main import main
+from msresnet.data.order import balanced_order
+from msresnet.data.sample import Subset
+from msresnet.data.splits import Splits, open_data
 from msresnet.train import sweep
 from msresnet.train.checkpoint import newest_checkpoint
+from msresnet.train.config import TrainConfig
 from msresnet.train.fit import fit
-from msresnet.train.sweep import _half_way, find_batch, find_lr
-from tiny import config, plan_for, same, train_words
+from msresnet.train.plan import make_plan
+from msresnet.train.sweep import _batches, _half_way, find_batch, find_lr
+from tiny import config, plan_for, same, train_words, trainer
 
 
 def test_a_sweep_rises_evenly_and_leaves_no_trace(bars: Path) -> None:
@@ -28,11 +33,28 @@ def test_a_sweep_rises_evenly_and_leaves_no_trace(bars: Path) -> None:
     assert 1e-5 < found.chosen < 10
 
 
+def test_class_after_class_a_sweep_finds_what_it_does_of_the_same_images_mixed() -> None:
+    """But for what a sweep's noise makes of it: over batches of a single class each, it finds next to nothing."""
+    settings = TrainConfig(data="digits", device="cpu", precision="fp32", batch_size=32)
+    digits = open_data("digits", settings).train
+    folders = Subset(digits, digits.targets.argsort(kind="stable"))
+    mixed, by_class = (find_lr(make_plan(settings, Splits(source))).chosen for source in (digits, folders))
+    assert mixed / 10 < by_class < mixed * 10
+
+
+def test_batches_of_a_sweep_are_those_of_the_first_epoch(bars: Path) -> None:
+    made = trainer(plan_for(bars, batch_size=4, balance="sample"))
+    moment = made.plan.sizes.moments[-1]
+    batches = [batch.indices for batch, _ in _batches(made, moment, 3)]
+    assert torch.equal(torch.cat(batches), balanced_order(made.plan.train.targets, made.plan.config.seed, 0)[:12])
+
+
 def test_half_way_down_is_found_whatever_comes_after() -> None:
     rates = [10.0**e for e in range(-5, 2)]
     losses = [2.3, 2.29, 2.2, 1.2, 0.9, 0.8, 7.0]
-    assert _half_way(list(zip(rates, losses, strict=True))) == 1e-2
-    assert _half_way([(1e-5, 1.0), (1e-4, 1.0)]) == 1e-5
+    first = [(1e-6, loss) for loss in (4.0, 0.5, *[2.3] * 7)]  # of single batches
+    assert _half_way([*first, *zip(rates, losses, strict=True)]) == 1e-2
+    assert _half_way([*first, (1e-5, 1.0), (1e-4, 1.0)]) == 1e-5
 
 
 def test_the_smallest_batch_that_is_nearly_fastest_is_taken(bars: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def parse(
     layers.append(("environment", _tokens(_environment(verb, kinds), kinds)))
     layers.append(("flag", _together(spelled_out(argv, kinds), kinds)))
     name = _value_of("recipe", [token for _, tokens in layers for token in tokens])
-    if recipes is not None and name is not None:
+    if recipes is not None and name not in (None, "None"):
         layers.insert(0, (f"recipe {name}", _tokens(recipes(name), kinds)))
     current: C | None = None
     origin: dict[str, str] = {}
@@ -84,7 +84,10 @@ def parse(
         before = kind() if current is None else current
         with _named(source, tokens), _flowing():
             current = tyro.cli(kind, prog=f"msresnet {verb}", args=tokens, default=current)
-        origin |= dict.fromkeys(_set_by(tokens, names), source)
+        said = _set_by(tokens, names)
+        if source == common.config:  # its null says something only where it undoes something
+            said -= {name for name in said if getattr(before, name) is None and getattr(current, name) is None}
+        origin |= dict.fromkeys(said, source)
         bare = [name for name in names if _positional(kinds[name])]
         origin |= {name: source for name in bare if getattr(before, name) != getattr(current, name)}
     assert current is not None
@@ -170,10 +173,15 @@ def _flag(key: str, value: Any) -> list[str]:
 
 def _tokens(values: dict[str, Any], kinds: dict[str, str]) -> list[str]:
     """Settings as words of the command line, those without a flag first."""
-    given = {key: value for key, value in values.items() if value is not None}
+    given = {key: value for key, value in values.items() if value is not None or _may_be_none(kinds[key])}
     bare = [value for key, value in given.items() if _positional(kinds[key])]
     flags = [token for key, value in given.items() if not _positional(kinds[key]) for token in _flag(key, value)]
     return [str(word) for value in bare for word in (value if isinstance(value, list) else [value])] + flags
+
+
+def _may_be_none(kind: str) -> bool:
+    """Whether null says something: that a layer below is not to count, such as the number of epochs of a recipe."""
+    return "| None" in kind
 
 
 def _positional(kind: str) -> bool:

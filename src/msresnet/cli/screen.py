@@ -20,7 +20,7 @@ from rich.table import Table
 
 from msresnet.cli.main import Common
 from msresnet.files import disk_errors
-from msresnet.tasks.words import percent
+from msresnet.train.observer import in_words
 
 PIPED_WIDTH = 160
 """Columns where there is no terminal to wrap at: a row stays a line for grep."""
@@ -101,11 +101,7 @@ class Screen:
     def epoch(self, row: dict[str, Any]) -> None:
         """One line for an epoch."""
         self.stop()
-        parts = [f"epoch {row['epoch']:>3}", f"{row['seconds']:7.1f} s", f"loss {row['train_loss']:.4f}"]
-        if "val_loss" in row:
-            metric = next(k for k in row if k.startswith("val_") and k != "val_loss")
-            parts += [f"{metric} {percent(row[metric])}", f"val_loss {row['val_loss']:.4f}", f"({row['weights']})"]
-        self.note("  ".join(parts))
+        self.note(in_words(row))
 
     def stop(self) -> None:
         """Take the progress bar away."""

@@ -27,7 +27,7 @@ class CompareOptions:
     is what the flags say for all."""
     seconds: float | None = None
     """Time for each training, validation included. Default: 60, unless --epochs is given, which compares at equal
-    passes over the data, or --operations, which compares at equal multiply-adds."""
+    passes over the data, or --operations, which compares at equal multiply-adds of the networks as used."""
     seeds: int = 5
     """Trainings of each contestant, with seeds from --seed on. More may be added later by the same command."""
     baseline: str | None = None
@@ -76,7 +76,7 @@ class CompareConfig(RepeatedConfig, CompareOptions):
         if self.epochs is not None:
             return f"{self.epochs:,} epoch{'s' if self.epochs > 1 else ''} each"
         if self.operations is not None:
-            return f"{_large(self.operations)} multiply-adds each"
+            return f"{_large(self.operations)} multiply-adds of the network as used each"
         return f"{self.seconds or DEFAULT_SECONDS:g} seconds each"
 
 

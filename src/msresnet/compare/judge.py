@@ -111,6 +111,14 @@ class Outcome:
         seeds = [c.difference.seeds for c in self.contests] or [s.seeds for s in self.standings]
         return "chance" if max(seeds) > 1 else "the luck of the images; one seed says nothing of others"
 
+    def notes(self) -> dict[str, tuple[str, ...]]:
+        """What was inferred for the first training of each contestant, and met in it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for training in self.trainings:
+            if not training.failure:
+                found.setdefault(training.contestant, training.notes)
+        return found
+
     def explanation(self) -> list[str]:
         """What the figures are, in sentences."""
         if self.reference is None:
@@ -167,8 +175,17 @@ class Comparison:
             "reference": found.reference,
             "comparisons_corrected_for": found.looked_at,
             "contests": contests,
+            "notes": list(self.notes),
             "trainings": [training.row() for training in found.trainings],
         }
+
+
+def by_name(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is said of several contestants: lines of all first, then those of some, with their names."""
+    lines = dict.fromkeys(line for each in notes.values() for line in each)
+    who = {line: [name for name, each in notes.items() if line in each] for line in lines}
+    shared = [line for line in lines if len(who[line]) == len(notes)]
+    return [*shared, *(f"{', '.join(who[line])}: {line}" for line in lines if line not in shared)]
 
 
 def judge(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.compare.contestants import Contestant
+from msresnet.data.sample import Source
 from msresnet.errors import UsageError
 from msresnet.files import write_json
 from msresnet.results import Evaluation, classified
 from msresnet.rows import csv_text
+from msresnet.train.begun import check_same, of_data, of_files
 from msresnet.train.config import TrainConfig
 
 Flags = npt.NDArray[np.bool_]
@@ -59,6 +61,8 @@ class Training:
         answers: by set, 'val' and 'test'.
         failure: why there is no model; '' where there is one.
         code: the exit code that belongs to the failure.
+        notes: what was inferred and met.
+        copies: test images that are also in the training set; None where nobody looked.
     """
 
     contestant: str
@@ -71,22 +75,26 @@ class Training:
     answers: dict[str, Answers] | None = None
     failure: str = ""
     code: int = 0
+    notes: tuple[str, ...] = ()
+    copies: int | None = None
 
     def row(self) -> dict[str, Any]:
         """Its figures, without the answers."""
         scores = {f"{name}_top1": answers.top1 for name, answers in (self.answers or {}).items()}
         return {name: (vars(self) | dict.fromkeys(SCORES) | scores)[name] for name in COLUMNS}
 
-    def to_dict(self, config: TrainConfig) -> dict[str, Any]:
-        """Plain values, with the settings it was trained by."""
+    def to_dict(self, config: TrainConfig, began: Mapping[str, str]) -> dict[str, Any]:
+        """Plain values, with the settings it was trained by, and digests of what it began with."""
         answers = {name: _packed(item) for name, item in (self.answers or {}).items()}
-        return self.row() | {"answers": answers, "settings": settings(config)}
+        met = {"notes": list(self.notes), "copies": self.copies}
+        return self.row() | met | {"answers": answers, "settings": settings(config), "began": dict(began)}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Training:
         """From plain values. Raises KeyError, TypeError or ValueError for others."""
         kept = {name: values[name] for name in COLUMNS if name not in SCORES}
-        return Training(**kept, answers={name: _unpacked(item) for name, item in values["answers"].items()})
+        answers = {name: _unpacked(item) for name, item in values["answers"].items()}
+        return Training(**kept, answers=answers, notes=tuple(values["notes"]), copies=values["copies"])
 
 
 def _packed(item: Answers) -> dict[str, Any]:
@@ -110,22 +118,33 @@ class Records:
 
     Args:
         folder: None keeps everything in memory.
+        train: what all learn from.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, train: Source) -> None:
         self.folder = folder
         self.kept: dict[tuple[str, int], Training] = {}
+        self.data = {} if folder is None else of_data(train)
+        self.began: dict[str, dict[str, str]] = {}
 
     def load(self, contestants: Sequence[Contestant], seeds: Sequence[int], split: str) -> None:
-        """Read what is finished, and measured on a set. Raises UsageError, with the difference, for other settings."""
+        """Read what is finished, and measured on a set.
+
+        Raises UsageError, with the difference, for other settings; DataError and ModelError for other training data,
+        and where weights or a teacher have changed.
+        """
         for contestant in contestants:
+            if self.folder is not None:
+                config = contestant.config
+                self.began[contestant.name] = self.data | of_files((config.weights, config.teacher))
             for seed in seeds:
                 path = self._path(contestant, seed)
                 if path is None or not path.is_file():
                     continue
-                training, before = _read(path)
+                training, before, began = _read(path)
                 _check_unchanged(before, settings(contestant.config), contestant.name, path)
                 if split in (training.answers or {}):  # what failed is tried again
+                    check_same(began, self.began[contestant.name], "comparison", str(path))
                     self.kept[contestant.name, seed] = training
 
     def add(self, contestant: Contestant, training: Training) -> None:
@@ -133,16 +152,16 @@ class Records:
         self.kept[contestant.name, training.seed] = training
         path = self._path(contestant, training.seed)
         if path is not None:
-            write_json(path, training.to_dict(contestant.config))
+            write_json(path, training.to_dict(contestant.config, self.began[contestant.name]))
 
     def _path(self, contestant: Contestant, seed: int) -> Path | None:
         return None if self.folder is None else self.folder / TRAININGS / f"{contestant.slug}-seed-{seed}.json"
 
 
-def _read(path: Path) -> tuple[Training, dict[str, Any]]:
+def _read(path: Path) -> tuple[Training, dict[str, Any], dict[str, str]]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Training.from_dict(values), dict(values["settings"])
+        return Training.from_dict(values), dict(values["settings"]), dict(values["began"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}"
         raise UsageError(

@@ -11,12 +11,12 @@ from typing import Any
 from msresnet.bundle import Bundle, load_bundle
 from msresnet.compare.config import CompareConfig
 from msresnet.compare.contestants import Contestant, contestants
-from msresnet.compare.judge import Comparison, judge
+from msresnet.compare.judge import Comparison, by_name, judge
 from msresnet.compare.records import TRAININGS, Answers, Records, Training, to_csv
 from msresnet.compare.speed import inference_speed
+from msresnet.data.duplicates import copies
 from msresnet.data.loaders import Opener
 from msresnet.data.splits import Splits, open_data
-from msresnet.data.unreadable import skipped
 from msresnet.errors import Interrupted, MsresnetError, ResourceError, UsageError
 from msresnet.files import write_json, write_text
 from msresnet.infer.backends.eager import predictor_of
@@ -66,21 +66,22 @@ def compare(
         what = f"the data is for {splits.train.task}, which is not compared"
         raise UsageError(what, why="answers are compared that are right or wrong", hint="msresnet train, evaluate")
     split = _split(config.split, splits)
-    records = Records(folder)
+    records = Records(folder, splits.train)
     records.load(chosen, config.all_seeds, split)
-    notes = (*splits.notes, *(note for contestant in chosen for note in contestant.notes))
+    notes = [*splits.notes, *(note for contestant in chosen for note in contestant.notes)]
     for note in notes:
         announce(note)
     with stop_on_signals() as stop:
         held_out = splits if split == "test" else replace(splits, test=None)
-        stage = _Stage(config, held_out, records, stop, observer or Silent(), announce)
+        stage = _Stage(config, held_out, records, stop, observer or Silent(), announce, {*notes})
         stage.train_all(stage.rehearse_all(chosen))
         announce("measuring how fast the models answer, side by side")
         speeds = inference_speed(stage.models(chosen), config.device)
     trainings = [records.kept[key] for key in ((c.name, seed) for c in chosen for seed in config.all_seeds)]
     outcome = judge([c.name for c in chosen], trainings, speeds, split, config.baseline)
     who = {contestant.name: contestant.words for contestant in chosen}
-    comparison = Comparison(outcome, config.budget_words(), config.data, who, (*notes, *stage.skipped))
+    met = [note for note in by_name(outcome.notes()) if note not in notes]
+    comparison = Comparison(outcome, config.budget_words(), config.data, who, (*notes, *met))
     if folder is not None:
         write_json(folder / RESULTS, comparison.to_dict())
         write_text(folder / TABLE, to_csv(trainings))
@@ -94,8 +95,8 @@ class _Stage:
     Args:
         records: what is finished, and where it is kept.
         stop: asked after each step.
+        told: what was said of data and contestants already.
         bundles: the first model of each contestant.
-        skipped: what is said of images that could not be read.
         opener: has the images of the last training.
     """
 
@@ -105,25 +106,28 @@ class _Stage:
     stop: StopRequest
     observer: Observer
     announce: Announce
+    told: set[str]
     bundles: dict[str, Bundle] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
     opener: Opener = field(default_factory=Opener)
 
     def rehearse_all(self, chosen: Sequence[Contestant]) -> list[Contestant]:
         """Take one step of each that is not finished, so that what cannot work is known before hours of training.
 
-        Returns those that can; the failure of the others is recorded.
+        Returns those that can, and says what was inferred for them; the failure of the others is recorded.
         """
         able = []
+        notes: dict[str, Sequence[str]] = {}
         for contestant in chosen:
             missing = self._missing(contestant)
-            error = self._rehearse(contestant) if missing else None
+            met, error = self._rehearse(contestant) if missing else (self._first(contestant).notes, None)
             if error is None:
                 able.append(contestant)
+                notes[contestant.name] = met
                 continue
             self.announce(f"{contestant.name} cannot take part: {reason(error)}")
             for seed in missing:
                 self.records.add(contestant, _failed(contestant, seed, error))
+        self._tell(by_name(notes))
         return able
 
     def train_all(self, able: Sequence[Contestant]) -> None:
@@ -151,15 +155,19 @@ class _Stage:
     def _missing(self, contestant: Contestant) -> list[int]:
         return [seed for seed in self.config.all_seeds if (contestant.name, seed) not in self.records.kept]
 
-    def _rehearse(self, contestant: Contestant) -> BaseException | None:
-        """Why a contestant cannot train, if it cannot."""
+    def _first(self, contestant: Contestant) -> Training:
+        return next(t for (name, _), t in self.records.kept.items() if name == contestant.name)
+
+    def _rehearse(self, contestant: Contestant) -> tuple[Sequence[str], BaseException | None]:
+        """What was inferred for a contestant, and why it cannot train, if it cannot."""
+        notes: list[str] = []
         try:
-            self._fit(contestant, self.config.seed, _Watches(self.stop, Silent(), steps=1))
+            self._fit(contestant, self.config.seed, _Watches(self.stop, Silent(), steps=1), notes.extend)
         except Interrupted:
             self._stopped()
         except FAILURES as error:
-            return error
-        return None
+            return notes, error
+        return notes, None
 
     def _train(self, contestant: Contestant, seed: int) -> Training:
         """Train and measure; a failure is a result too."""
@@ -169,7 +177,7 @@ class _Stage:
             held_out = {name: data for name, data in fitted.sets.items() if name != "train"}
             measured = {n: evaluate(predictor_of(fitted.bundle, device), data, n) for n, data in held_out.items()}
             self._keep(fitted.bundle, contestant)
-            self._tell_skipped(fitted)
+            self._tell(fitted.late)
         except Interrupted:
             self._stopped()
             raise
@@ -185,17 +193,22 @@ class _Stage:
             params=cost["params"],
             macs=cost["macs"],
             answers={name: Answers.of(evaluation) for name, evaluation in measured.items()},
+            notes=tuple(fitted.notes),
+            copies=copies(fitted.sets, "test") if "test" in fitted.sets else None,
         )
 
-    def _tell_skipped(self, fitted: Fitted) -> None:
-        """Say once what could not be read; it is the same for all."""
-        for note in (note for name, data in fitted.sets.items() for note in skipped(name, len(data.bad))):
-            if note not in self.skipped:
-                self.skipped.append(note)
+    def _tell(self, notes: Sequence[str]) -> None:
+        """Say each line once: most are the same for all."""
+        for note in notes:
+            if note not in self.told:
+                self.told.add(note)
                 self.announce(note)
 
-    def _fit(self, contestant: Contestant, seed: int, observer: Observer) -> Fitted:
-        return fit(replace(contestant.config, seed=seed), self.splits, observer=observer, opener=self.opener)
+    def _fit(
+        self, contestant: Contestant, seed: int, observer: Observer, told: Callable[[list[str]], None] = lambda _: None
+    ) -> Fitted:
+        config = replace(contestant.config, seed=seed)
+        return fit(config, self.splits, observer=observer, announce=told, opener=self.opener)
 
     def _keep(self, bundle: Bundle, contestant: Contestant) -> None:
         """Keep a contestant's first model, with the settings that train it."""

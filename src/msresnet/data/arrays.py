@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 
+from msresnet.data.decode import decode_opened
 from msresnet.data.preprocess import to_uint8
 from msresnet.data.sample import Image
 from msresnet.errors import DataError
 
 FLAT = 2
+PLANES = 4
+"""An axis no longer than this may be channels: grey or colour, each perhaps with transparency."""
 Array = npt.NDArray[Any]
 Range = tuple[float, float] | None
 
@@ -75,16 +79,43 @@ def as_images(dense: Array) -> Array:
         return dense
     if dense.ndim == 4 and dense.shape[3] in (1, 3):
         return np.ascontiguousarray(dense.transpose(0, 3, 1, 2))
+    transparent = dense.ndim == 4 and dense.shape[3] in (2, 4)
     raise DataError(
-        f"arrays of shape {dense.shape} are not images", why="(N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3"
+        f"arrays of shape {dense.shape} are not images",
+        why="(N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3",
+        hint=f"X[..., :{dense.shape[3] - 1}] leaves transparency out" if transparent else "",
     )
 
 
+def pictures(given: Any) -> list[Image] | None:
+    """Images of Pillow, one or a list, as their files would be decoded: uint8 (C, H, W). None for anything else.
+
+    Raises DataError for those that cannot be decoded, and for a list of them and of others.
+    """
+    items = as_list(given)
+    opened = [isinstance(item, Pillow.Image) for item in items] if isinstance(items, Sequence) else []
+    if not any(opened):
+        return None
+    if not all(opened):
+        what = "a list of Pillow's images and of others"
+        raise DataError(what, where=f"item {opened.index(False)}", hint="images of one kind")
+    return [decode_opened(item, f"image {number}") for number, item in enumerate(items)]
+
+
+def as_list(given: Any) -> Any:
+    """An image of Pillow in a list; anything else as it is."""
+    return [given] if isinstance(given, Pillow.Image) else given
+
+
 def as_arrays(given: Any, name: str, colour: bool = True) -> list[Array]:
-    """One array (H, W) or, with `colour`, (H, W, 3), several behind each other, or a list of them -> a list.
+    """One image or array (H, W) or, with `colour`, (H, W, C), several behind each other, or a list of them -> a list.
+
+    With `colour`, images of Pillow are decoded as files are; without it, they are the numbers of a mask.
 
     Raises DataError for no numbers.
     """
+    if colour and (decoded := pictures(given)) is not None:
+        return [image[0] if len(image) == 1 else image.transpose(1, 2, 0) for image in decoded]
     if isinstance(given, Sequence):
         arrays = [np.asarray(item) for item in given]
     else:
@@ -102,5 +133,5 @@ def as_arrays(given: Any, name: str, colour: bool = True) -> list[Array]:
 
 
 def is_one(shape: Sequence[int], colour: bool = True) -> bool:
-    """Whether an array of this shape is one image, (H, W) or in `colour` (H, W, 3), and not several."""
-    return len(shape) == 2 or (colour and len(shape) == 3 and shape[2] == 3)
+    """Whether an array of this shape is one image, (H, W) or with `colour` (H, W, C), and not several."""
+    return len(shape) == 2 or (colour and len(shape) == 3 and shape[2] <= PLANES)

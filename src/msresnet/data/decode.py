@@ -173,6 +173,13 @@ def decode_bytes(data: bytes, where: str, at_least: Size | None = None) -> Image
     return _judged(data, where, lambda name: _decode(data, name, at_least))
 
 
+def decode_opened(image: Pillow.Image, where: str) -> Image:
+    """What `decode_file` gives of the file that Pillow has opened, whole. Raises DataError, calling it `where`."""
+    with decoding(where):
+        _check_size(image.width, image.height, where)
+        return upright(_pixels(image, where), turn_of(image))
+
+
 def file_size(path: str | Path) -> Size:
     """(H, W) of an image file as `decode_file` gives it whole, from the file's head where that is enough.
 

@@ -166,16 +166,21 @@ def leaks(sets: Mapping[str, Samples]) -> list[str]:
 
     Only sets in memory are compared; nothing is decoded for it.
     """
-    train = sets["train"]
     notes = []
     for name, data in sets.items():
-        if name == "train" or not isinstance(train, Decoded) or not isinstance(data, Decoded):
-            continue
-        if count := int(shared(train.images.numpy(), data.images.numpy()).sum()):
+        if name != "train" and (count := copies(sets, name)):
             verb = "is" if count == 1 else "are"
             what = f"{count:,} of the {len(data):,} {name} images {verb} also in the training set"
             notes.append(f"{what}: the score flatters (msresnet data check names them)")
     return notes
+
+
+def copies(sets: Mapping[str, Samples], name: str) -> int | None:
+    """How many images of a set, as the network sees them, are also in the training set; None where nobody looks."""
+    train, data = sets["train"], sets[name]
+    if not isinstance(train, Decoded) or not isinstance(data, Decoded):
+        return None
+    return int(shared(train.images.numpy(), data.images.numpy()).sum())
 
 
 def shared(train: Image, other: Image) -> npt.NDArray[np.bool_]:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import posixpath
+import unicodedata
 from array import array
 from collections.abc import Iterable
 
 from msresnet.data.decode import printable
 from msresnet.data.sample import Texts
+
+
+def class_name(text: str) -> str:
+    """A class's name as it is told from others: characters that can be printed, accents joined to letters (NFC).
+
+    Macs write the names of files with accents apart (NFD), other systems do not.
+    """
+    return unicodedata.normalize("NFC", printable(text))
 
 
 class Names(Texts):

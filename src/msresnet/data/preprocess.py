@@ -258,6 +258,17 @@ def plan(
     return Preprocess(size, channels, options.resize, options.threshold, options.binary), reasons
 
 
+def sizes_before(size: tuple[int, int]) -> set[tuple[int, int]]:
+    """The sizes (H, W) of images that `plan` makes this one of, where all have the same: itself, and tiny ones."""
+    found = {size}
+    for side in TINY:
+        factor = -(-ENLARGED // side)
+        height, width = size[0] // factor, size[1] // factor
+        if min(height, width) == side and (height * factor, width * factor) == size:
+            found.add((height, width))
+    return found
+
+
 def with_statistics(preprocess: Preprocess, images: Tensor | Iterable[Tensor]) -> Preprocess:
     """The same preprocess with mean and std (per channel) of preprocessed images (N, C, H, W) uint8, or of parts."""
     import torch

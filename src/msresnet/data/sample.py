@@ -130,22 +130,32 @@ class Source(ABC):
         return [] if path is None else [path]
 
 
-class ArraySource(Source):
-    """Images that are in memory already: (N, C, H, W) uint8."""
+class Pictures(Source):
+    """Images (C, H, W) uint8 that are in memory already, of any sizes, each of one class."""
 
     def __init__(
-        self, images: Image, targets: npt.NDArray[np.int64], classes: Sequence[str], name: str = "array"
+        self,
+        images: Sequence[Image] | Image,
+        targets: npt.NDArray[np.int64],
+        classes: Sequence[str],
+        name: str = "array",
     ) -> None:
         super().__init__(classes, targets, [f"{name}[{i}]" for i in range(len(targets))])
         self.images = images
 
     def image(self, index: int, at_least: tuple[int, int] | None = None) -> Image:
         """One image (C, H, W)."""
-        return self.images[index]  # type: ignore[no-any-return]
+        return self.images[index]
 
     def split_key(self, index: int) -> bytes:
         """The pixels themselves, so that equal images never stand on both sides of a split."""
         return bytes(self.images[index].tobytes())
+
+
+class ArraySource(Pictures):
+    """The same of one size, in one array (N, C, H, W), which may be used where it lies."""
+
+    images: Image
 
 
 class MaskedArrays(Source):

@@ -8,8 +8,9 @@ under the share asked for, so its side depends on itself alone: adding images mo
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ from msresnet.data.sources.crops import crop_sets, crops
 from msresnet.data.sources.digit_scenes import digit_scenes
 from msresnet.data.sources.digit_videos import digit_videos
 from msresnet.data.sources.digits import digits
-from msresnet.data.sources.folder import entries, folder, split_folders
+from msresnet.data.sources.folder import entries, folder, split_folders, unsorted
 from msresnet.data.sources.hub import hub
 from msresnet.data.sources.idx import idx_pair, idx_splits, labels_beside
 from msresnet.data.sources.instances import instance_file, instance_sets
@@ -36,7 +37,7 @@ from msresnet.data.sources.pixel_masks import is_twin, pixel_masks, twin
 from msresnet.data.sources.pixels import EXTENSIONS as TABLES
 from msresnet.data.sources.pixels import pixels
 from msresnet.data.sources.scaled_digits import scaled_digits
-from msresnet.data.sources.table import holds_paths, table
+from msresnet.data.sources.table import holds_paths, lacks_labels, table
 from msresnet.data.sources.voc import voc_sets
 from msresnet.data.sources.wds import PREFIX as SHARDS
 from msresnet.data.sources.wds import shards
@@ -44,8 +45,10 @@ from msresnet.data.sources.yolo import SETTINGS, yolo_file, yolo_sets
 from msresnet.errors import DataError, UsageError, nearest
 from msresnet.hub import PREFIX as HUB
 
-VAL_SHARE, MOST_HELD_OUT, FEW = 0.1, 5_000, 20
+VAL_SHARE, MOST_HELD_OUT = 0.1, 5_000
 """What is held out for validation when nobody says; more images than this would only take from training."""
+FEW, MORE = 20, 0.3
+"""Images that say little, and the share to hold out instead."""
 HASH_BITS = 63
 MOST_ALONE = 50
 """More classes than this, of one image each, are not classes: the wrong column was read."""
@@ -76,11 +79,16 @@ class Splits:
 def open_data(spec: str, options: DataOptions, unlabelled: bool = False) -> Splits:
     """The sets for training from `--data`; with `unlabelled`, data without labels too, of which nothing is held out.
 
+    A test set without labels that was found beside labelled training data is left aside, as if it were not there.
+
     Raises DataError for data that cannot be learnt from, UsageError for contradictions.
     """
     found, notes = read_any(spec, options)
     if "train" not in found:
         raise DataError("there is no training set", where=spec, why=f"only {', '.join(found)} was found")
+    if "test" in found and _unlabelled(found["test"]) and not _unlabelled(found["train"]):
+        del found["test"]
+        notes = [*notes, f"the test set in {spec} has no labels and is left aside: it is for msresnet predict"]
     asked: dict[Role, str | None] = {"val": options.val_data, "test": options.test_data}
     for split, other in asked.items():
         if other is not None:
@@ -94,6 +102,17 @@ def open_data(spec: str, options: DataOptions, unlabelled: bool = False) -> Spli
     return Splits(splits.train, splits.val, splits.test, [*notes, *splits.notes])
 
 
+def _too_few(held: Source, split: str, share: float) -> str:
+    """What to say of a set that was held out, where a few images make all the difference."""
+    if not 0 < len(held) < FEW:
+        return ""
+    return "; so few say little" + (f", --{split}-fraction {MORE} holds more out" if share < MORE else "")
+
+
+def _unlabelled(source: Source) -> bool:
+    return len(source) > 0 and bool((source.targets == UNLABELLED).all())
+
+
 def arrange(found: dict[str, Source], options: DataOptions) -> Splits:
     """Check the classes, match them by name, and hold out what is missing."""
     train, notes = found["train"], []
@@ -101,14 +120,17 @@ def arrange(found: dict[str, Source], options: DataOptions) -> Splits:
     others = {name: _matched(source, train, name) for name, source in found.items() if name != "train"}
     if not others and options.test_fraction:
         train, others["test"] = hold_out(train, options.test_fraction, "test")
-        notes.append(f"test set: {len(others['test']):,} images held out by a stable hash; training never sees them")
+        few = _too_few(others["test"], "test", options.test_fraction)
+        notes.append(
+            f"test set: {len(others['test']):,} images held out by a stable hash; training never sees them{few}"
+        )
     share, why = options.val_fraction, ""
     if share is None:
         share = min(VAL_SHARE, MOST_HELD_OUT / len(train))
         why = f"; about {MOST_HELD_OUT:,} are enough, --val-fraction changes it" if share < VAL_SHARE else ""
     if "val" not in others and share:
         train, others["val"] = hold_out(train, share, "val")
-        few = "; so few say little, --val-fraction 0.3 holds more out" if 0 < len(others["val"]) < FEW else ""
+        few = _too_few(others["val"], "val", share)
         notes.append(f"validation set: {len(others['val']):,} training images held out by a stable hash{why}{few}")
     for name in [name for name, source in others.items() if not len(source)]:
         del others[name]
@@ -133,9 +155,23 @@ def read_any(spec: str, options: DataOptions, like: Source | None = None) -> tup
             return read(spec, options)
     path = _existing(spec)
     if path is None:
-        close = nearest(spec, _NAMED)
-        raise DataError(f"there is no data at {spec!r}", hint=f"--data {close}" if close else FORMS)
+        near = _near(spec)
+        raise DataError(f"there is no data at {spec!r}", hint=f"--data {shlex.quote(near)}" if near else FORMS)
     return _file(path, options, like) if path.is_file() else _folder(path, options, like)
+
+
+def _near(spec: str) -> str:
+    """What may be meant by a name of nothing: data that have a name, or what lies beside; '' if none is like it."""
+    names = {name: name for name in _NAMED}
+    try:
+        path = Path(spec).expanduser()
+        while not path.parent.is_dir():
+            path = path.parent
+        beside = {entry.name.lower(): str(entry) for entry in entries(path.parent) if not entry.name.startswith(".")}
+    except (DataError, OSError, RuntimeError):  # as for `_existing`; a folder that cannot be read
+        return ""
+    names = beside if path.parent != Path() else names | beside
+    return names.get(nearest(path.name.lower(), names, 1), "")
 
 
 def _folder(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:
@@ -153,7 +189,7 @@ def _folder(path: Path, options: DataOptions, like: Source | None) -> tuple[dict
             return sets, notes
     below = split_folders(path)
     if "train" in below or {"val", "test"} <= below.keys():
-        read_folders = {split: folder(sub) for split, sub in below.items()}
+        read_folders = {split: unsorted(sub) if split == "test" else folder(sub) for split, sub in below.items()}
         sets = {split: source for split, (source, _) in read_folders.items()}
         notes = [f"class folders below {', '.join(sub.name + '/' for sub in below.values())} of {path}"]
         return sets, notes + [n for _, more in read_folders.values() for n in more]
@@ -228,7 +264,7 @@ def _file(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[s
         return hub(f"{HUB}{path}", options)
     if kind in _BOXES:
         return _BOXES[kind](path)
-    raise DataError("this file is not a known form of data", where=str(path), hint=FORMS)
+    raise DataError("this file is not a known form of data", where=str(path), hint=_OTHERS.get(kind, FORMS))
 
 
 def _pixels(path: Path, options: DataOptions, like: Source | None) -> tuple[dict[str, Source], list[str]]:
@@ -249,7 +285,8 @@ def _read_tables(
     sets: dict[str, Source] = {}
     notes: list[str] = []
     for split, path in tables.items():
-        read, more = _file(path, options, sets.get("train", like))
+        bare = split == "test" and not names_masks(path) and lacks_labels(path, tables["train"], options)
+        read, more = _file(path, replace(options, label_column="none") if bare else options, sets.get("train", like))
         if len(read) != 1:
             why = (
                 f"it holds {', '.join(read)}, and others stand beside it: {', '.join(p.name for p in tables.values())}"
@@ -293,6 +330,11 @@ _PREFIXED: dict[str, Callable[[str, DataOptions], tuple[dict[str, Source], list[
     SHARDS: shards,
     CROPS: _crops,
 }
+_OTHERS = {
+    **dict.fromkeys((".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack it, and name the folder"),
+    **dict.fromkeys((".npy", ".npz"), "arrays are learnt from in Python: Classifier().fit(images, labels)"),
+}
+"""What to do about files that hold images in a form that is not read, by extension."""
 FORMS = (
     "digits, scaled-digits, binary-digits, digit-scenes, digit-videos, mnist, a folder (class folders, images/ and "
     "masks/, or boxes as COCO, VOC, YOLO or MOTChallenge have them), a table of paths and labels or masks, or of "

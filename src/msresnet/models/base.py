@@ -343,7 +343,7 @@ class Family:
 
 
 class FeatureExtractor(nn.Module):
-    """A network that returns its stages' maps instead of logits (`features_only=True`)."""
+    """A network that returns its stages' maps instead of logits (`features_only=True`); tensors keep their names."""
 
     def __init__(self, model: ImageModel, out_indices: int | Sequence[int] | None) -> None:
         super().__init__()
@@ -352,6 +352,8 @@ class FeatureExtractor(nn.Module):
         chosen = model.default_indices if out_indices is None else out_indices
         self.indices = model.feature_indices(chosen)
         self.feature_info = FeatureInfo(model.feature_info, self.indices)
+        self.register_state_dict_post_hook(_without_owner)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_with_owner)  # type: ignore[no-untyped-call]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """As the network's own."""
@@ -361,3 +363,16 @@ class FeatureExtractor(nn.Module):
         """(B, C, H, W) -> one (B, C_i, H_i, W_i) for each chosen stage."""
         maps = self.model.forward_stages(x, max(self.indices))
         return [maps[i] for i in self.indices]
+
+
+def _without_owner(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
+    """Tensors by the names that they have in the network itself."""
+    own = f"{prefix}model."
+    for name in [name for name in state if name.startswith(own)]:
+        state[prefix + name.removeprefix(own)] = state.pop(name)
+
+
+def _with_owner(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """What `_without_owner` did, undone."""
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)

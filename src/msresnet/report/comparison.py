@@ -55,7 +55,7 @@ def markdown(comparison: Comparison, command: str, machine: str) -> str:
     """Both tables with what they mean, the command and the machine, for a file that is kept."""
     lines = [f"# {comparison.data}: {_title(comparison)}", ""]
     lines += [*_table(ACCURACY, accuracy_rows(comparison)), "", *_table(COST, cost_rows(comparison)), ""]
-    lines += [f"- {line}" for line in comparison.outcome.explanation()]
+    lines += [f"- {line}" for line in (*comparison.outcome.explanation(), *comparison.notes)]
     return "\n".join([*lines, "", machine, "", f"`{command}`", ""])
 
 
@@ -68,16 +68,23 @@ def picture(comparison: Comparison, path: Path) -> None:
 
 def write_page(path: Path, comparison: Comparison, environment: dict[str, Any], command: str) -> None:
     """One HTML file that opens anywhere, offline."""
-    seen = (
-        ", which neither training nor the choice of an epoch has seen."
-        if comparison.outcome.split == "test"
-        else ", which also chose the epoch of each training."
-    )
-    lead = f"Measured on {comparison.outcome.images:,} images of the {comparison.outcome.split} set{seen}"
+    outcome = comparison.outcome
+    lead = f"Measured on {outcome.images:,} images of the {outcome.split} set{_seen(outcome)}."
     origin = Section("origin", "How this came about", [Command(command), Notes(comparison.notes), machine(environment)])
     sections = [_verdict(comparison), _failed(comparison.outcome), _trainings(comparison), origin]
     title = f"{comparison.data} · {_title(comparison)}"
     page.write_page(path, title, lead, [section for section in sections if section is not None])
+
+
+def _seen(outcome: Outcome) -> str:
+    """What has seen the images, where that is known."""
+    if outcome.split == "val":
+        return ", which also chose the epoch of each training"
+    copies = [training.copies for training in outcome.trainings if not training.failure]
+    known = [count for count in copies if count is not None]
+    if any(known):
+        return f", of which {max(known):,} are also in the training set: accuracies flatter"
+    return ", which neither training nor the choice of an epoch has seen" if known and None not in copies else ""
 
 
 def _verdict(comparison: Comparison) -> Section:

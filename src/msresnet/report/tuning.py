@@ -39,7 +39,7 @@ def tuning_picture(tuned: Tuned, path: Path) -> None:
 
 def write_page(path: Path, tuned: Tuned, data: str, environment: dict[str, Any], command: str) -> None:
     """One HTML file that opens anywhere, offline."""
-    origin = Section("origin", "How this came about", [Command(command), machine(environment)])
+    origin = Section("origin", "How this came about", [Command(command), Notes(tuned.best.notes), machine(environment)])
     sections = [_found(tuned), _settings(tuned), _trials(tuned), origin]
     count = len(tuned.trials)
     lead = "Chosen by the validation set: the score of the best is flattered by the search."

@@ -79,7 +79,7 @@ class Task(ABC):
     head: ClassVar[str]
     """Which head the network has, as `create_network` knows it."""
     metric: ClassVar[str]
-    """The figure that chooses between models; larger is better."""
+    """The figure that models are known by; larger is better."""
     kept: ClassVar[tuple[str, ...]]
     """Figures that a bundle keeps."""
     gates: ClassVar[dict[str, Better]]
@@ -136,6 +136,11 @@ class Task(ABC):
     def check(cls, preprocess: Preprocess, augment: Augment, how: Learning) -> None:
         """Raise UsageError for settings that this task cannot be learnt with."""
 
+    @classmethod
+    def chosen_by(cls, how: Learning) -> str:
+        """The figure that chooses the epoch, and between settings; larger is better."""
+        return cls.metric
+
     @abstractmethod
     def encode(self, targets: Tensor) -> Tensor:
         """Targets as the data holds them -> as the loss takes them."""
@@ -175,8 +180,8 @@ class Task(ABC):
         """What a validation keeps of a batch: a row of F numbers for each image (B, F), which processes can share."""
 
     @abstractmethod
-    def validation_score(self, rows: Tensor, targets: Tensor) -> tuple[float, float]:
-        """(the task's metric, loss) from the rows of a whole set (N, F) and its class indices (N,)."""
+    def validation_figures(self, rows: Tensor, targets: Tensor) -> dict[str, float]:
+        """The loss, and all figures that can choose, from the rows of a whole set (N, F) and its class indices (N,)."""
 
     @property
     @abstractmethod

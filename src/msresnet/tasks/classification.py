@@ -41,6 +41,7 @@ from msresnet.tasks.words import interval, percent, title
 MOST_CLASSES = 100
 """With more, the confusion matrix is larger than all else in metrics.json."""
 MOST_MISTAKES = 10
+BALANCED = "balanced_accuracy"
 LABEL_SMOOTHING = 0.05
 """Unless a user says otherwise."""
 
@@ -51,7 +52,7 @@ class ClassificationTask(Task):
     Args:
         class_names: in the order of the class indices.
         label_smoothing: probability spread over all classes.
-        class_weights: a factor of the loss for each class; None is one for all.
+        class_weights: a factor of an image's loss by its class, of a mixture by its shares; None is one for all.
         temperature: what the logits of a trained network are divided by, so that its probabilities mean what they say.
     """
 
@@ -109,14 +110,22 @@ class ClassificationTask(Task):
         """Plain values for config.json."""
         return super().to_dict() | {"temperature": self.temperature}
 
+    @classmethod
+    def chosen_by(cls, how: Learning) -> str:
+        """Balanced accuracy where classes are to count alike: in top-1, the constant answer may win."""
+        return BALANCED if how.weigh or how.draw else cls.metric
+
     def encode(self, targets: Tensor) -> Tensor:
         """Class indices (B,) -> one row of probabilities each (B, K)."""
         return F.one_hot(targets, self.num_outputs).float()
 
     def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """Logits (B, K) and probabilities (B, K) -> cross-entropy in nats."""
-        weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
-        return F.cross_entropy(outputs.float(), encoded, weights, label_smoothing=self.label_smoothing)
+        if self.class_weights is None:
+            return F.cross_entropy(outputs.float(), encoded, label_smoothing=self.label_smoothing)
+        # torch's own weights would count for the smoothed shares too: a rare class would be the best answer to all.
+        each = F.cross_entropy(outputs.float(), encoded, reduction="none", label_smoothing=self.label_smoothing)
+        return (each * (encoded @ self.class_weights.to(outputs.device))).mean()
 
     def loss_of_each(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """The cross-entropy of each image (B,)."""
@@ -136,13 +145,16 @@ class ClassificationTask(Task):
         """Logits (B, K), all of them."""
         return outputs
 
-    def validation_score(self, rows: Tensor, targets: Tensor) -> tuple[float, float]:
-        """(top-1, log loss) from logits (N, K) and class indices (N,); no loss where they are not finite."""
+    def validation_figures(self, rows: Tensor, targets: Tensor) -> dict[str, float]:
+        """Top-1, balanced accuracy and log loss from logits (N, K) and class indices (N,).
+
+        There is no loss where logits are not finite.
+        """
         if not bool(rows.isfinite().all()):
-            return 0.0, math.nan
+            return {self.metric: 0.0, BALANCED: 0.0, "loss": math.nan}
         results = self.postprocess(rows.cpu().numpy(), [""] * len(rows))
         metrics = self.evaluate(results, targets.numpy()).metrics
-        return metrics[self.metric], metrics["loss"]
+        return {name: metrics[name] for name in (self.metric, BALANCED, "loss")}
 
     @property
     def postprocess(self) -> ClassificationPostprocess:

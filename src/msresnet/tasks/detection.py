@@ -188,8 +188,8 @@ class DetectionTask(Task):
         rows[:, -1] = losses
         return rows.to(outputs.device)
 
-    def validation_score(self, rows: Tensor, targets: Tensor) -> tuple[float, float]:
-        """(AP over classes and thresholds, mean loss of an image) from what was kept of each image (N, F)."""
+    def validation_figures(self, rows: Tensor, targets: Tensor) -> dict[str, float]:
+        """AP over classes and thresholds, and mean loss of an image, from what was kept of each image (N, F)."""
         kept = rows.cpu().numpy()
         boxes = kept[:, : PER_BOX * self.rules.most].reshape(-1, PER_BOX)
         boxes = boxes[boxes[:, 0] > 0]
@@ -198,7 +198,7 @@ class DetectionTask(Task):
         objects = kept[:, PER_BOX * self.rules.most : -1].sum(0).astype(np.int64)
         each = average_precision(boxes[:, 0], boxes[:, 1].astype(np.int64), hits, ignored, objects)
         score = float(np.nanmean(each)) if objects.any() else 0.0
-        return score, float(kept[:, -1].mean())
+        return {self.metric: score, "loss": float(kept[:, -1].mean())}
 
     def truths(self, data: Samples, indices: Tensor) -> list[Boxes]:
         """The boxes of some samples in their images' own pixels."""

@@ -39,7 +39,7 @@ class SegmentationTask(Task):
     Args:
         class_names: in the order of the class indices.
         label_smoothing: probability spread over all classes.
-        class_weights: a factor of the loss for each class; None is one for all.
+        class_weights: a factor of a pixel's loss by its class; None is one for all.
         dice: share of the Dice loss (V-Net, arXiv 1606.04797) in the whole; the rest is cross-entropy.
     """
 
@@ -98,13 +98,12 @@ class SegmentationTask(Task):
 
     def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """Logits (B, K, H, W) and class indices (B, H, W) -> the mean over known pixels; 0 where none is known."""
-        weights = self.class_weights.to(outputs.device)
         logits, known = outputs.float(), encoded != IGNORED
         each = F.cross_entropy(
-            logits, encoded, weights, ignore_index=IGNORED, reduction="none", label_smoothing=self.label_smoothing
+            logits, encoded, ignore_index=IGNORED, reduction="none", label_smoothing=self.label_smoothing
         )
-        total = weights[encoded.where(known, 0)].where(known, 0).sum().clamp_min(1e-12)
-        entropy = each.sum() / total
+        weights = self.class_weights.to(outputs.device)[encoded.where(known, 0)].where(known, 0)
+        entropy = (weights * each).sum() / weights.sum().clamp_min(1e-12)
         return (1 - self.dice) * entropy + self.dice * dice_loss(logits, encoded) if self.dice else entropy
 
     def imitate(self, outputs: Tensor, truth: Tensor, temperature: float) -> Tensor:
@@ -130,12 +129,12 @@ class SegmentationTask(Task):
         parts += [empty.scatter_add(1, answer, known), losses.sum(1, keepdim=True), known.sum(1, keepdim=True)]
         return torch.cat(parts, 1)
 
-    def validation_score(self, rows: Tensor, targets: Tensor) -> tuple[float, float]:
-        """(mean IoU over all pixels of a set, log loss of a pixel) from what was kept of each image (N, F)."""
+    def validation_figures(self, rows: Tensor, targets: Tensor) -> dict[str, float]:
+        """Mean IoU over all pixels of a set and log loss of a pixel, from what was kept of each image (N, F)."""
         sums = rows.double().sum(0).cpu().numpy()
         right, asked, answered = sums[:-2].reshape(3, self.num_outputs)
         score = float(figures.mean_iou(Counts(right, asked, answered)))
-        return (0.0 if np.isnan(score) else score), float(sums[-2] / max(1.0, sums[-1]))
+        return {self.metric: 0.0 if np.isnan(score) else score, "loss": float(sums[-2] / max(1.0, sums[-1]))}
 
     @property
     def postprocess(self) -> SegmentationPostprocess:

@@ -63,7 +63,8 @@ class ScheduleOptions:
     """Longest training time, such as 90s, 2m, 1h30m; the schedule is scaled to fit."""
     operations: float | None = None
     """Most multiply-adds of the training, such as 5e13: three passes over the network as used for each image, at the
-    size it is learnt from; the schedule is scaled to fit."""
+    size it is learnt from, and one over a teacher; the schedule is scaled to fit. What branches that fold away cost
+    while training is not counted, nor sweeps of 'auto'; --freeze counts as if all learnt."""
     batch_size: int | Auto = 128
     """Images in a step, over all processes together; auto: the one with the most images a second that fits."""
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
@@ -88,7 +89,7 @@ class ScheduleOptions:
     layer_decay: float = 1.0
     """Factor of the learning rate from each layer to the one below it, for fine-tuning: 0.75."""
     freeze: int = 0
-    """Stages that keep their weights, the stem first: 1 is the stem, 2 the first stage too."""
+    """Stages that keep what --weights gave them, the stem first: 1 is the stem, 2 the first stage too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +103,16 @@ class LearningOptions:
     drop_path_rate: float = 0.0
     """Stochastic depth of the last block."""
     balance: Literal["none", "sample", "loss"] = "none"
-    """For classes of different size: draw all classes equally often, or weigh the loss by their rarity."""
+    """For classes of different size: draw all classes equally often, or weigh the loss by their rarity. Of classes of
+    images, balanced accuracy instead of top-1 then chooses the epoch."""
     skip_easy: float = 0.0
     """Leave out this share of the images that are well known already (whose loss was below the mean), others in each
     epoch; the first epoch and the last tenth of the training learn from all. Epochs take less time: have more."""
     dice: float = 0.0
     """Of masks: share of the Dice loss, which weighs small classes like large ones; the rest is cross-entropy."""
     teacher: str | None = None
-    """A trained model (a run, a bundle, hf:user/repo) whose answers are learnt beside the labels."""
+    """A trained model (a run, a bundle, hf:user/repo) whose answers are learnt beside the labels. Its images may differ
+    from these in size, and in nothing else."""
     teacher_share: float = 0.5
     """Share of the teacher in the loss."""
     temperature: float = 2.0

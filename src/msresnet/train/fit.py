@@ -81,6 +81,7 @@ class Fitted:
         cost: train_seconds, images_per_second, params, macs.
         notes: what was inferred and met; `late` is what was met on the way.
         folder: the run's folder, if it has one.
+        interrupted: whether an interrupt ended it after some of its epochs.
     """
 
     bundle: Bundle
@@ -91,6 +92,7 @@ class Fitted:
     late: list[str]
     folder: Path | None = None
     sweeps: tuple[Sweep, ...] = ()
+    interrupted: bool = False
 
 
 def fit(
@@ -102,6 +104,7 @@ def fit(
     *,
     start: Mapping[str, Tensor] | None = None,
     opener: Opener | None = None,
+    interruptible: bool = False,
 ) -> Fitted:
     """Train what a configuration says.
 
@@ -113,6 +116,7 @@ def fit(
         announce: takes the notes on what was inferred, before the first step.
         start: the state dict to begin with, of the network that the configuration says.
         opener: has the sets of an earlier training of the same data, which are not decoded again.
+        interruptible: where a KeyboardInterrupt comes once there is a best network, training ends with that.
 
     Raises any MsresnetError.
     """
@@ -137,12 +141,12 @@ def fit(
                 tracked = Tracked(trainer.observer, trackers, folder or Path("runs"), asdict(config))
                 stack.callback(tracked.close)
                 trainer.observer = tracked
-        notes = [*plan.notes, *closing_notes(plan)]
+        notes = [*plan.notes, *closing_notes(plan), *trainer.made_of]
         if folder is not None:
             begin = None if config.resume else lambda: _begin(plan, config, folder, sweeps)
             notes += _resume(trainer, saved, folder) if begin is None else trainer.processes.on_main(begin) or []
         trainer.processes.on_main(lambda: announce(notes))
-        trainer.run()
+        interrupted = not _ran(trainer, interruptible)
         bundle = _bundle(plan, trainer)
         if folder is not None:
             trainer.processes.on_main(lambda: bundle.save(folder))
@@ -151,7 +155,19 @@ def fit(
         hint = trainer.how_to_continue()
         raise Interrupted(UNMEASURED, exit_code=stop.code, hint=hint)
     late = [*_met(plan), *trainer.met, *([] if tracked is None else tracked.met)]
-    return Fitted(bundle, plan.sets, trainer.state.history, cost, [*notes, *late], late, folder, tuple(sweeps))
+    history, found = trainer.state.history, tuple(sweeps)
+    return Fitted(bundle, plan.sets, history, cost, [*notes, *late], late, folder, found, interrupted)
+
+
+def _ran(trainer: Trainer, interruptible: bool) -> bool:
+    """Train; whether that went on to its end. Raises KeyboardInterrupt unless it may end with the best so far."""
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        if not interruptible or not any("weights" in row for row in trainer.state.history):
+            raise
+        return False
+    return True
 
 
 def _met(plan: Plan) -> list[str]:

@@ -21,6 +21,7 @@ from msresnet.data.sample import Batch
 from msresnet.models.base import ImageModel
 from msresnet.models.cost import count_macs
 from msresnet.train.clock import Clock
+from msresnet.train.objective import Teacher
 from msresnet.train.plan import Plan
 from msresnet.train.processes import Processes
 from msresnet.train.selection import Selection
@@ -45,11 +46,21 @@ class Inputs:
         processes: those that share a batch.
         clock: says how far the training is.
         selection: says which images an epoch learns from.
-        model: whose multiply-adds are counted, where they are limited.
+        model, teacher: whose multiply-adds are counted, where they are limited.
     """
 
-    def __init__(self, plan: Plan, processes: Processes, clock: Clock, selection: Selection, model: ImageModel) -> None:
-        self.plan, self.processes, self.clock, self.selection, self.model = plan, processes, clock, selection, model
+    def __init__(
+        self,
+        plan: Plan,
+        processes: Processes,
+        clock: Clock,
+        selection: Selection,
+        model: ImageModel,
+        *,
+        teacher: Teacher | None,
+    ) -> None:
+        self.plan, self.processes, self.clock, self.selection = plan, processes, clock, selection
+        self.model, self.teacher = model, teacher
         self.costs: dict[tuple[int, int], int] = {}
 
     def epoch(self, state: State) -> Iterator[Given]:
@@ -102,10 +113,11 @@ class Inputs:
         return Given(batch, step, *self.plan.task.vary(images, targets, changes, draws))
 
     def operations(self, step: Step) -> float:
-        """Multiply-adds of a step, where they are limited; the gradients take two more passes."""
+        """Multiply-adds of a step, where they are limited; the gradients take two more passes, a teacher takes one."""
         if self.plan.config.operations is None:
             return 0.0
         size = step.moment.size
         if size not in self.costs:
-            self.costs[size] = count_macs(self.model, size)
-        return 3.0 * self.costs[size] * step.count
+            taught = 0 if self.teacher is None else count_macs(self.teacher.model, self.teacher.preprocess.size)
+            self.costs[size] = 3 * count_macs(self.model, size) + taught
+        return float(self.costs[size]) * step.count

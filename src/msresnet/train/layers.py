@@ -63,6 +63,12 @@ def freeze(model: ImageModel, stages: int) -> list[nn.Module]:
     ]
 
 
+def stages_in_words(stages: int) -> str:
+    """What `freeze` lets keep its weights."""
+    more = {1: "", 2: " and the first stage"}.get(stages, f" and the first {stages - 1} stages")
+    return f"the stem{more}"
+
+
 def classifiers(model: nn.Module) -> list[nn.Module]:
     """The linear layers that answer: the last one, and those of exits."""
     last: nn.Module = model.get_classifier()  # type: ignore[operator]

@@ -1,7 +1,7 @@
 """The training loop.
 
-All that is random is a pure function of seed, epoch and step, so a run that was stopped anywhere goes on as if it had
-not been, with any number of processes.
+All that is random is a pure function of seed, epoch, step and, for dropout, the process, so a run that was stopped
+anywhere goes on as if it had not been. Any number of processes may go on with it; docs/scaling.md says what changes.
 
 B batch, C channels, H and W pixels, K classes.
 """
@@ -33,7 +33,7 @@ from msresnet.train.checkpoint import checkpoints, prefixed, save_checkpoint, se
 from msresnet.train.clock import Clock
 from msresnet.train.cuda_graphs import Recorded
 from msresnet.train.inputs import Given, Inputs
-from msresnet.train.layers import freeze, last_layers
+from msresnet.train.layers import freeze, last_layers, stages_in_words
 from msresnet.train.objective import Objective, open_teacher
 from msresnet.train.observer import Observer
 from msresnet.train.optimiser import (
@@ -87,7 +87,8 @@ class Trainer:
         self.selection = Selection(plan.train.targets, plan.config)
         self.best: dict[str, Tensor] = _copied(self.viewer)
         self.clock = Clock(plan, self.processes, stop)
-        self.inputs = Inputs(plan, self.processes, self.clock, self.selection, self.viewer)
+        teacher = self.objective.teacher
+        self.inputs = Inputs(plan, self.processes, self.clock, self.selection, self.viewer, teacher=teacher)
 
     def _network(self) -> tuple[ImageModel, ImageModel, list[nn.Module]]:
         """The network on its device, a whole one to look at other weights through, and the BN that stay still."""
@@ -125,7 +126,7 @@ class Trainer:
         plan = self.plan
         if plan.config.teacher is None:
             return Objective(plan.task, plan.preprocess)
-        teacher = open_teacher(plan.config.teacher, plan.task, plan.preprocess.channels, self.processes.device)
+        teacher = open_teacher(plan.config.teacher, plan.task, plan.preprocess, self.processes.device)
         return Objective(plan.task, plan.preprocess, teacher, plan.config.teacher_share, plan.config.temperature)
 
     @cached_property
@@ -175,6 +176,20 @@ class Trainer:
             left = (state.length - state.position) // step.moment.batch
             self.observer.step(state.epoch, state.step, state.step + left, loss)
             self._stop_if_asked()
+
+    @property
+    def made_of(self) -> list[str]:
+        """Whose answers are learnt beside the labels, and what does not learn, in words."""
+        config, teacher, notes = self.plan.config, self.objective.teacher, list[str]()
+        if teacher is not None:
+            size = "x".join(map(str, teacher.preprocess.size))
+            share = f"{config.teacher_share:g} of the loss"
+            notes.append(f"teacher {config.teacher}: {teacher.architecture}, {size} pixels, {share}")
+        if config.freeze:
+            learning = sum(parameter.numel() for parameter in self.trainable)
+            total = f"{self.plan.parameters:,} parameters"
+            notes.append(f"frozen: {stages_in_words(config.freeze)}; {learning:,} of {total} learn")
+        return notes
 
     @property
     def met(self) -> list[str]:
@@ -306,7 +321,7 @@ class Trainer:
                 hint=f"--lr {self.state.lr / 4:.2g}; earlier checkpoints are kept",
             )
         name = max(scored, key=lambda n: scored[n])
-        return {f"val_{self.plan.task.metric}": scored[name][0], "val_loss": -scored[name][1], "weights": name}
+        return {f"val_{self.plan.chosen_by}": scored[name][0], "val_loss": -scored[name][1], "weights": name}
 
     def _candidates(self) -> Iterator[tuple[str, nn.Module]]:
         """The weights that could be the best, each in a whole network; one at a time, since the viewer is shared."""
@@ -320,7 +335,7 @@ class Trainer:
             yield "averaged", self.viewer
 
     def score(self, model: nn.Module, data: Samples) -> tuple[float, float]:
-        """(metric, loss) of a network on a set."""
+        """(the figure that chooses, loss) of a network on a set."""
         return score(model, data, self.plan, self.processes, self._stop_alone)
 
     def _stop_alone(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -57,13 +58,13 @@ class Teacher:
     Args:
         bundle: the trained model.
         names: the student's classes; the teacher's answers are put in this order.
-        channels: of the student's images.
+        preprocess: what is done to the student's images; the teacher's may differ in size and normalisation.
         device: where it computes.
 
-    Raises UsageError for a teacher of other classes, or of images of another number of channels.
+    Raises UsageError for a teacher of other classes, or of images that something else is done to.
     """
 
-    def __init__(self, bundle: Bundle, names: Sequence[str], channels: int, device: torch.device) -> None:
+    def __init__(self, bundle: Bundle, names: Sequence[str], preprocess: Preprocess, device: torch.device) -> None:
         known = bundle.task.class_names
         if set(known) != set(names):
             raise UsageError(
@@ -71,10 +72,14 @@ class Teacher:
                 why=f"it knows {', '.join(known)}; the data has {', '.join(names)}",
                 hint="a teacher that was trained on the same classes",
             )
-        if bundle.preprocess.channels != channels:
-            why = f"it takes {bundle.preprocess.channels} channels, the images have {channels}"
+        if bundle.preprocess.channels != preprocess.channels:
+            why = f"it takes {bundle.preprocess.channels} channels, the images have {preprocess.channels}"
             raise UsageError("the teacher takes other images", why=why, hint=f"--channels {bundle.preprocess.channels}")
-        self.preprocess = bundle.preprocess
+        if replace(bundle.preprocess, size=preprocess.size).steps() != preprocess.steps():
+            why = f"the teacher's: {bundle.preprocess.steps()}; the student's: {preprocess.steps()}"
+            hint = "the teacher's --resize, --threshold and --binary, or another teacher"
+            raise UsageError("the teacher takes other images", why=why, hint=hint)
+        self.architecture, self.preprocess = bundle.architecture, bundle.preprocess
         self.model = bundle.model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.order = torch.tensor([known.index(name) for name in names], device=device)
 
@@ -91,7 +96,7 @@ class Teacher:
         return outputs[:, self.order]
 
 
-def open_teacher(place: str, task: Task, channels: int, device: torch.device) -> Teacher:
+def open_teacher(place: str, task: Task, preprocess: Preprocess, device: torch.device) -> Teacher:
     """The teacher for a task, in a run's folder, a bundle, or hf:user/repo. Raises ModelError, UsageError."""
     bundle = load_bundle(place)
     if bundle.task.name != task.name:
@@ -100,4 +105,4 @@ def open_teacher(place: str, task: Task, channels: int, device: torch.device) ->
     if not task.imitates:
         why = "its answers cannot be imitated"
         raise UsageError(f"--teacher, but the task is {task.name}", why=why, hint="leave it out")
-    return Teacher(bundle, task.class_names, channels, device)
+    return Teacher(bundle, task.class_names, preprocess, device)

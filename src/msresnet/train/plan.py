@@ -32,6 +32,7 @@ from msresnet.nn.stems import stem_for
 from msresnet.runtime import Precision, choose_device, choose_precision
 from msresnet.tasks.base import Learning, Task
 from msresnet.tasks.known import TASKS
+from msresnet.tasks.words import title
 from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.optimiser import DEFAULT_DECAY, default_lr
 from msresnet.train.processes import on_main, world_size
@@ -63,6 +64,7 @@ class Plan:
 
     Args:
         sets: the train, val and test sets, as far as they exist.
+        chosen_by: the figure of the validation set that chooses the epoch.
         batch: images in a step, over all processes.
         sizes: which image sizes training sees, and when.
         sync_bn: whether batch statistics are those of all processes together.
@@ -81,6 +83,7 @@ class Plan:
     arguments: dict[str, Any]
     preprocess: Preprocess
     sets: dict[str, Samples]
+    chosen_by: str
     device: torch.device
     precision: Precision
     epochs: float
@@ -141,7 +144,7 @@ def make_plan(
     config, by = with_normalisation(config, origin, preprocess)
     if config.mean:
         preprocess = normalised(preprocess, config)
-    how = Learning(config.label_smoothing, config.balance == "loss", config.balance == "sample", config.dice)
+    how = learning(config)
     kind.check(preprocess, _augment(config, preprocess, kind)[0], how)
     network = _network(config, splits, preprocess, device, notes)
     precision, why_precision = _precision(config, device, network.one_pixel)
@@ -161,6 +164,10 @@ def make_plan(
     notes += [note for name, data in sets.items() for note in skipped(name, len(data.bad))]
     if len(sets["train"]) < 2:
         raise DataError("one image is not enough to learn from", why="batch normalisation needs two at least")
+    chosen_by = kind.chosen_by(how)
+    if chosen_by != kind.metric and splits.val is not None:
+        why = f"--balance {config.balance} lets classes count alike"
+        notes.append(f"the epoch is chosen by {title(chosen_by)}: {why}")
     preprocess = preprocess if config.mean else learn_statistics(preprocess, sets["train"])
     augment, why_augment = _augment(config, preprocess, kind)
     decay = config.weight_decay if config.weight_decay is not None else DEFAULT_DECAY[config.optimizer]
@@ -170,11 +177,16 @@ def make_plan(
     batch = DEFAULT_BATCH if config.batch_size == "auto" else config.batch_size
     plan = Plan(
         config=config, task=task, model=network.model, arguments=network.arguments, preprocess=preprocess, sets=sets,
-        device=device, precision=precision, epochs=config.passes, limit=limit, lr=0.0, weight_decay=decay,
-        augment=augment, batch=batch, sizes=plan_sizes(config, preprocess.size, batch), sync_bn=False,
-        cuda_graphs=graphs, parameters=network.parameters, notes=notes, licence=owned, origin=origin,
+        chosen_by=chosen_by, device=device, precision=precision, epochs=config.passes, limit=limit, lr=0.0,
+        weight_decay=decay, augment=augment, batch=batch, sizes=plan_sizes(config, preprocess.size, batch),
+        sync_bn=False, cuda_graphs=graphs, parameters=network.parameters, notes=notes, licence=owned, origin=origin,
     )  # fmt: skip
     return with_batch(plan, batch)
+
+
+def learning(config: TrainConfig) -> Learning:
+    """What a configuration says about how a task learns; only a network knows its strides."""
+    return Learning(config.label_smoothing, config.balance == "loss", config.balance == "sample", config.dice)
 
 
 def _check_possible(config: TrainConfig, splits: Splits) -> None:
@@ -182,6 +194,9 @@ def _check_possible(config: TrainConfig, splits: Splits) -> None:
     if config.patience is not None and splits.val is None:
         why = "patience waits for a better validation score"
         raise UsageError("--patience, but there is no validation set", why=why, hint="--val-fraction 0.1 or --val-data")
+    if config.freeze and config.weights is None and not config.resume:  # what goes on has its weights
+        hint = "--weights published, runs/NAME, hf:user/repo or a safetensors file"
+        raise UsageError("--freeze, but there are no --weights", why="what is frozen would stay random", hint=hint)
     if config.skip_easy and world_size() > 1:
         why = "each process knows the losses of its own images alone"
         raise UsageError("--skip-easy, but there are several processes", why=why, hint="leave it out")

@@ -1,7 +1,7 @@
 """The processes that train together, on accelerate. Alone, everything here is the identity.
 
 Every process holds all data and draws the same order; of each batch it takes its part, so that the number of processes
-changes nothing but the speed. What only one can decide (time, signals, a full disk) is agreed on, since a process that
+changes little but the speed. What only one can decide (time, signals, a full disk) is agreed on, since a process that
 stops by itself leaves the others waiting.
 """
 

@@ -18,7 +18,7 @@ EVALUATION_BATCH = 500
 def score(
     model: nn.Module, data: Samples, plan: Plan, processes: Processes, check: Callable[[], None]
 ) -> tuple[float, float]:
-    """(metric, loss) of a network on a set, in the precision of the training.
+    """(the figure that chooses, loss) of a network on a set, in the precision of the training.
 
     Each process answers every world-th image, and all get the answers of all, so the figures are exact whatever their
     number. `check` is called before each batch.
@@ -36,4 +36,5 @@ def score(
     answers = processes.gather(torch.cat(rows), len(data))
     # What could not be read has another image in its place, which must not count twice.
     kept = processes.gather(torch.cat(read).to(answers.device), len(data)).nonzero()[:, 0]
-    return plan.task.validation_score(answers[kept], data.targets[kept.cpu()])
+    figures = plan.task.validation_figures(answers[kept], data.targets[kept.cpu()])
+    return figures[plan.chosen_by], figures["loss"]

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from msresnet.data.order import mix_seed
 from msresnet.data.sample import Batch
 from msresnet.errors import DivergedError, ResourceError, UsageError
@@ -80,9 +78,10 @@ def find_lr(plan: Plan) -> Sweep:
 
 
 def _half_way(rows: Sequence[tuple[float, float]]) -> float:
-    """The first rate at which the loss is nearer to its lowest than to its first."""
-    lowest = min(loss for _, loss in rows)
-    return next(rate for rate, loss in rows if loss <= (rows[0][1] + lowest) / 2)
+    """The first rate at which the loss is nearer to its lowest than to its level at the beginning."""
+    smooth = rows[FEWEST_STEPS - 1 :]  # before, it is that of a batch or two
+    lowest = min(loss for _, loss in smooth)
+    return next(rate for rate, loss in smooth if loss <= (smooth[0][1] + lowest) / 2)
 
 
 def find_batch(plan: Plan) -> Sweep:
@@ -126,12 +125,12 @@ def _trainer(plan: Plan, ema: float = 0.0) -> Trainer:
 
 
 def _batches(trainer: Trainer, moment: Moment, steps: int) -> Iterator[tuple[Batch, Step]]:
-    """Batches of one size from the beginning of the data, over again where it is short of them."""
-    count = len(trainer.plan.train)
+    """Batches of one size as the first epoch draws them, over again where it is short of them."""
+    order = trainer.selection.order(0, 0.0, begun=True)  # whatever was learnt for another size, the same images
     for number in range(steps):
-        start = number * moment.batch % max(1, count - moment.batch + 1)
+        start = number * moment.batch % max(1, len(order) - moment.batch + 1)
         seed = mix_seed(trainer.plan.config.seed, 0, number)
-        step, indices = trainer.inputs.share(torch.arange(start, min(start + moment.batch, count)), moment, seed)
+        step, indices = trainer.inputs.share(order[start : start + moment.batch], moment, seed)
         yield next(iter(trainer.plan.train.batches([indices], trainer.processes.device))), step
 
 

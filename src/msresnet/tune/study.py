@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,14 +20,29 @@ from msresnet.errors import DivergedError, Interrupted, ModelError, UsageError, 
 from msresnet.files import as_yaml, write_text
 from msresnet.models.factory import MODELS
 from msresnet.runtime import StopRequest, stop_on_signals
+from msresnet.tasks.base import Task
 from msresnet.tasks.known import TASKS
+from msresnet.tasks.words import title
 from msresnet.train.config import TrainConfig, seconds
 from msresnet.train.fit import fit
 from msresnet.train.observer import Observer, Silent
+from msresnet.train.plan import learning
 from msresnet.train.settings import common
 from msresnet.tune.config import TuneConfig
 from msresnet.tune.space import Choice, Dimension, read_space, with_settings
-from msresnet.tune.storage import GRID, JOURNAL, LOCK, check_unchanged, close_lost, identity, open_study, require_optuna
+from msresnet.tune.storage import (
+    GRID,
+    JOURNAL,
+    LOCK,
+    began_with,
+    check_unchanged,
+    close_lost,
+    ended,
+    identity,
+    open_study,
+    pruner,
+    require_optuna,
+)
 from msresnet.tune.trials import Scale, State, Trial, Tuned, best, to_csv
 
 if TYPE_CHECKING:
@@ -68,14 +83,17 @@ def tune(
     if splits.val is None:
         what = "there is no validation set to choose by"
         raise UsageError(what, why="the test set chooses nothing", hint="--val-fraction 0.1 or --val-data")
-    study = open_study(config, folder)
-    check_unchanged(study, identity(config, splits), folder)
-    close_lost(study)
+    metric = _metric(config, space, TASKS[splits.train.task])
+    study = open_study(folder)
+    began = {} if folder is None else began_with(config, space, splits.train)
+    check_unchanged(study, identity(config, splits), began, folder)
+    study.pruner = pruner(config.pruner, close_lost(study))
     for note in splits.notes:
         announce(note)
     with stop_on_signals() as stop:
-        search = _Search(study, config, space, replace(splits, test=None), folder, stop, observer or Silent())
-        search.run(announce)
+        alone, said = replace(splits, test=None), {*splits.notes}
+        search = _Search(study, config, space, metric, alone, folder, stop, observer or Silent(), announce, said)
+        search.run()
     return search.result()
 
 
@@ -90,6 +108,18 @@ def check(config: TuneConfig) -> tuple[Dimension, ...]:
     return space
 
 
+def _metric(config: TuneConfig, space: Sequence[Dimension], kind: type[Task]) -> str:
+    """The figure that all trials are scored by. Raises UsageError where it would not be the same."""
+    fixed = _fixed(config)
+    varied = [with_settings(fixed, {d.name: value}) for d in space if d.name == "balance" for value in d.ends]
+    found = {kind.chosen_by(learning(each)) for each in varied or [fixed]}
+    if len(found) > 1:
+        what = "trials with and without --balance cannot be compared"
+        why = f"some are scored by {' and some by '.join(sorted(map(title, found)))}"
+        raise UsageError(what, why=why, hint="balance=loss,sample, or a search for each")
+    return found.pop()
+
+
 def _fixed(config: TuneConfig) -> TrainConfig:
     """The settings of all trials."""
     return common(config, output=None)
@@ -97,40 +127,44 @@ def _fixed(config: TuneConfig) -> TrainConfig:
 
 @dataclass
 class _Search:
-    """A study in motion."""
+    """A study in motion. What the first trial says is told, of the others what they meet; all of it is kept."""
 
     study: optuna.Study
     config: TuneConfig
     space: tuple[Dimension, ...]
+    metric: str
     splits: Splits
     folder: Path | None
     stop: StopRequest
     observer: Observer
+    announce: Announce
+    told: set[str]
+    begun: bool = False
     opener: Opener = field(default_factory=Opener)
 
-    def run(self, announce: Announce) -> None:
+    def run(self) -> None:
         """Trials until there are enough."""
         if done := len(self.trials()):
-            announce(f"finished already: {done} of {self.config.trials} trials")
+            self._begin(next((trial.notes for trial in self.trials() if trial.notes), ()))
+            self.announce(f"finished already: {done} of {self.config.trials} trials")
         while (done := len(self.trials())) < self.config.trials:
             self._check_stop()
             self.study.sampler = _sampler(self.config.seed, done)
             trial = self.study.ask({dimension.name: _distribution(dimension) for dimension in self.space})
             self._try(trial)
             self.write()
-            announce(f"{done + 1:>3} of {self.config.trials}  {self.trials()[-1].line()}")
+            self.announce(f"{done + 1:>3} of {self.config.trials}  {self.trials()[-1].line()}")
 
     def trials(self) -> list[Trial]:
         """Those that ended by themselves, in the order in which they did."""
-        ended = [trial for trial in self.study.get_trials(deepcopy=False) if _ended(trial)]
-        return [_record(number, trial) for number, trial in enumerate(ended, 1)]
+        found = [trial for trial in self.study.get_trials(deepcopy=False) if ended(trial)]
+        return [_record(number, trial) for number, trial in enumerate(found, 1)]
 
     def result(self) -> Tuned:
         """What was found. Raises UsageError where no trial ended with a model."""
         trials = tuple(self.trials())
         scales = {dimension.name: _scale(dimension) for dimension in self.space}
-        metric = TASKS[self.splits.train.task].metric
-        return Tuned(trials, self._settings(best(trials)), _importance(self.study), scales, metric)
+        return Tuned(trials, self._settings(best(trials)), _importance(self.study), scales, self.metric)
 
     def write(self) -> None:
         """Write what people and `train --config` read; a killed search leaves it as of its last trial."""
@@ -148,14 +182,32 @@ class _Search:
         kept = {name: value for name, value in plain.items() if value != usual[name] or name in ("data", "model")}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
+    def _begin(self, notes: Sequence[str]) -> None:
+        if not self.begun:
+            self._tell(notes)
+        self.begun = self.begun or bool(notes)
+
+    def _tell(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            if note not in self.told:
+                self.told.add(note)
+                self.announce(note)
+
     def _try(self, trial: optuna.Trial) -> None:
         """One training; how it ended is told to the study."""
         from optuna.trial import TrialState
 
         watcher = _Watcher(trial, self.stop, self.observer, _fixed(self.config))
+
+        def begin(notes: list[str]) -> None:
+            watcher.notes = notes
+            self._begin(notes)
+
         try:
             watcher.config = with_settings(watcher.config, trial.params)  # two choices may contradict each other
-            fit(watcher.config, self.splits, observer=watcher, opener=self.opener)
+            fitted = fit(watcher.config, self.splits, observer=watcher, announce=begin, opener=self.opener)
+            watcher.notes = fitted.notes
+            self._tell(fitted.late)
         except _CutShort:
             watcher.note("cut short")
             self.study.tell(trial, state=TrialState.PRUNED)
@@ -191,6 +243,7 @@ class _Watcher:
     def __init__(self, trial: optuna.Trial, stop: StopRequest, observer: Observer, config: TrainConfig) -> None:
         self.trial, self.stop, self.observer, self.config = trial, stop, observer, config
         self.score, self.loss, self.reported, self.row = -1.0, math.inf, 0, dict[str, Any]()
+        self.notes: list[str] = []
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         """Pass it on, and leave where a signal asked for it."""
@@ -223,15 +276,16 @@ class _Watcher:
         return min(1.0, max(by_epochs, by_time, by_operations))
 
     def note(self, state: State, why: str = "") -> None:
-        """Keep with the trial how it ended."""
+        """Keep with the trial how it ended, and what was said of it."""
         seen = {"score": self.score, "loss": self.loss} if self.score >= 0 else {}
-        ended = {
+        known = {
             "state": state,
             "why": why,
             "epochs": self.row.get("epoch", 0),
             "seconds": self.row.get("seconds", 0.0),
+            "notes": self.notes,
         }
-        for name, value in (seen | ended).items():
+        for name, value in (seen | known).items():
             self.trial.set_user_attr(name, value)
 
 
@@ -259,14 +313,9 @@ def _scale(dimension: Dimension) -> Scale:
     return "log" if dimension.log else "linear"
 
 
-def _ended(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether a trial ended by itself. One that was killed is none, even if its last words were written."""
-    state = trial.user_attrs.get("state")
-    return trial.state.is_finished() and state is not None and (trial.state.name != "FAIL" or state == "failed")
-
-
 def _record(number: int, trial: optuna.trial.FrozenTrial) -> Trial:
-    return Trial(number=number, chosen=dict(trial.params), **trial.user_attrs)
+    notes = tuple(trial.user_attrs.get("notes", ()))
+    return Trial(number=number, chosen=dict(trial.params), **(trial.user_attrs | {"notes": notes}))
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:

@@ -24,6 +24,7 @@ class Trial:
         chosen: the settings that vary.
         score, loss: of the best epoch on the validation set; of what was seen where it was cut short.
         why: what went wrong, if anything did.
+        notes: what was inferred and met.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Trial:
     epochs: int = 0
     seconds: float = 0.0
     why: str = ""
+    notes: tuple[str, ...] = ()
 
     def line(self) -> str:
         """In one line."""
@@ -57,7 +59,7 @@ class Tuned:
         settings: all settings of the best one that are not defaults, as best.yaml holds them.
         importance: share of each dimension in how the scores vary (fANOVA); empty where too little was tried.
         scales: how each dimension is searched: 'linear', 'log', or 'list' of values.
-        metric: the figure that the scores are, as the task names it.
+        metric: the figure that the scores are, as metrics.json names it.
     """
 
     trials: tuple[Trial, ...]

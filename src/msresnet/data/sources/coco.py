@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from msresnet.boxes import from_xywh
 from msresnet.data.decode import printable, read_regular, refuse_pointer
-from msresnet.data.names import Names, below, spread
+from msresnet.data.names import Names, below, class_name, spread
 from msresnet.data.sources.annotated import cut
 from msresnet.data.sources.folder import SPLITS
 from msresnet.errors import DataError
@@ -270,11 +270,11 @@ def _images(images: _Records) -> tuple[Names, npt.NDArray[np.int64]]:
 def _categories(categories: _Records) -> tuple[dict[int | str, int], tuple[str, ...]]:
     """Class index of each category's id, which may have gaps, and the names."""
     ids = sorted(categories.ids, key=lambda key: (isinstance(key, str), key))
-    names = [categories.text(categories.records[categories.ids[key]], "name").strip() for key in ids]
+    names = [class_name(categories.text(categories.records[categories.ids[key]], "name").strip()) for key in ids]
     for place, name in enumerate(names):
         if names.index(name) != place:
             raise categories.bad(f"id {ids[place]}", f"another one is called {name!r} too", "classes are told by name")
-    return {key: place for place, key in enumerate(ids)}, tuple(printable(name) for name in names)
+    return {key: place for place, key in enumerate(ids)}, tuple(names)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from msresnet.data.decode import printable
+from msresnet.data.names import class_name
 from msresnet.errors import DataError, UsageError, nearest
 
 PATHS = frozenset(
@@ -21,6 +22,8 @@ MOST_CLASS = 1_000_000
 """The largest class number."""
 SHOWN = 12
 """Names in a message."""
+_WHOLE = re.compile(r"(0|[1-9][0-9]*)(\.0*)?|[0-9]\.[0-9]+e\+[0-9]+")
+"""A whole number as people and programs write it: 7, 7.0, and 7.000e+00 of `numpy.savetxt`; not 07, 7_0, 7e1."""
 
 
 def plain(name: str) -> str:
@@ -56,36 +59,44 @@ def listed(names: Sequence[str]) -> str:
     return text + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
-def classes(labels: Sequence[str], where: Callable[[int], str]) -> tuple[npt.NDArray[np.int64], list[str]]:
+def classes(
+    labels: Sequence[str],
+    where: Callable[[int], str],
+    hint: str = "--label-column NAME, or labels that are names",
+) -> tuple[npt.NDArray[np.int64], list[str]]:
     """The class index of each different label, and the names: whole numbers by value, texts by alphabet.
+
+    Labels are numbers only where all are plain ones: 001 and 1, 1_0 and 10 are different names.
 
     Args:
         labels: all different, not empty.
         where: a label of a place comes from.
+        hint: what to do about numbers that are not classes.
 
     Raises DataError for numbers that are not classes, where all labels are numbers.
     """
     assert len(set(labels)) == len(labels)
     numbers = [value for label in labels if (value := number(label)) is not None]
-    if len(numbers) < len(labels):
-        names = sorted(labels)
-        place = {name: index for index, name in enumerate(names)}
-        return np.array([place[label] for label in labels], dtype=np.int64), [printable(name) for name in names]
-    for index, value in enumerate(numbers):
-        if not (0 <= value <= MOST_CLASS and value.is_integer()):
-            raise DataError(
-                f"the label {labels[index]} is not a class",
-                where=where(index),
-                why="where all labels are numbers, they are whole numbers from 0",
-                hint="--label-column NAME, or labels that are names",
-            )
+    if len(numbers) == len(labels):
+        for index, value in enumerate(numbers):
+            if not (0 <= value <= MOST_CLASS and value.is_integer()):
+                raise DataError(
+                    f"the label {labels[index]} is not a class",
+                    where=where(index),
+                    why="where all labels are numbers, they are whole numbers from 0",
+                    hint=hint,
+                )
+    if len(numbers) < len(labels) or not all(_WHOLE.fullmatch(label) for label in labels):
+        named = [class_name(label) for label in labels]
+        names, lookup = np.unique(np.array(named, dtype=object), return_inverse=True)
+        return lookup.astype(np.int64), names.tolist()
     values, targets = np.unique(np.array(numbers, dtype=np.int64), return_inverse=True)
     return targets.astype(np.int64), [str(value) for value in values]
 
 
 def number(cell: str) -> float | None:
-    """A text as a number; None for one that is none."""
+    """A text as a number; None for one that is none, such as 1_0, which only Python takes for one."""
     try:
-        return float(cell)
+        return float(cell) if cell.isascii() and "_" not in cell else None
     except ValueError:
         return None

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import EXTENSIONS, FOREIGN, decode_file, printable
-from msresnet.data.names import Names, Printed
-from msresnet.data.sample import Image, Source
+from msresnet.data.names import Names, Printed, class_name
+from msresnet.data.sample import UNLABELLED, Image, Source
 from msresnet.errors import DataError
 
 SPLITS = {
@@ -45,7 +45,10 @@ class FileSource(Source):
 
 
 def folder(root: Path) -> tuple[FileSource, list[str]]:
-    """The images below one folder of class folders, and what was left aside. Raises DataError."""
+    """The images below one folder of class folders, and what was left aside. Raises DataError.
+
+    Folders whose names differ only in how accents are written are one class.
+    """
     names = [entry for entry in entries(root) if entry.is_dir() and not entry.name.startswith(".")]
     if not names:
         raise DataError(
@@ -55,21 +58,32 @@ def folder(root: Path) -> tuple[FileSource, list[str]]:
         )
     found, targets = Names(), array("q")
     stray = Counter(_ending(entry.name) for entry in entries(root) if not entry.is_dir())
-    for index, entry in enumerate(names):
+    classes: dict[str, int] = {}
+    for entry in sorted(names, key=lambda entry: class_name(entry.name)):
+        index = classes.setdefault(class_name(entry.name), len(classes))
         before = len(found)
         others = _collect(entry, root, found)
         stray += others
         if len(found) == before:
+            idx = next(entry.rglob("*ubyte*"), None)  # as torchvision leaves MNIST, in MNIST/raw
             raise DataError(
                 f"the class {printable(entry.name)!r} has no images",
                 where=printable(entry),
                 why="; ".join(_aside(others)) or "the folder is empty",
-                hint="add images or remove the folder",
+                hint=f"--data {printable(idx.parent)}" if idx else "add images or remove the folder",
             )
         targets.extend([index] * (len(found) - before))
     notes = [f"{words} were left aside" for words in _aside(stray)]
-    classes = [printable(entry.name) for entry in names]
-    return FileSource(root, found, np.array(targets, np.int64), classes), notes
+    return FileSource(root, found, np.array(targets, np.int64), list(classes)), notes
+
+
+def unsorted(root: Path) -> tuple[FileSource, list[str]]:
+    """The images in a folder, without labels where it holds images and no folders; else as `folder`."""
+    found = Names()
+    if any(entry.is_dir() and not entry.name.startswith(".") for entry in entries(root)):
+        return folder(root)
+    _collect(root, root, found)
+    return (FileSource(root, found, np.full(len(found), UNLABELLED, np.int64), []), []) if found else folder(root)
 
 
 def split_folders(root: Path) -> dict[str, Path]:

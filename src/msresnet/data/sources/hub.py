@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import decode_bytes, printable, read_regular
-from msresnet.data.names import Numbered
+from msresnet.data.names import Numbered, class_name
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import UNLABELLED, Image, Source
 from msresnet.data.sources import columns
@@ -302,7 +302,7 @@ def _labels(rows: Dataset, label: str, where: str) -> tuple[npt.NDArray[np.int64
     codes = packed.indices.fill_null(UNLABELLED).to_numpy(zero_copy_only=False).astype(np.int64)
     values = packed.dictionary.to_pylist()
     if isinstance(kind, ClassLabel):
-        classes = [printable(str(name)) for name in kind.names]
+        classes = [class_name(str(name)) for name in kind.names]
         for value in values:
             if not UNLABELLED <= value < len(classes):
                 raise DataError(

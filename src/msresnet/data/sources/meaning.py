@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import printable
+from msresnet.data.names import class_name
 from msresnet.data.sample import IGNORED, Image
 from msresnet.errors import DataError
 
@@ -100,7 +101,7 @@ def class_names(folders: Sequence[Path]) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("cannot read the names of the classes", where=printable(path), why=str(error)) from error
-    names = [printable(line) for line in lines if line]
+    names = [class_name(line) for line in lines if line]
     if not 2 <= len(names) <= IGNORED or len(set(names)) < len(names):
         twice = next((name for name in names if names.count(name) > 1), None)
         why = f"{twice!r} stands there twice" if twice else f"{len(names)} names, from 2 to {IGNORED} make sense"

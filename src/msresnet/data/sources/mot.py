@@ -22,6 +22,7 @@ import numpy.typing as npt
 from msresnet.boxes import Boxes
 from msresnet.data.boxed import BoxedFiles
 from msresnet.data.decode import printable, read_regular, refuse_pointer
+from msresnet.data.names import class_name
 from msresnet.data.sample import Source
 from msresnet.data.sources.annotated import Gathered, settled
 from msresnet.data.sources.folder import SPLITS, by_number, entries, is_image
@@ -187,7 +188,7 @@ def _names(folder: Path) -> dict[int, str] | None:
     if not path.is_file():
         return None
     lines = read_regular(path, MOST_INFO).decode("utf-8-sig", "replace").splitlines()
-    return {number: printable(line.strip()) for number, line in enumerate(lines, 1) if line.strip()}
+    return {number: class_name(line.strip()) for number, line in enumerate(lines, 1) if line.strip()}
 
 
 def _info(folder: Path) -> tuple[tuple[int, int], float]:

@@ -51,7 +51,7 @@ def pixel_masks(path: Path, options: DataOptions, like: Source | None = None) ->
     assert other is not None
     known = like if isinstance(like, PixelMasks) else None
     grey, notes = pixels(path, replace(options, label_column="none"), None if known is None else known.grey)
-    masks, _ = read_table(other)
+    masks = read_table(other)
     if masks.shape != (len(grey), grey.images[0, 0].size) or grey.images.shape[1] != 1:
         why = f"{masks.shape[0]:,} rows of {masks.shape[1]:,}; images {' x '.join(map(str, grey.images.shape))}"
         raise DataError("the masks do not fit the images", where=str(other), why=why, hint="one number for each pixel")

@@ -100,6 +100,16 @@ def table(path: Path, options: DataOptions) -> tuple[dict[str, Source], list[str
     return found, [str(layout), *common]
 
 
+def lacks_labels(path: Path, train: Path, options: DataOptions) -> bool:
+    """Whether a table of paths has the columns of a training table but for its labels."""
+    if not (holds_paths(path, options) and holds_paths(train, options)):
+        return False
+    known, (_, rows) = _layout(train, options), _head(path)
+    if known.label_at is None or len(rows[0]) != known.width - 1:
+        return False
+    return not known.header or known.header[known.label_at] not in rows[0]
+
+
 def _head(path: Path) -> tuple[str, list[list[str]]]:
     """Delimiter and first rows of a text file."""
     try:

@@ -19,6 +19,7 @@ from typing import Any
 
 from msresnet.data.boxed import Annotations, BoxedFiles
 from msresnet.data.decode import printable, read_regular, refuse_pointer
+from msresnet.data.names import class_name
 from msresnet.data.sample import Source
 from msresnet.data.sources.annotated import Gathered, settled
 from msresnet.data.sources.folder import SPLITS, entries, is_image, split_folders
@@ -214,7 +215,7 @@ def _object(element: Any, path: Path, number: int) -> Object:
         why = f"{left:g}, {top:g} to {right:g}, {bottom:g}: the second corner is above or left of the first"
         raise DataError("a box is turned inside out", where=where, why=why)
     difficult = (element.findtext("difficult") or "0").strip()
-    return Object(printable(name), (left, top, right, bottom), difficult not in ("0", ""))
+    return Object(class_name(name), (left, top, right, bottom), difficult not in ("0", ""))
 
 
 def _number(text: str | None) -> float | None:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msresnet.data.decode import EXTENSIONS, MAX_BYTES, decode_bytes, printable, read_regular
-from msresnet.data.names import Names, Printed
+from msresnet.data.names import Names, Printed, class_name
 from msresnet.data.options import DataOptions
 from msresnet.data.sample import UNLABELLED, Image, Source
 from msresnet.data.sources.columns import LABELS, classes, guessed
@@ -217,7 +217,7 @@ class _Reader:
             if member.size > MOST_LABEL:
                 raise ValueError(f"{member.size:,} bytes, the limit is {MOST_LABEL:,}")
             text = data.decode("utf-8-sig").strip()
-            label = self._in_json(json.loads(text)) if kind == "json" else text
+            label = class_name(self._in_json(json.loads(text)) if kind == "json" else text)
             if not label or label.casefold() == "nan":
                 raise ValueError(f"the label is {label or 'empty'}")
         except (ValueError, RecursionError) as error:
@@ -284,6 +284,10 @@ def _class_names(folder: Path) -> list[str]:
         )
     except (ValueError, RecursionError) as error:
         raise DataError("the list of classes cannot be read", where=printable(path), why=str(error)[:200]) from error
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(n, str) for n in names)
+        or len(names) > len(set(map(class_name, names)))
+    ):
         raise DataError("the list of classes is not a list of different names", where=printable(path))
-    return [printable(name) for name in names]
+    return [class_name(name) for name in names]

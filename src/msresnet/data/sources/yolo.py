@@ -16,6 +16,7 @@ from typing import Any
 
 from msresnet.data.boxed import BoxedFiles
 from msresnet.data.decode import printable, read_regular, refuse_pointer
+from msresnet.data.names import class_name
 from msresnet.data.sample import Source
 from msresnet.data.sources.annotated import Gathered, settled
 from msresnet.data.sources.folder import SPLITS, entries, is_image
@@ -82,7 +83,7 @@ def _names(content: dict[Any, Any], path: Path) -> Names:
     pairs = dict(enumerate(given)) if isinstance(given, list) else given
     if not isinstance(pairs, dict) or not all(isinstance(key, int) and key >= 0 for key in pairs):
         raise DataError("names is not a list of names", where=printable(path), why=f"{str(given)[:60]!r}")
-    names = {key: printable(str(name).strip()) for key, name in sorted(pairs.items())}
+    names = {key: class_name(str(name).strip()) for key, name in sorted(pairs.items())}
     if len(set(names.values())) < len(names) or "" in names.values():
         shown = ", ".join(map(repr, list(names.values())[:20]))
         raise DataError("a name of a class is empty or stands twice", where=printable(path), why=shown)
@@ -145,7 +146,7 @@ def _listed_names(root: Path) -> Names | None:
     if path is None:
         return None
     lines = read_regular(path, MOST_BYTES).decode("utf-8-sig", "replace").splitlines()
-    return {index: printable(line.strip()) for index, line in enumerate(line for line in lines if line.strip())}
+    return {index: class_name(line.strip()) for index, line in enumerate(line for line in lines if line.strip())}
 
 
 def _sets(
