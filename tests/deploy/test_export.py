@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
 import msresnet
 from msresnet.bundle import Bundle, load_bundle
 from msresnet.cli.main import main
+from msresnet.data.decode import decode_file
 from msresnet.deploy import export as module
 from msresnet.deploy.agreement import Agreement
 from msresnet.deploy.export import ALONE, FEW, export
@@ -20,6 +24,8 @@ from msresnet.errors import ModelError, UsageError
 from msresnet.infer.backend import INPUT
 from msresnet.infer.backends.opened import open_predictor
 from msresnet.nn.folding import fold
+from msresnet.results import Classification
+from msresnet.tasks.classification import ClassificationTask
 from sharding import make_model
 from tiny import contents
 
@@ -71,6 +77,26 @@ def test_a_package_is_what_servers_expect(package: Path) -> None:
 def test_a_package_says_nothing_of_the_machine_that_made_it(package: Path) -> None:
     for file in (f for f in package.rglob("*") if f.is_file()):
         assert str(Path(msresnet.__file__).parent).encode() not in file.read_bytes(), file.name
+
+
+def test_the_cards_own_code_answers_as_predict_does(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = ClassificationTask(bundle.task.class_names, temperature=0.5)
+    place = tmp_path / "calibrated"
+    export(replace(bundle, task=task), "onnx", place, IMAGES, IDS)
+    text = (place / "README.md").read_text()
+    assert "`softmax(outputs / 0.5)` are the probabilities" in text
+    ramp = np.linspace(0, 255, 60 * 40).reshape(40, 60).astype(np.uint8)
+    Image.fromarray(ramp).save(place / "image.png")
+    monkeypatch.chdir(place)
+    found: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], found)
+    predictor = open_predictor(Path("1/model.onnx"))
+    at_least = predictor.trained.preprocess.at_least
+    expected = predictor.predict([decode_file("image.png", at_least)], ["image.png"])
+    assert isinstance(expected, Classification)
+    np.testing.assert_allclose(found["probabilities"], expected.probabilities, atol=0.01)
 
 
 def test_tritons_configuration_parses(package: Path) -> None:

@@ -29,6 +29,13 @@ from tiny import kill, lines, losses, plan_for, same, train_words, wait_for, wei
 def gradients(bars: str, place: str, settings: dict[str, Any]) -> None:
     """Take one step and keep the gradients of this process, its indices, and the running statistics."""
     torch.set_default_dtype(torch.float64)  # so that no difference is that of an order of summation
+    try:
+        _gradients(bars, place, settings)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _gradients(bars: str, place: str, settings: dict[str, Any]) -> None:
     plan = plan_for(Path(bars), **settings)
     training = Trainer(plan, None, Silent(), StopRequest())
     seen = []
@@ -41,7 +48,6 @@ def gradients(bars: str, place: str, settings: dict[str, Any]) -> None:
     rank = os.environ.get("RANK", "alone")
     save_file({n: t.contiguous() for n, t in found.items()} | {"seen": torch.cat(seen)}, Path(place) / f"{rank}.st")
     training.processes.close()
-    torch.set_default_dtype(torch.float32)
 
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -21,6 +21,7 @@ from msresnet.hub import CONFIG
 from msresnet.infer.backend import INPUT, OUTPUT
 from msresnet.infer.backends.artefact import DIGEST, META, STEM, VERSION
 from msresnet.infer.backends.openvino import load_core, short
+from msresnet.tasks.postprocess.classification import ClassificationPostprocess
 from msresnet.trained import Trained
 
 if TYPE_CHECKING:
@@ -167,19 +168,20 @@ def card(trained: Trained, about: About) -> str:
     """The card, in Markdown."""
     post, prep = trained.postprocess, trained.preprocess
     names = ", ".join(post.class_names[:20]) + (" …" if len(post.class_names) > 20 else "")
-    size = "any height and width" if -1 in about.taken else f"{prep.size[0]} x {prep.size[1]} pixels"
+    size = f"{prep.size[0]} x {prep.size[1]} pixels"
+    size += " (others run, and were not measured)" if -1 in about.taken else ""
     return f"""# {about.name}: {trained.architecture}, {post.task} of {len(post.class_names)} classes
 
 Classes, in the order of their indices: {names}
 
 `{VERSION}/{FILES[about.form]}` takes `{INPUT}`, uint8 (N, {prep.channels}, H, W) of {size}, \
 {"grey" if prep.channels == 1 else "RGB"}, and gives `{OUTPUT}`, float32. It was trained on what this makes of an \
-image: {prep.steps()}. Normalising is part of the network. The file carries all of this, and what the outputs mean, \
+image: {prep.steps()}. Normalising is part of the network. {post.meaning} The file carries all of this \
 {CARRIED}.
 
 Computes in {about.precision}. Beside the model that it was made from: {about.proof}. Licence of the weights: \
 {trained.licence}.
-{_use(about)}"""
+{_use(about)}{_alone(trained, about)}"""
 
 
 def _use(about: About) -> str:
@@ -188,6 +190,31 @@ def _use(about: About) -> str:
         return f'\n```python\nimport torch\n\nnetwork = torch.export.load("{file}").module()\n```\n'
     served = f"tritonserver --model-repository=..\novms --model_path . --model_name {about.name}"
     return f"\n```\nmsresnet predict {file} image.png\n{served}\n```\n"
+
+
+def _alone(trained: Trained, about: About) -> str:
+    """How the file is used without this package, where what is done to an image is simple enough to be written out."""
+    prep, post = trained.preprocess, trained.postprocess
+    simple = prep.resize == "squash" and prep.threshold is None and not prep.binary
+    if about.form != "onnx" or not isinstance(post, ClassificationPostprocess) or not simple:
+        return ""
+    mode, axes = ("L", "[None, None]") if prep.channels == 1 else ("RGB", ".transpose(2, 0, 1)[None]")
+    return f"""
+Without msresnet, to within what another decoder and another way of resizing change:
+
+```python
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+image = ImageOps.exif_transpose(Image.open("image.png")).convert("{mode}")
+image = image.resize(({prep.size[1]}, {prep.size[0]}), Image.Resampling.BILINEAR)
+session = onnxruntime.InferenceSession("{VERSION}/{FILES["onnx"]}")
+(outputs,) = session.run(None, {{"{INPUT}": np.asarray(image){axes}}})
+powers = np.exp((outputs - outputs.max(1, keepdims=True)) / {post.temperature:.6g})
+probabilities = powers / powers.sum(1, keepdims=True)  # (1, {len(post.class_names)})
+```
+"""
 
 
 def _file(folder: Path, form: Form) -> Path:

@@ -125,7 +125,7 @@ class ClassificationTask(Task):
             return F.cross_entropy(outputs.float(), encoded, label_smoothing=self.label_smoothing)
         # torch's own weights would count for the smoothed shares too: a rare class would be the best answer to all.
         each = F.cross_entropy(outputs.float(), encoded, reduction="none", label_smoothing=self.label_smoothing)
-        return (each * (encoded @ self.class_weights.to(outputs.device))).mean()
+        return (each * (encoded @ self.class_weights.to(encoded))).mean()
 
     def loss_of_each(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """The cross-entropy of each image (B,)."""

@@ -44,6 +44,11 @@ class Postprocess(ABC):
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From what `Task.to_dict` wrote. Raises KeyError, TypeError or ValueError for what it did not write."""
 
+    @property
+    @abstractmethod
+    def meaning(self) -> str:
+        """What the outputs are, in a sentence or two, for whoever computes with the network alone."""
+
     def shown(self, results: Results) -> Results:
         """What people are shown of results; figures take them whole."""
         return results

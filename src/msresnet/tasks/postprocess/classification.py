@@ -39,6 +39,12 @@ class ClassificationPostprocess(Postprocess):
             raise ValueError(f"the temperature {temperature} is not above 0")
         return cls(names_of(values), float(temperature))
 
+    @property
+    def meaning(self) -> str:
+        """Logits, and what they are divided by."""
+        divided = "" if self.temperature == 1 else f" / {self.temperature:.6g}"
+        return f"Outputs (N, {len(self.class_names)}) are logits: `softmax(outputs{divided})` are the probabilities."
+
     def merge(self, grid: Grid, whole: str) -> ClassMerge:
         """Probabilities are blended."""
         return ClassMerge(grid, self.class_names, whole)

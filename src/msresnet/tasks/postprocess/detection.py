@@ -51,6 +51,17 @@ class DetectionPostprocess(Postprocess):
         """From what the task wrote."""
         return cls(names_of(values), Rules.from_dict(values))
 
+    @property
+    def meaning(self) -> str:
+        """Boxes and logits of each place, and which of them are answers."""
+        columns, rules = f"(N, P, {4 + len(self.class_names)} or more)", self.rules
+        return (
+            f"Outputs {columns} hold, for each of P places, a box (left, top, right, bottom) in pixels of the input, "
+            f"then {len(self.class_names)} logits, whose sigmoids are the scores. Answers are the boxes from a score "
+            f"of {rules.sure:g} on, without those that a surer one of their class overlaps by more than "
+            f"{rules.overlap:g} (intersection over union), {rules.most} at most."
+        )
+
     def shown(self, results: Results) -> Results:
         """The answers that are sure enough."""
         assert isinstance(results, Detections)

@@ -26,6 +26,12 @@ class SegmentationPostprocess(Postprocess):
     columns: ClassVar[tuple[str, ...]] = ("height", "width", "confidence", "shares")
     whole: ClassVar[bool] = True
 
+    @property
+    def meaning(self) -> str:
+        """Logits of a coarser map."""
+        shape = f"(N, {len(self.class_names)}, h, w)"
+        return f"Outputs {shape} are logits: enlarged bilinearly to the image, the largest is the class of a pixel."
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From what the task wrote."""
