@@ -249,7 +249,7 @@ def test_by_itself_a_file_has_two_workers(model: Path, golden: dict[str, Any], t
         commands = [Path(f"/proc/{worker}/cmdline").read_text() for worker in serving.workers()]
         assert len(commands) == min(2, cores())
         # The first measures how many images at a time are fastest, the second knows it.
-        assert ['"measured": null' in command for command in commands] == [True, False][: len(commands)]
+        assert ['"batch": null' in command for command in commands] == [True, False][: len(commands)]
         assert serving.predict(GOLDEN).json()["result"] == golden
 
 
