@@ -21,7 +21,6 @@ from msresnet.hub import CONFIG
 from msresnet.infer.backend import INPUT, OUTPUT
 from msresnet.infer.backends.artefact import DIGEST, META, STEM, VERSION
 from msresnet.infer.backends.openvino import load_core, short
-from msresnet.tasks.postprocess.classification import ClassificationPostprocess
 from msresnet.trained import Trained
 
 if TYPE_CHECKING:
@@ -196,7 +195,7 @@ def _alone(trained: Trained, about: About) -> str:
     """How the file is used without this package, where what is done to an image is simple enough to be written out."""
     prep, post = trained.preprocess, trained.postprocess
     simple = prep.resize == "squash" and prep.threshold is None and not prep.binary
-    if about.form != "onnx" or not isinstance(post, ClassificationPostprocess) or not simple:
+    if about.form != "onnx" or not post.code or not simple:
         return ""
     mode, axes = ("L", "[None, None]") if prep.channels == 1 else ("RGB", ".transpose(2, 0, 1)[None]")
     return f"""
@@ -211,8 +210,7 @@ image = ImageOps.exif_transpose(Image.open("image.png")).convert("{mode}")
 image = image.resize(({prep.size[1]}, {prep.size[0]}), Image.Resampling.BILINEAR)
 session = onnxruntime.InferenceSession("{VERSION}/{FILES["onnx"]}")
 (outputs,) = session.run(None, {{"{INPUT}": np.asarray(image){axes}}})
-powers = np.exp((outputs - outputs.max(1, keepdims=True)) / {post.temperature:.6g})
-probabilities = powers / powers.sum(1, keepdims=True)  # (1, {len(post.class_names)})
+{post.code}
 ```
 """
 

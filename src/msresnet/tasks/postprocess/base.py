@@ -49,6 +49,11 @@ class Postprocess(ABC):
     def meaning(self) -> str:
         """What the outputs are, in a sentence or two, for whoever computes with the network alone."""
 
+    @property
+    def code(self) -> str:
+        """Lines of numpy that make answers of `outputs`; '' where that takes more than a few."""
+        return ""
+
     def shown(self, results: Results) -> Results:
         """What people are shown of results; figures take them whole."""
         return results

@@ -45,6 +45,12 @@ class ClassificationPostprocess(Postprocess):
         divided = "" if self.temperature == 1 else f" / {self.temperature:.6g}"
         return f"Outputs (N, {len(self.class_names)}) are logits: `softmax(outputs{divided})` are the probabilities."
 
+    @property
+    def code(self) -> str:
+        """The softmax."""
+        return f"""powers = np.exp((outputs - outputs.max(1, keepdims=True)) / {self.temperature:.6g})
+probabilities = powers / powers.sum(1, keepdims=True)  # (1, {len(self.class_names)})"""
+
     def merge(self, grid: Grid, whole: str) -> ClassMerge:
         """Probabilities are blended."""
         return ClassMerge(grid, self.class_names, whole)
