@@ -42,13 +42,17 @@ class ClassificationPostprocess(Postprocess):
     @property
     def meaning(self) -> str:
         """Logits, and what they are divided by."""
-        divided = "" if self.temperature == 1 else f" / {self.temperature:.6g}"
-        return f"Outputs (N, {len(self.class_names)}) are logits: `softmax(outputs{divided})` are the probabilities."
+        return f"Outputs (N, {len(self.class_names)}) are logits: `softmax({self._divided})` are the probabilities."
+
+    @property
+    def _divided(self) -> str:
+        return "outputs" if self.temperature == 1 else f"outputs / {self.temperature:.6g}"
 
     @property
     def code(self) -> str:
         """The softmax."""
-        return f"""powers = np.exp((outputs - outputs.max(1, keepdims=True)) / {self.temperature:.6g})
+        return f"""logits = {self._divided}
+powers = np.exp(logits - logits.max(1, keepdims=True))
 probabilities = powers / powers.sum(1, keepdims=True)  # (1, {len(self.class_names)})"""
 
     def merge(self, grid: Grid, whole: str) -> ClassMerge:
