@@ -331,6 +331,16 @@ def test_a_report_says_what_has_seen_the_images_only_where_that_is_known(
     assert SEEN not in report("--model", str(copy))
 
 
+def test_a_trainings_report_does_not_call_shared_images_unseen(bars: Path, here: Path) -> None:
+    for split in ("train", "test"):
+        shutil.copytree(bars, here / "shared" / split)
+    words = ["train", "--data", "shared", "--output", "out", "--epochs", "1", "--device", "cpu", "--workers", "0", "-q"]
+    assert main(words) == 0
+    page = Path("out", "report.html").read_text(encoding="utf-8")
+    assert SEEN not in page
+    assert "test images are also in the training set" in page
+
+
 def test_a_report_says_that_the_set_has_changed(copy: Path) -> None:
     kept = json.loads((copy / "metrics.json").read_text(encoding="utf-8"))
     kept["data_digest"]["test"] = "another"

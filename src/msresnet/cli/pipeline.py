@@ -14,6 +14,7 @@ import torch
 from msresnet.bundle import Bundle
 from msresnet.cli.main import Common
 from msresnet.cli.screen import Screen
+from msresnet.data.duplicates import copies
 from msresnet.data.sets import Samples
 from msresnet.errors import HeldError, Interrupted, UsageError
 from msresnet.files import check_free, disk_errors, foreign, lock, write_json
@@ -123,7 +124,8 @@ def measure(fitted: Fitted, config: TrainConfig, screen: Screen, words: list[str
     write_json(folder / METRICS, figures)
     write_predictions(folder / PREDICTIONS, bundle.task.rows(measured))
     command = shlex.join(["msresnet", *words])
-    story = Story(bundle, measured, data, fitted.history, fitted.notes, environment(), command, known=True)
+    shared = split != "train" and copies(fitted.sets, split)
+    story = Story(bundle, measured, data, fitted.history, fitted.notes, environment(), command, known=not shared)
     write_report(folder / REPORT, story)
     for sweep in fitted.sweeps:
         picture = (folder / SWEEP.format(sweep.name)).with_suffix(".png")
